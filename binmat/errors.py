@@ -1,0 +1,66 @@
+"""The errors binmat raises on bad input: one line that says what is wrong, where, and the way out.
+
+The command line prints the message and exits 1; library users catch :class:`BinmatError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BinmatError(Exception):
+    """Base of every error that binmat raises on purpose."""
+
+
+class CheckpointError(BinmatError):
+    """A checkpoint file that cannot be read, recognised or loaded."""
+
+
+class UnknownNameError(BinmatError):
+    """A scheme, network, recipe or format that does not exist."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        super().__init__(f"no {kind} is called '{name}': {hint}known: {', '.join(known)}")
+
+
+class PolicyError(BinmatError):
+    """A policy rule that matches nothing or asks for what a layer cannot do."""
+
+
+class RecipeError(BinmatError):
+    """A recipe file or a --set option that is not valid."""
+
+
+class SizeError(BinmatError):
+    """An input size that the network cannot take."""
+
+
+class TraceError(BinmatError):
+    """A module that torch.fx cannot trace."""
+
+
+class LoweringError(BinmatError):
+    """A graph that cannot be turned into the deployment graph."""
+
+
+class ExportError(BinmatError):
+    """A lowered graph that a backend cannot express exactly."""
+
+
+class VerificationError(BinmatError):
+    """An exported model that does not compute what the PyTorch graph computes."""
+
+
+class InputError(BinmatError):
+    """An image, clip or folder that cannot be read or written."""
+
+
+class MissingExtraError(BinmatError):
+    """A feature whose optional dependency is not installed."""
+
+    def __init__(self, feature: str, extra: str, package: str) -> None:
+        super().__init__(f"{feature} needs the package '{package}': pip install 'binmat[{extra}]'")

@@ -1,0 +1,106 @@
+"""The base class of every network: an official call on top of traceable modes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from binmat.errors import SizeError
+
+
+@dataclass(frozen=True)
+class Example:
+    """One deployment call of a network at a fixed size.
+
+    mode: the mode that this call runs (a key of ``Network.modes``).
+    inputs: argument name -> tensor (NCHW float) or Python number, in the order of the mode's method.
+    outputs: names of what the mode returns, in order. A name that is also an input is a state: it is fed back
+        on the next frame.
+    """
+
+    mode: str
+    inputs: dict[str, torch.Tensor | float]
+    outputs: tuple[str, ...]
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names that are both an input and an output, carried from frame to frame."""
+        return tuple(name for name in self.outputs if name in self.inputs)
+
+
+class Network(nn.Module):
+    """A network that keeps its official call and is traceable by torch.fx, mode by mode.
+
+    A mode is a method without data-dependent branches whose arguments are tensors (and numbers that are fixed
+    when the graph is lowered): time is folded into the batch, states are always tensors. ``forward`` is the
+    official call: it prepares the arguments, chooses the mode and calls :meth:`run`. Once the network is traced
+    (``binmat.transforms.trace``) each mode has a graph in ``programs`` and :meth:`run` executes that instead of the method,
+    so a rewritten network still takes the official call.
+    """
+
+    name: ClassVar[str]
+    modes: ClassVar[Mapping[str, str]] = {"forward": "frames"}
+    #: Default policy: layer name pattern (fnmatch) -> why the layer stays float.
+    float_layers: ClassVar[Mapping[str, str]] = {}
+    #: Smallest height and width that the network takes.
+    min_size: ClassVar[int] = 16
+    #: Height and width must be multiples of this.
+    size_multiple: ClassVar[int] = 1
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__()
+        #: Constructor arguments, enough to build the same architecture again.
+        self.config: dict[str, Any] = config
+        # A plain dict: the graph modules share the layers of this module and must not register them twice.
+        self.programs: dict[str, torch.fx.GraphModule] = {}
+
+    def run(self, mode: str, *args: Any) -> Any:
+        """Run one mode: its graph where the network is traced, its method otherwise."""
+        program = self.programs.get(mode)
+        if program is not None:
+            return program(*args)
+        return getattr(self, self.modes[mode])(*args)
+
+    def example(
+        self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
+    ) -> Example:
+        """The deployment call (batch 1, one frame) at this size, with zero tensors."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its deployment call is")
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise SizeError where the network cannot take this size."""
+        if height < self.min_size or width < self.min_size:
+            raise SizeError(
+                f"size {height}x{width} is too small for {self.name}: "
+                f"height and width must be at least {self.min_size}"
+            )
+        multiple = self.size_multiple
+        if height % multiple or width % multiple:
+            up = f"{-(-height // multiple) * multiple}x{-(-width // multiple) * multiple}"
+            raise SizeError(
+                f"size {height}x{width} does not fit {self.name}: "
+                f"height and width must be multiples of {multiple}, for example {up}"
+            )
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """How the registry knows a network.
+
+    recognise: takes {key: shape} of a checkpoint's tensors; returns the constructor arguments, or None.
+    layouts: checkpoint layouts that load, in words, for ``binmat networks``.
+    """
+
+    name: str
+    task: str
+    inputs: str
+    paper: str
+    build: type[Network]
+    recognise: Any
+    config: Mapping[str, Any] = field(default_factory=dict)
+    layouts: tuple[str, ...] = ()
+    example_size: tuple[int, int] = (512, 512)
