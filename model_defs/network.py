@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -38,8 +38,8 @@ class Network(nn.Module):
     A mode is a method without data-dependent branches whose arguments are tensors (and numbers that are fixed
     when the graph is lowered): time is folded into the batch, states are always tensors. ``forward`` is the
     official call: it prepares the arguments, chooses the mode and calls :meth:`run`. Once the network is traced
-    (``binmat.transforms.trace``) each mode has a graph in ``programs`` and :meth:`run` executes that instead of the method,
-    so a rewritten network still takes the official call.
+    (``binmat.transforms.trace``) each mode has a graph in ``programs`` and :meth:`run` executes that instead of the
+    method, so a rewritten network still takes the official call.
     """
 
     name: ClassVar[str]
@@ -55,14 +55,16 @@ class Network(nn.Module):
         super().__init__()
         #: Constructor arguments, enough to build the same architecture again.
         self.config: dict[str, Any] = config
-        # A plain dict: the graph modules share the layers of this module and must not register them twice.
-        self.programs: dict[str, torch.fx.GraphModule] = {}
+        #: What binmat.transforms.convert did: (recipe, {layer: plan}); None for a float network.
+        self.conversion: tuple[Any, dict[str, Any]] | None = None
+        #: Mode -> the graph that runs instead of the mode's method; called with this module and the arguments.
+        self.programs: dict[str, Callable[..., Any]] = {}
 
     def run(self, mode: str, *args: Any) -> Any:
         """Run one mode: its graph where the network is traced, its method otherwise."""
         program = self.programs.get(mode)
         if program is not None:
-            return program(*args)
+            return program(self, *args)
         return getattr(self, self.modes[mode])(*args)
 
     def example(

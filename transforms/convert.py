@@ -1,0 +1,64 @@
+"""The one call that makes a float network binary: trace, plan, rewrite."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import nn
+
+from binmat.errors import CheckpointError
+from binmat.model_defs.network import Network
+
+from .activation import ReplaceActivations
+from .binarize import Binarize
+from .policy import LayerPlan, resolve
+from .recipe import Recipe, get_recipe
+from .shortcut import AddShortcuts
+from .trace import trace
+
+
+def convert(
+    network: nn.Module,
+    scheme: str | None = None,
+    *,
+    recipe: Recipe | str | Path | None = None,
+    settings: Iterable[str] = (),
+    size: tuple[int, int] | None = None,
+) -> Network:
+    """A binarized copy of the network, ready to train, count and export; the original is left alone.
+
+    network: a :class:`Network` or any module that torch.fx can trace.
+    scheme: a scheme's name, short for a recipe that applies it to all but the input and output layers.
+    recipe: a :class:`Recipe`, the name of a built-in one, or the path of a TOML file.
+    settings: ``KEY=VALUE`` changes to the recipe (see :meth:`Recipe.with_settings`).
+    size: (height, width); checked against what the network takes.
+
+    The result takes the same call as the network. ``recipe_of`` and ``plan_of`` tell how it was made.
+    Raises the errors of recipes, policies and tracing, and CheckpointError where the network is binary already.
+    """
+    chosen = _choose_recipe(scheme, recipe).with_settings(settings)
+    if recipe_of(network) is not None:
+        raise CheckpointError("the network is converted already; convert the float checkpoint instead")
+    if size is not None and isinstance(network, Network):
+        network.check_size(*size)
+    result = trace(copy.deepcopy(network))
+    plan = resolve(result, chosen.build_scheme(), chosen.layers)
+    Binarize(plan, pad_value=1 if chosen.padding == "one" else 0).apply(result)
+    # A shortcut stands between batch norm and activation, so the activation is replaced while it still follows.
+    ReplaceActivations().apply(result)
+    if chosen.shortcut != "none":
+        AddShortcuts(chosen.shortcut).apply(result)
+    result.conversion = (chosen, plan)
+    return result
+
+
+def recipe_of(network: nn.Module) -> Recipe | None:
+    """The recipe that made this network; None for a float one."""
+    return network.conversion[0] if isinstance(network, Network) and network.conversion else None
+
+
+def plan_of(network: nn.Module) -> dict[str, LayerPlan]:
+    """Layer name -> plan of a converted network; empty for a float one."""
+    return network.conversion[1] if isinstance(network, Network) and network.conversion else {}

@@ -1,0 +1,87 @@
+"""What a binary layer stands in, found on the graph: its batch norm, its activation, its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from binmat.nn import BinaryConv2d, BinaryLinear
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)
+
+#: Activation functions that a scheme may replace -> the slope their negative side starts with as a PReLU
+#: (None: the scheme's own start). Gates (sigmoid, tanh, softmax) are not activations in this sense.
+ACTIVATIONS: dict[Any, float | None] = {
+    nn.ReLU: 0.0,
+    nn.ReLU6: 0.0,
+    nn.LeakyReLU: None,
+    nn.PReLU: None,
+    nn.ELU: None,
+    nn.SELU: None,
+    nn.GELU: None,
+    nn.SiLU: None,
+    nn.Hardswish: None,
+    torch.relu: 0.0,
+    F.relu: 0.0,
+    F.relu6: 0.0,
+    F.leaky_relu: None,
+    F.elu: None,
+    F.gelu: None,
+    F.silu: None,
+    F.hardswish: None,
+    "relu": 0.0,
+    "relu_": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class BinaryBlock:
+    """A binary layer and what follows it directly: its norm and activation, each used by nothing else before.
+
+    tail: the last node of layer and norm. activation: None where no known activation function follows.
+    """
+
+    layer: fx.Node
+    module: BinaryConv2d | BinaryLinear
+    tail: fx.Node
+    activation: fx.Node | None
+
+
+def binary_blocks(graph: fx.Graph, network: nn.Module) -> list[BinaryBlock]:
+    """The binary layers that the graph calls, in order. Those inside a leaf (a recurrence) are not in the graph."""
+    blocks = []
+    for node in graph.nodes:
+        module = called_module(node, network)
+        if isinstance(module, (BinaryConv2d, BinaryLinear)):
+            tail = node
+            after = _only_user(tail)
+            if after is not None and isinstance(called_module(after, network), NORMS):
+                tail = after
+                after = _only_user(tail)
+            activation = after if after is not None and activation_key(after, network) is not None else None
+            blocks.append(BinaryBlock(node, module, tail, activation))
+    return blocks
+
+
+def called_module(node: fx.Node, network: nn.Module) -> nn.Module | None:
+    """The module that a node calls, or None."""
+    return network.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def activation_key(node: fx.Node, network: nn.Module) -> Any | None:
+    """The node's entry in ACTIVATIONS, or None."""
+    if node.op == "call_module":
+        key: Any = type(called_module(node, network))
+    elif node.op in ("call_function", "call_method"):
+        key = node.target
+    else:
+        return None
+    return key if key in ACTIVATIONS else None
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None

@@ -1,0 +1,150 @@
+"""Which layer gets which precision: resolved by name before any graph is touched, with a reason for every float layer."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import fx, nn
+
+from binmat.errors import PolicyError
+from binmat.model_defs.network import Network
+from binmat.quantizers import Scheme, get_scheme
+
+from .trace import graphs
+
+FLOAT = "float"
+#: Prefix of a rule that names a kind of layer instead of a layer: ``kind:depthwise``.
+KIND = "kind:"
+KINDS = ("conv", "pointwise", "grouped", "depthwise", "linear")
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What becomes of one layer. reason says why a float layer is float; it is empty for a binary one."""
+
+    name: str
+    kind: str
+    scheme: Scheme | None
+    reason: str = ""
+
+    @property
+    def precision(self) -> str:
+        return "binary" if self.scheme else FLOAT
+
+
+def layer_kind(layer: nn.Module) -> str | None:
+    """conv, pointwise, grouped, depthwise or linear; None where the layer has no binary form."""
+    if isinstance(layer, nn.Linear):
+        return "linear"
+    if not isinstance(layer, nn.Conv2d):
+        return None
+    if layer.groups > 1:
+        return "depthwise" if layer.groups == layer.in_channels else "grouped"
+    return "pointwise" if layer.kernel_size == (1, 1) else "conv"
+
+
+def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None = None) -> dict[str, LayerPlan]:
+    """Plan every convolution and linear layer of a traced network, by name.
+
+    rules: pattern -> ``float`` or a scheme's name. Precedence: exact layer name, then fnmatch pattern, then
+    ``kind:NAME`` (see KINDS), then ``default``; among equals the later rule wins. The network's input and output
+    layers (its ``float_layers``; for any other module the first and last layers of its graph) stay float unless a
+    rule names them exactly, or matches nothing else.
+    A rule that names the default's scheme takes the default with its options.
+
+    Raises PolicyError for a rule that matches no layer or a layer that has no such form.
+    """
+    rules = dict(rules or {})
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
+    protected = _protected_layers(network, layers)
+    matches = {pattern: _match(pattern, layers) for pattern in rules}
+    schemes = {value: get_scheme(value) for value in set(rules.values()) if value not in (FLOAT, default.name)}
+    schemes[default.name] = default
+
+    plan = {}
+    for name, layer in layers.items():
+        kind = layer_kind(layer) or type(layer).__name__
+        pattern = _winning_rule(name, rules, matches, protected)
+        if pattern is None and name in protected:
+            plan[name] = LayerPlan(name, kind, None, protected[name])
+        elif pattern is not None and rules[pattern] == FLOAT:
+            plan[name] = LayerPlan(name, kind, None, f"policy: {pattern}=float")
+        else:
+            obstacle = _obstacle(layer)
+            if obstacle and pattern == name:
+                raise PolicyError(f"layer '{name}' cannot be binary: {obstacle}; leave it float")
+            scheme = default if pattern is None else schemes[rules[pattern]]
+            plan[name] = LayerPlan(name, kind, None if obstacle else scheme, obstacle)
+    return plan
+
+
+def _match(pattern: str, layers: Mapping[str, nn.Module]) -> set[str]:
+    if pattern.startswith(KIND):
+        kind = pattern.removeprefix(KIND)
+        if kind not in KINDS:
+            raise PolicyError(f"no kind of layer is called '{kind}': known: {', '.join(KINDS)}")
+        found = {name for name, layer in layers.items() if layer_kind(layer) == kind}
+    else:
+        found = {name for name in layers if name == pattern or fnmatchcase(name, pattern)}
+    if not found:
+        near = difflib.get_close_matches(pattern, layers, n=1, cutoff=0.0)
+        hint = f"; the nearest layer is '{near[0]}'" if near else ""
+        raise PolicyError(f"policy rule '{pattern}' matches no convolution or linear layer{hint}")
+    return found
+
+
+def _winning_rule(
+    name: str, rules: Mapping[str, str], matches: Mapping[str, set[str]], protected: Mapping[str, str]
+) -> str | None:
+    """The pattern that decides this layer, or None for the default."""
+    if name in rules:
+        return name
+    shield = set(protected) if name in protected else set()
+    patterns = [p for p in rules if name in matches[p] and (not shield or matches[p] <= shield)]
+    by_name = [p for p in patterns if not p.startswith(KIND)]
+    return (by_name or patterns or [None])[-1]
+
+
+def _obstacle(layer: nn.Module) -> str:
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros" and any(layer.padding):
+        return f"padding mode '{layer.padding_mode}' has no binary kernel"
+    return ""
+
+
+def _protected_layers(network: Network, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+    if not network.float_layers:
+        return {
+            **dict.fromkeys(_edge_layers(network, layers, forward=True), "first layer: it reads the network's input"),
+            **dict.fromkeys(_edge_layers(network, layers, forward=False), "last layer: it makes the network's output"),
+        }
+    return {
+        name: reason
+        for pattern, reason in network.float_layers.items()
+        for name in layers
+        if fnmatchcase(name, pattern)
+    }
+
+
+def _edge_layers(network: Network, layers: Mapping[str, nn.Module], *, forward: bool) -> set[str]:
+    """Layers with no other layer before them (forward) or after them, in any of the network's graphs."""
+    edge = set()
+    for graph in graphs(network).values():
+        nodes = list(graph.nodes) if forward else list(reversed(graph.nodes))
+        behind: dict[fx.Node, bool] = {}
+        for node in nodes:
+            neighbours = node.all_input_nodes if forward else list(node.users)
+            seen = any(behind[n] for n in neighbours)
+            inside = [name for name in layers if _is_inside(name, node)]
+            if inside and not seen:
+                edge.update(inside)
+            behind[node] = seen or bool(inside)
+    return edge
+
+
+def _is_inside(layer: str, node: fx.Node) -> bool:
+    return node.op == "call_module" and (layer == node.target or layer.startswith(f"{node.target}."))
+
+

@@ -1,0 +1,121 @@
+"""A recipe: the small readable file that says what becomes of a network."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from binmat.errors import BinmatError, RecipeError, UnknownNameError
+from binmat.quantizers import Scheme, get_scheme
+
+
+class Recipe(BaseModel):
+    """What ``binmat convert`` does to a network; written as TOML.
+
+    scheme: the binarization scheme of every layer that no rule names.
+    options: the scheme's settings, for example ``estimator = "clip"``.
+    layers: policy rules, pattern -> ``float`` or a scheme (see :func:`binmat.transforms.policy.resolve`).
+    padding: what a binary convolution's padding holds: ``zero`` (what the papers train) or ``one`` (what every
+        1-bit kernel runs fastest).
+    shortcut: ``none``, ``same`` (an identity round every binary convolution that keeps its shape, Bi-Real-Net) or
+        ``all`` (also average pooling at stride 2 and duplicated channels where they double, ReActNet).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "custom"
+    description: str = ""
+    scheme: str = "reactnet"
+    options: dict[str, Any] = Field(default_factory=dict)
+    padding: Literal["zero", "one"] = "zero"
+    shortcut: Literal["none", "same", "all"] = "none"
+    layers: dict[str, str] = Field(default_factory=dict)
+
+    def build_scheme(self) -> Scheme:
+        """The scheme with its options. Raises UnknownNameError or RecipeError."""
+        return get_scheme(self.scheme, **self.options)
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump())
+
+    @classmethod
+    def from_toml(cls, text: str, source: str) -> Recipe:
+        """Read a recipe; source names the text in errors. Raises RecipeError."""
+        try:
+            recipe = _validated(tomllib.loads(text), source)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{source} is not valid TOML: {error}") from error
+        return recipe
+
+    def with_settings(self, settings: Iterable[str]) -> Recipe:
+        """Apply ``KEY=VALUE`` settings.
+
+        KEY is a field of the recipe (``padding``), an option of the scheme (``options.estimator``), or else a policy
+        pattern (``decoder.*``, ``kind:depthwise``) whose value is ``float`` or a scheme. Raises RecipeError.
+        """
+        data = self.model_dump()
+        for setting in settings:
+            key, separator, value = setting.partition("=")
+            key, value = key.strip(), value.strip()
+            if not separator or not key or not value:
+                raise RecipeError(f"setting '{setting}' is not KEY=VALUE, for example --set 'decoder.*=float'")
+            if key.startswith("options."):
+                data["options"][key.removeprefix("options.")] = _literal(value)
+            elif key in Recipe.model_fields and key not in ("options", "layers"):
+                data[key] = _literal(value)
+            else:
+                # Later rules win among equals, so a repeated pattern moves to the end.
+                data["layers"].pop(key, None)
+                data["layers"][key] = value
+        return _validated(data, "--set")
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with binmat."""
+    folder = resources.files("binmat.transforms") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def get_recipe(name: str | Path) -> Recipe:
+    """A recipe by the name of a built-in one or by the path of a TOML file. Raises RecipeError, UnknownNameError."""
+    path = Path(name)
+    if path.suffix == ".toml" or path.is_file():
+        try:
+            return Recipe.from_toml(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe file {path} cannot be read: {error}") from error
+    if str(name) not in recipe_names():
+        raise UnknownNameError("recipe", str(name), recipe_names())
+    text = (resources.files("binmat.transforms") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    return Recipe.from_toml(text, f"recipe {name}")
+
+
+def _validated(data: dict[str, Any], source: str) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{source}: {where}: {first['msg']}") from error
+    try:
+        recipe.build_scheme()
+        for value in recipe.layers.values():
+            if value != "float":
+                get_scheme(value)
+    except BinmatError as error:
+        raise type(error)(f"{source}: {error}") if type(error) is RecipeError else error from error
+    return recipe
+
+
+def _literal(value: str) -> Any:
+    """A number or boolean as TOML reads it; anything else is a string."""
+    try:
+        return tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return value

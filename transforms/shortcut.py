@@ -1,0 +1,62 @@
+"""Add a shortcut round every binary convolution."""
+
+from __future__ import annotations
+
+import operator
+from typing import Literal
+
+import torch
+from torch import fx
+from torch.nn import functional as F
+
+from binmat.model_defs.network import Network
+from binmat.nn import BinaryConv2d
+
+from .patterns import BinaryBlock, binary_blocks
+from .trace import graphs, recompile
+
+
+class AddShortcuts:
+    """batch_norm(binary_conv(x)) + shortcut(x), before the activation function.
+
+    ``same``: the identity, where channels and size stay the same (Liu et al., Bi-Real Net, ECCV 2018, Sec. 3.1).
+    ``all``: also 2x2 average pooling where the stride is 2, and the input twice along the channels where they double
+    (Liu et al., ReActNet, ECCV 2020, Fig. 4). Convolutions that change the channels otherwise get none.
+    """
+
+    def __init__(self, which: Literal["same", "all"]) -> None:
+        self.which = which
+
+    def apply(self, network: Network) -> Network:
+        for graph in graphs(network).values():
+            for block in binary_blocks(graph, network):
+                if isinstance(block.module, BinaryConv2d) and self._fits(block.module):
+                    self._add(graph, block, block.module)
+        recompile(network)
+        return network
+
+    def _fits(self, conv: BinaryConv2d) -> bool:
+        reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        if any(2 * int(p) != r for p, r in zip(conv.padding, reach, strict=True)):
+            return False
+        same = conv.in_channels == conv.out_channels
+        if self.which == "same":
+            return same and conv.stride == (1, 1)
+        return (same or 2 * conv.in_channels == conv.out_channels) and conv.stride in ((1, 1), (2, 2))
+
+    @staticmethod
+    def _add(graph: fx.Graph, block: BinaryBlock, conv: BinaryConv2d) -> None:
+        source = block.layer.args[0]
+        if any(user.target in (operator.add, torch.add) and source in user.all_input_nodes for user in block.tail.users):
+            return
+        with graph.inserting_after(block.tail):
+            total = graph.call_function(operator.add, (block.tail, source))
+        block.tail.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+        with graph.inserting_before(total):
+            if conv.stride == (2, 2):
+                # ceil_mode gives the convolution's own output size at odd sizes.
+                kwargs = {"kernel_size": 2, "stride": 2, "ceil_mode": True, "count_include_pad": False}
+                source = graph.call_function(F.avg_pool2d, (source,), kwargs)
+            if conv.out_channels != conv.in_channels:
+                source = graph.call_function(torch.cat, ([source, source],), {"dim": 1})
+        total.update_arg(1, source)

@@ -1,0 +1,124 @@
+"""Trace a network into torch.fx graphs, one per mode, that run on the network's own layers."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import traceback
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from binmat.errors import TraceError
+from binmat.model_defs.network import Network
+
+
+class Tracer(fx.Tracer):
+    """Stops at torch.nn's own layers and at binmat layers that say ``is_leaf``; traces through the rest."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return bool(getattr(m, "is_leaf", False)) or super().is_leaf_module(m, module_qualified_name)
+
+
+class Program:
+    """An fx graph compiled to a function of the module that owns its layers.
+
+    Unlike a GraphModule it holds no layer itself: whatever replaces, moves or casts the owner's layers is seen by
+    the next call, and the owner's state_dict keeps its keys.
+    """
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.graph = graph
+        self.compile()
+
+    def compile(self) -> None:
+        """Check the graph and make its code anew; to be called after every edit."""
+        self.graph.lint()
+        code = self.graph.python_code("self")
+        scope = dict(code.globals)
+        exec(compile(code.src, "<binmat program>", "exec"), scope)
+        self.function = scope["forward"]
+
+    def __call__(self, owner: nn.Module, *args: Any) -> Any:
+        return self.function(owner, *args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        graph = fx.Graph(tracer_cls=self.graph._tracer_cls)
+        graph.output(graph.graph_copy(self.graph, {}))
+        return Program(graph)
+
+
+class TracedModule(Network):
+    """Any fx-traceable module as a :class:`Network` with the one mode ``forward`` and the same state_dict keys."""
+
+    name = "module"
+    min_size = 1
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.name = type(module).__name__  # type: ignore[misc]
+        for key, child in module.named_children():
+            self.add_module(key, child)
+        for key, parameter in module.named_parameters(recurse=False):
+            self.register_parameter(key, parameter)
+        persistent = module.state_dict()
+        for key, buffer in module.named_buffers(recurse=False):
+            self.register_buffer(key, buffer, persistent=key in persistent)
+        self.programs["forward"] = Program(_trace_method(module, "forward"))
+        self.train(module.training)
+
+    def forward(self, *args: Any) -> Any:
+        return self.run("forward", *args)
+
+
+def trace(module: nn.Module) -> Network:
+    """Give the network a graph for every mode; any other module becomes a :class:`TracedModule`.
+
+    A :class:`Network` is changed in place (its layers stay where they are); one that is traced already is returned
+    as it is. Raises TraceError that names the line which torch.fx cannot follow.
+    """
+    if not isinstance(module, Network):
+        return TracedModule(module)
+    for mode, method in module.modes.items():
+        if mode not in module.programs:
+            module.programs[mode] = Program(_trace_method(module, method))
+    return module
+
+
+def graphs(network: Network) -> dict[str, fx.Graph]:
+    """The graphs of a traced network by mode."""
+    return {mode: program.graph for mode, program in network.programs.items() if isinstance(program, Program)}
+
+
+def recompile(network: Network) -> None:
+    """Make every program's code anew after its graph was edited."""
+    for program in network.programs.values():
+        if isinstance(program, Program):
+            program.graph.eliminate_dead_code()
+            program.compile()
+
+
+def _trace_method(module: nn.Module, method: str) -> fx.Graph:
+    tracer = Tracer()
+    tracer.traced_func_name = method
+    try:
+        return tracer.trace(module)
+    except Exception as error:
+        raise TraceError(_explain(error, module, method)) from error
+
+
+def _explain(error: Exception, module: nn.Module, method: str) -> str:
+    where = f"{type(module).__name__}.{method}"
+    torch_root = inspect.getfile(torch).rsplit("/", 1)[0]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((torch_root, "<"))]
+    own = [f for f in frames if f.filename != __file__]
+    if own:
+        frame = own[-1]
+        source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+        where = f"{where}, at {frame.filename}:{frame.lineno}: {source}"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"torch.fx cannot trace {where} ({reason}). Make the line independent of tensor values, "
+        "or move it into a submodule with the class attribute is_leaf = True"
+    )
