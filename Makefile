@@ -1,0 +1,40 @@
+# On a fresh clone: `make demo` shows the main job, `make test` checks everything that is quick to check.
+PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3.12),python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+# Also holds in the environments where pip builds source packages.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test slow
+
+demo: $(VENV)/installed-lce
+	$(RUN) examples/demo.py
+
+test: $(VENV)/installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+	$(RUN) -m pytest -m "not slow"
+
+# pytest's exit code 5 means that no test is marked slow.
+slow: $(VENV)/installed-dev
+	@$(RUN) -m pytest -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow: nothing to run"; }
+
+$(RUN):
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 12) else \
+		"binmat needs Python 3.11 or 3.12, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+PACKAGING := pyproject.toml constraints.txt CMakeLists.txt
+
+$(VENV)/installed-lce: $(PACKAGING) | $(RUN)
+	@echo "Installing binmat and its dependencies into $(VENV); the first time takes some minutes."
+	$(RUN) -m pip install --quiet --editable '.[lce]'
+	@touch $@
+
+$(VENV)/installed-dev: $(PACKAGING) | $(RUN)
+	@echo "Installing binmat, its dependencies and the test tools into $(VENV); the first time takes some minutes."
+	$(RUN) -m pip install --quiet --editable '.[lce,dev]'
+	@touch $(VENV)/installed-lce $@
