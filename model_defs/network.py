@@ -42,10 +42,11 @@ class Network(nn.Module):
     method, so a rewritten network still takes the official call.
     """
 
-    name: ClassVar[str]
+    #: The registry's name; a class that serves several sets it per instance.
+    name: str
     modes: ClassVar[Mapping[str, str]] = {"forward": "frames"}
     #: Default policy: layer name pattern (fnmatch) -> why the layer stays float.
-    float_layers: ClassVar[Mapping[str, str]] = {}
+    float_layers: Mapping[str, str] = {}
     #: Smallest height and width that the network takes.
     min_size: ClassVar[int] = 16
     #: Height and width must be multiples of this.
@@ -67,6 +68,11 @@ class Network(nn.Module):
             return program(self, *args)
         return getattr(self, self.modes[mode])(*args)
 
+    @classmethod
+    def normalise_keys(cls, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A checkpoint's tensors under the keys of this class, for layouts that differ from it."""
+        return dict(state)
+
     def example(
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
@@ -77,8 +83,7 @@ class Network(nn.Module):
         """Raise SizeError where the network cannot take this size."""
         if height < self.min_size or width < self.min_size:
             raise SizeError(
-                f"size {height}x{width} is too small for {self.name}: "
-                f"height and width must be at least {self.min_size}"
+                f"size {height}x{width} is too small for {self.name}: height and width must be at least {self.min_size}"
             )
         multiple = self.size_multiple
         if height % multiple or width % multiple:
@@ -102,7 +107,7 @@ class NetworkSpec:
     inputs: str
     paper: str
     build: type[Network]
-    recognise: Any
+    recognise: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Any] | None]
     config: Mapping[str, Any] = field(default_factory=dict)
     layouts: tuple[str, ...] = ()
     example_size: tuple[int, int] = (512, 512)

@@ -1,0 +1,70 @@
+"""ResNet-50 as RVM's encoder: four feature maps, the last stage dilated instead of strided."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+_EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """Residual block 1x1, 3x3 (which takes the stride), 1x1 (He et al., CVPR 2016)."""
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        out_channels = width * _EXPANSION
+        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = nn.ReLU()
+        self.conv3 = nn.Conv2d(width, out_channels, kernel_size=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu3 = nn.ReLU()
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu1(self.bn1(self.conv1(x)))
+        out = self.relu2(self.bn2(self.conv2(out)))
+        return self.relu3(self.bn3(self.conv3(out)) + shortcut)
+
+
+def _stage(in_channels: int, width: int, blocks: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    """A stage of bottlenecks. A dilated stage starts undilated: its first block still filters the denser grid."""
+    rest = (Bottleneck(width * _EXPANSION, width, dilation=dilation) for _ in range(blocks - 1))
+    return nn.Sequential(Bottleneck(in_channels, width, stride), *rest)
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 with torchvision's key names and no classifier; its last stage keeps 1/16 and dilates.
+
+    Takes RGB in [0, 1], [N, 3, H, W], not normalised. Returns f1..f4 of 64, 256, 512 and 2048 channels at 1/2, 1/4,
+    1/8 and 1/16 of the size, rounded up.
+    """
+
+    channels = (64, 256, 512, 2048)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.layer1 = _stage(64, 64, blocks=3)
+        self.layer2 = _stage(256, 128, blocks=4, stride=2)
+        self.layer3 = _stage(512, 256, blocks=6, stride=2)
+        self.layer4 = _stage(1024, 512, blocks=3, dilation=2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        f1 = self.relu(self.bn1(self.conv1(x)))
+        f2 = self.layer1(self.maxpool(f1))
+        f3 = self.layer2(f2)
+        f4 = self.layer4(self.layer3(f3))
+        return f1, f2, f3, f4
