@@ -1,0 +1,21 @@
+"""What a low-bit value is: sign and its gradient estimators, weight and activation binarizers, schemes."""
+
+from __future__ import annotations
+
+from binmat.quantizers.activations import ActivationBinarizer
+from binmat.quantizers.estimators import ESTIMATORS
+from binmat.quantizers.scheme import Scheme
+from binmat.quantizers.schemes import SCHEMES, get_scheme
+from binmat.quantizers.sign import sign, step
+from binmat.quantizers.weights import WeightBinarizer
+
+__all__ = [
+    "ESTIMATORS",
+    "SCHEMES",
+    "ActivationBinarizer",
+    "Scheme",
+    "WeightBinarizer",
+    "get_scheme",
+    "sign",
+    "step",
+]

@@ -1,0 +1,43 @@
+"""RPReLU: the activation function of ReActNet."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class RPReLU(nn.Module):
+    """PReLU(x - gamma) + zeta, all per channel (Liu et al., ReActNet, ECCV 2020, Eq. 5).
+
+    Parameters ``gamma``, ``slope``, ``zeta``, each [C]; gamma and zeta start at 0. slope: where ``slope`` starts, .25
+    by default; give 0 where it replaces a ReLU, the negative slope where it replaces a LeakyReLU.
+
+    forward: [N, C, ...] to the same shape. Gradients: 1 or slope (x below gamma) to x, minus their sum to gamma, the
+    sum of min(x - gamma, 0) to slope, 1 to zeta.
+
+    BiMatting's and ReActNet's code add both shifts, PReLU(x + b1) + b2: gamma = -b1, zeta = b2.
+    """
+
+    is_leaf: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        channels: int,
+        slope: float = 0.25,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
+        self.slope = nn.Parameter(torch.full((channels,), slope, device=device, dtype=dtype))
+        self.zeta = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        per_channel = (-1, *[1] * (x.dim() - 2))
+        return F.prelu(x - self.gamma.view(per_channel), self.slope) + self.zeta.view(per_channel)
+
+    def extra_repr(self) -> str:
+        return f"{self.gamma.numel()}"

@@ -1,0 +1,44 @@
+"""ReCU (Xu et al., "ReCU: Reviving the Dead Weights in Binary Neural Networks", ICCV 2021): weights and schedule.
+
+ReCU changes nothing in what is computed, for standardising and clamping keep the sign of the centred weight. It
+changes which latent weights still receive a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from binmat.quantizers.scales import centred
+
+TAU_START = 0.85
+TAU_END = 0.99
+EPS = 1e-5
+
+
+def tau(progress: float) -> float:
+    """The quantile at ``progress`` = t / T in [0, 1] of the training: A e^(t/T) + B, from .85 to .99."""
+    a = (TAU_END - TAU_START) / (math.e - 1)
+    return a * math.exp(progress) + (TAU_START - a)
+
+
+def standardised(weight: Tensor) -> Tensor:
+    """(w - mean) / (sqrt(var + 1e-5) / (2 sqrt 2)) per output channel, var unbiased; [O, ...] to the same shape."""
+    w0 = centred(weight)
+    # A channel of one weight has no unbiased variance; its centred weight is 0 whatever it is divided by.
+    variance = w0.flatten(1).var(1, correction=min(1, w0[0].numel() - 1))
+    deviation = (variance + EPS).sqrt().view(-1, *[1] * (weight.dim() - 1))
+    return w0 / (deviation / (2 * math.sqrt(2)))
+
+
+def clamped(weight: Tensor, progress: float) -> Tensor:
+    """Standardised weights clamped to [-Q, Q], Q = -mean abs over the layer * ln(2 - 2 tau), no gradient through Q.
+
+    Gradient: 1 inside [-Q, Q] and 0 outside, times that of :func:`standardised`.
+    """
+    w1 = standardised(weight)
+    with torch.no_grad():
+        quantile = w1.abs().mean() * -math.log(2 - 2 * tau(progress))
+    return w1.clamp(-quantile, quantile)
