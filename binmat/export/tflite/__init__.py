@@ -1,0 +1,1 @@
+"""TensorFlow Lite files written and read with `flatbuffers` alone."""
