@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from binmat.model_defs.network import Network
 from binmat.nn import RPReLU
@@ -14,7 +13,7 @@ from .trace import graphs, recompile
 
 
 class ReplaceActivations:
-    """Puts an RPReLU where a binary layer of a scheme with ``activation_function = "rprelu"`` is activated.
+    """Puts an RPReLU where a binary layer of a scheme with ``replacement = "rprelu"`` is activated.
 
     Module, function and method calls are all found on the graph (layer, batch norm, activation in a row). The new
     module takes the old one's name, or ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its slope
@@ -26,7 +25,7 @@ class ReplaceActivations:
         made: dict[str, str] = {}
         for graph in graphs(network).values():
             for block in binary_blocks(graph, network):
-                if block.module.scheme.activation_function == "rprelu" and block.activation is not None:
+                if block.module.scheme.replacement == "rprelu" and block.activation is not None:
                     self._replace(network, graph, block, block.activation, made)
         recompile(network)
         return network
@@ -36,11 +35,13 @@ class ReplaceActivations:
     ) -> None:
         layer = str(block.layer.target)
         if layer not in made:
-            channels = getattr(block.module, "out_channels", None) or getattr(block.module, "out_features")
+            channels = block.module.weight.shape[0]
             name = self._free_name(network, old, layer)
-            replacement = RPReLU(channels, init_slope=_start_slope(network, old))
-            reference = block.module.weight
-            network.set_submodule(name, replacement.to(reference.device, reference.dtype))
+            weight = block.module.weight
+            replacement = RPReLU(channels, device=weight.device, dtype=weight.dtype)
+            with torch.no_grad():
+                replacement.slope.copy_(torch.as_tensor(_start_slope(network, old)).expand(channels))
+            network.set_submodule(name, replacement)
             made[layer] = name
         with graph.inserting_before(old):
             new = graph.call_module(made[layer], (old.args[0] if old.args else old.kwargs["input"],))
@@ -63,11 +64,11 @@ class ReplaceActivations:
         return f"{layer}_rprelu"
 
 
-def _start_slope(network: Network, node: fx.Node) -> Any:
+def _start_slope(network: Network, node: fx.Node) -> float | Tensor:
     module = called_module(node, network)
     if isinstance(module, nn.LeakyReLU):
         return module.negative_slope
     if isinstance(module, nn.PReLU):
-        return module.weight.detach().clone()
+        return module.weight
     slope = ACTIVATIONS[activation_key(node, network)]
     return 0.25 if slope is None else slope

@@ -10,12 +10,13 @@ from binmat.model_defs.network import Network
 from binmat.nn import BinaryConv2d, BinaryLinear
 
 from .policy import LayerPlan
+from .swap import swap
 
 
 class Binarize:
-    """Replaces each layer whose plan has a scheme by BinaryConv2d or BinaryLinear under the same name.
+    """Replaces each layer whose plan has a scheme by BinaryConv2d or BinaryLinear, with its weights, under its name.
 
-    A layer that is registered twice (MODNet's backbone) is replaced under each of its names by the same object.
+    pad_value: what padding holds, 0 or 1 in the activation's own domain.
     """
 
     def __init__(self, plan: Mapping[str, LayerPlan], pad_value: int = 0) -> None:
@@ -23,20 +24,15 @@ class Binarize:
         self.pad_value = pad_value
 
     def apply(self, network: Network) -> Network:
-        aliases: dict[int, list[str]] = {}
-        for name, layer in network.named_modules(remove_duplicate=False):
-            aliases.setdefault(id(layer), []).append(name)
+        replacements: dict[str, nn.Module] = {}
         for name, planned in self.plan.items():
             if planned.scheme is None:
                 continue
             layer = network.get_submodule(name)
-            binary: nn.Module
             if isinstance(layer, nn.Linear):
-                binary = BinaryLinear.from_float(layer, planned.scheme)
-            else:
-                assert isinstance(layer, nn.Conv2d)
-                binary = BinaryConv2d.from_float(layer, planned.scheme, pad_value=self.pad_value)
-            binary.train(layer.training)
-            for alias in aliases[id(layer)]:
-                network.set_submodule(alias, binary)
+                replacements[name] = BinaryLinear.from_float(layer, planned.scheme)
+            elif isinstance(layer, nn.Conv2d):
+                replacements[name] = BinaryConv2d.from_float(layer, planned.scheme, pad_value=self.pad_value)
+            replacements[name].train(layer.training)
+        swap(network, replacements)
         return network

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from binmat.errors import CheckpointError
+from binmat.errors import CheckpointError, RecipeError
 from binmat.model_defs.network import Network
+from binmat.quantizers import get_scheme
 
 from .activation import ReplaceActivations
 from .binarize import Binarize
@@ -62,3 +63,12 @@ def recipe_of(network: nn.Module) -> Recipe | None:
 def plan_of(network: nn.Module) -> dict[str, LayerPlan]:
     """Layer name -> plan of a converted network; empty for a float one."""
     return network.conversion[1] if isinstance(network, Network) and network.conversion else {}
+
+
+def _choose_recipe(scheme: str | None, recipe: Recipe | str | Path | None) -> Recipe:
+    if (scheme is None) == (recipe is None):
+        raise RecipeError("pass a scheme or a recipe, one of the two")
+    if scheme is not None:
+        return Recipe(name=scheme, scheme=get_scheme(scheme).name)
+    assert recipe is not None
+    return recipe if isinstance(recipe, Recipe) else get_recipe(recipe)

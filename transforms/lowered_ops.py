@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 @torch.library.custom_op("binmat::binarize", mutates_args=())
 def binarize(x: Tensor, threshold: Tensor) -> Tensor:
-    """+1 where x >= threshold, else -1, in x's dtype.
+    """-1 where x < threshold, else +1, in x's dtype: sign(x - threshold) with sign(0) = sign(-0.0) = sign(NaN) = +1.
 
-    x: [N, C, H, W] or [N, C]; threshold: [1] or [C]. sign(0) = +1, also for -0.0.
+    x: [N, C, H, W] or [N, C]; threshold: [1] or [C].
     """
     shaped = threshold.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
-    return torch.where(x >= shaped, 1.0, -1.0).to(x.dtype)
+    return torch.where(x < shaped, -1.0, 1.0).to(x.dtype)
 
 
 @binarize.register_fake

@@ -95,7 +95,7 @@ def recompile(network: Network) -> None:
     """Make every program's code anew after its graph was edited."""
     for program in network.programs.values():
         if isinstance(program, Program):
-            program.graph.eliminate_dead_code()
+            program.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
             program.compile()
 
 

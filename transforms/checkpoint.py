@@ -1,0 +1,94 @@
+"""Write a converted network to one safetensors file, and read any checkpoint, float or converted."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from binmat.errors import CheckpointError
+from binmat.model_defs import registry
+from binmat.model_defs.load import load as load_float
+from binmat.model_defs.network import Network
+
+from .convert import convert, recipe_of
+from .recipe import Recipe
+
+METADATA_KEY = "binmat"
+
+
+def save(network: Network, path: str | Path) -> None:
+    """Write the trainable weights, with the network's name and its recipe in the file's metadata.
+
+    A tensor under two names is written once. Written to a temporary file, then renamed. Raises CheckpointError for
+    a network that the registry cannot build again, and where the file cannot be written.
+    """
+    if network.name not in registry.NETWORKS:
+        raise CheckpointError(f"'{network.name}' is not a network of the registry: save its state_dict instead")
+    recipe = recipe_of(network)
+    about = {"network": network.name, "config": network.config, "recipe": recipe.to_toml() if recipe else None}
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(_unique_state(network), temporary, metadata={METADATA_KEY: json.dumps(about)})
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | Path, network: str | None = None) -> Network:
+    """Read a checkpoint: an official float one, a converted ``model.safetensors``, or the folder that holds it.
+
+    network: a registry name, where the keys alone should not decide. The result is in evaluation mode and takes the
+    official call. Raises CheckpointError.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        path = path / "model.safetensors"
+    about = _read_metadata(path)
+    if about is None:
+        return load_float(path, network)
+    result = registry.build(about["network"], **about["config"])
+    if about["recipe"]:
+        result = convert(result, recipe=Recipe.from_toml(about["recipe"], str(path)))
+    state = load_file(path)
+    expected = _unique_state(result)
+    if state.keys() != expected.keys():
+        missing, extra = expected.keys() - state.keys(), state.keys() - expected.keys()
+        raise CheckpointError(
+            f"{path} does not fit its own recipe: {len(missing)} tensors missing {sorted(missing)[:3]}, "
+            f"{len(extra)} left over {sorted(extra)[:3]}; convert the float checkpoint again"
+        )
+    result.load_state_dict(state, strict=False)
+    return result.eval()
+
+
+def _read_metadata(path: Path) -> dict | None:
+    """What binmat wrote into the file's header; None for any other file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except Exception:
+        return None  # The float loader says what is wrong with the file.
+    return json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
+
+
+def _unique_state(network: nn.Module) -> dict[str, Tensor]:
+    """The state_dict with each tensor under its first name only (MODNet registers its backbone twice)."""
+    seen: set[int] = set()
+    state = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            state[name] = tensor.detach().contiguous()
+    return state
+
+
