@@ -24,8 +24,7 @@ class BinaryLayer(nn.Module):
 
     is_leaf: ClassVar[bool] = True
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Tensor
     threshold: nn.Parameter | None
     scale: nn.Parameter | None
     scheme: Scheme
@@ -52,9 +51,11 @@ class BinaryLayer(nn.Module):
         self.scheme = scheme
         self.progress = 0.0
         per_input = {"none": 0, "layer": 1, "channel": in_channels}[scheme.activation.threshold]
-        self.threshold = nn.Parameter(self.weight.new_zeros(per_input)) if per_input else None
-        learns_scale = scheme.weight.scale == "learnable"
-        self.scale = nn.Parameter(scheme.weight.initial_scale(self.weight)) if learns_scale else None
+        threshold = nn.Parameter(self.weight.new_zeros(per_input)) if per_input else None
+        learnable = scheme.weight.scale == "learnable"
+        scale = nn.Parameter(scheme.weight.initial_scale(self.weight)) if learnable else None
+        self.register_parameter("threshold", threshold)
+        self.register_parameter("scale", scale)
 
     def _binary_weight(self) -> Tensor:
         return self.scheme.weight.binarize(self.weight.detach())

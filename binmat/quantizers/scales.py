@@ -41,7 +41,7 @@ def scaled_straight(binary: Tensor, scale: Tensor) -> Tensor:
     The estimator behind B then stands for the derivative of alpha * sign(w) as a whole, as in the code of ReActNet,
     BiMatting and DoReFa. binary: [O, ...]; scale: [O].
     """
-    return _ScaledStraight.apply(binary, _per_output(scale, binary))  # type: ignore[no-any-return]
+    return _ScaledStraight.apply(binary, _per_output(scale, binary))
 
 
 def _per_output(scale: Tensor, like: Tensor) -> Tensor:
@@ -50,8 +50,12 @@ def _per_output(scale: Tensor, like: Tensor) -> Tensor:
 
 class _ScaledStraight(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, binary: Tensor, scale: Tensor) -> Tensor:
+    def forward(binary: Tensor, scale: Tensor) -> Tensor:
         return binary * scale
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
 
     @staticmethod
     @once_differentiable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from binmat.errors import RecipeError
@@ -46,8 +46,8 @@ class Scheme:
     """
 
     name: str
-    weight: WeightBinarizer = WeightBinarizer()
-    activation: ActivationBinarizer = ActivationBinarizer()
+    weight: WeightBinarizer = field(default_factory=WeightBinarizer)
+    activation: ActivationBinarizer = field(default_factory=ActivationBinarizer)
     activation_scale: bool = False
     replacement: str = "keep"
     summary: str = ""
@@ -62,7 +62,7 @@ class Scheme:
     def options(self) -> dict[str, Any]:
         """Every option's value, strings and booleans: ``get_scheme(s.name, **s.options()) == s``."""
         return {
-            option: getattr(getattr(self, part) if part else self, field) for option, (part, field) in OPTIONS.items()
+            option: getattr(getattr(self, part) if part else self, name) for option, (part, name) in OPTIONS.items()
         }
 
     def with_options(self, **options: Any) -> Scheme:
@@ -70,7 +70,7 @@ class Scheme:
         scheme = self
         for option, value in options.items():
             check_choice(f"an option of scheme '{self.name}'", option, OPTIONS)
-            part, field = OPTIONS[option]
-            change = {part: replace(getattr(scheme, part), **{field: value})} if part else {field: value}
+            part, name = OPTIONS[option]
+            change = {part: replace(getattr(scheme, part), **{name: value})} if part else {name: value}
             scheme = replace(scheme, **change)
         return scheme

@@ -29,7 +29,8 @@ class WeightBinarizer:
         are taken of the weight that the method starts from, that is of the centred one if it centres. ``learnable``:
         a parameter per output channel.
     gradient: through the product alpha * B. ``straight``: dL/dB = dL/dW and none to alpha, so the estimator stands for
-        the derivative of alpha * sign. ``product``: the product rule, dL/dB = alpha dL/dW, dL/dalpha = sum B dL/dW.
+        the derivative of alpha * sign. ``product``: the product rule, dL/dB = alpha dL/dW, dL/dalpha = sum B dL/dW;
+        a learnable alpha always takes it.
     clip_latent: latent weights are clipped to [-1, 1] after each optimizer step
         (:func:`binmat.nn.clip_latent_weights`).
     """
@@ -70,7 +71,9 @@ class WeightBinarizer:
     def scaled(self, weight: Tensor, learnable: Tensor | None = None, progress: float = 0.0) -> Tensor:
         """W = alpha * B with the scheme's gradient; ``learnable`` is the scale parameter [O] where there is one."""
         binary = self.binarize(weight, progress)
-        scale = learnable if learnable is not None else self.scale_of(weight)
+        if learnable is not None:
+            return scaled(binary, learnable)
+        scale = self.scale_of(weight)
         if scale is None:
             return binary
         return scaled(binary, scale) if self.gradient == "product" else scaled_straight(binary, scale)
