@@ -24,9 +24,9 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'binmat' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    module = importlib.import_module(_HOMES[name])
+    # Where a room has its function's name, the import has bound the room, and the room can be called.
+    return globals().setdefault(name, getattr(module, name))
 
 
 def __dir__() -> list[str]:

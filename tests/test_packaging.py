@@ -110,7 +110,7 @@ print(binmat.__file__)
 assert issubclass(binmat.moved.SizeError, binmat.moved.BinmatError)
 assert importlib.util.find_spec("binmat.errors") is None
 """
-    assert Path(python(code, cwd=tmp_path).strip()) == source / "binmat" / "__init__.py"
+    assert Path(python(code, site, cwd=tmp_path).strip()) == source / "binmat" / "__init__.py"
 
 
 def test_import_is_light() -> None:
