@@ -36,5 +36,5 @@ $(VENV)/installed-lce: $(PACKAGING) | $(RUN)
 
 $(VENV)/installed-dev: $(PACKAGING) | $(RUN)
 	@echo "Installing binmat, its dependencies and the test tools into $(VENV); the first time takes some minutes."
-	$(RUN) -m pip install --quiet --editable '.[lce,dev]'
+	$(RUN) -m pip install --quiet --editable '.[all]'
 	@touch $(VENV)/installed-lce $@

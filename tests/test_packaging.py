@@ -129,6 +129,15 @@ def test_unknown_public_name() -> None:
         _ = binmat.binarise
 
 
+def test_errors_name_extras_that_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = set()
+    for file in package_files(ROOT):
+        named |= set(re.findall(r'MissingExtraError\(\s*"[^"]*",\s*"(\w+)"', (ROOT / file).read_text()))
+    assert "lce" in named
+    assert named <= set(extras)
+
+
 def test_every_dependency_is_pinned() -> None:
     def normal(requirement: str) -> str:
         return re.split(r"[\s<>=!~;\[]", requirement)[0].lower().replace("_", "-")
