@@ -60,6 +60,8 @@ class RVM(Network):
 
     name = "rvm"
     modes: ClassVar[Mapping[str, str]] = {"matting": "matting", "refined": "refined", "segmentation": "segmentation"}
+    #: One cell of the coarsest features. Smaller frames run too, but what they see is padding.
+    min_size = 16
 
     def __init__(self, variant: str = "mobilenetv3", refiner: str = "deep_guided_filter") -> None:
         super().__init__(variant=variant, refiner=refiner)
@@ -169,12 +171,7 @@ class RVM(Network):
         self, height: int, width: int, downsample_ratio: float = 1.0, batch: int = 1
     ) -> list[tuple[int, int, int, int]]:
         """Shapes of r1..r4 for frames of this size: 1/2 to 1/16, rounded up, of the reduced frame."""
-        if not downsample_ratio > 0:
-            raise SizeError(f"downsample ratio {downsample_ratio} is not positive: pass for example 0.25")
-        if downsample_ratio != 1:
-            height, width = math.floor(height * downsample_ratio), math.floor(width * downsample_ratio)
-        if min(height, width) < 1:
-            raise SizeError(f"downsample ratio {downsample_ratio} leaves {height}x{width} pixels: pass a larger one")
+        height, width = _reduced(height, width, downsample_ratio)
         shapes = []
         for channels in self.decoder.state_channels:
             height, width = -(-height // 2), -(-width // 2)
@@ -185,6 +182,12 @@ class RVM(Network):
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
         self.check_size(height, width)
+        small = _reduced(height, width, downsample_ratio)
+        if min(small) < self.min_size:
+            raise SizeError(
+                f"size {height}x{width} at downsample ratio {downsample_ratio} leaves {small[0]}x{small[1]} pixels, "
+                f"too few for {self.name}: at least {self.min_size} each way"
+            )
         shapes = self.state_shapes(height, width, downsample_ratio)
         inputs: dict[str, Tensor | float] = {"src": torch.zeros(1, 3, height, width, device=device)}
         for name, shape in zip(_STATES, shapes, strict=True):
@@ -192,6 +195,20 @@ class RVM(Network):
         if downsample_ratio == 1:
             return Example("matting", inputs, ("fgr", "pha", *_STATES))
         return Example("refined", inputs | {"downsample_ratio": downsample_ratio}, ("fgr", "pha", *_STATES))
+
+
+def _reduced(height: int, width: int, downsample_ratio: float) -> tuple[int, int]:
+    """The size at which the matte is predicted, as F.interpolate rounds it. Raises SizeError where nothing is left."""
+    if not 0 < downsample_ratio < math.inf:
+        raise SizeError(f"downsample ratio {downsample_ratio} is not a positive number: pass for example 0.25")
+    if downsample_ratio == 1:
+        return height, width
+    small = math.floor(height * downsample_ratio), math.floor(width * downsample_ratio)
+    if min(small) < 1:
+        raise SizeError(
+            f"downsample ratio {downsample_ratio} leaves {small[0]}x{small[1]} of {height}x{width}: pass a larger one"
+        )
+    return small
 
 
 def _recognise(variant: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:

@@ -1,0 +1,120 @@
+"""From a checkpoint file to a network: recognise it by its keys, build it, fill it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from binmat.errors import CheckpointError
+from binmat.model_defs.checkpoint_file import is_converted, load_state
+from binmat.model_defs.network import Network, NetworkSpec
+from binmat.model_defs.registry import NETWORKS, get_spec
+
+__all__ = ["is_converted", "load", "load_state"]
+
+_SHOWN = 3
+
+
+def load(path: str | os.PathLike[str], network: str | None = None, strict: bool = True) -> Network:
+    """The float network that a checkpoint holds, in eval mode, its floating-point weights as float32.
+
+    network: a name of the registry; None recognises the network by its keys and shapes.
+    strict: every tensor of the network must be in the file and no other; where it is False, tensors of the network
+    that the file lacks keep their fresh values, others are left out, and a warning names both. Batch norm's counter
+    ``num_batches_tracked``, which old files lack, starts at 0.
+
+    Raises CheckpointError for a file that :func:`load_state` cannot read, that holds another network or a converted
+    one, or whose tensors are missing, left over, misshapen or not finite; UnknownNameError for an unknown name.
+    """
+    if network is not None:
+        get_spec(network)
+    if is_converted(path):
+        raise CheckpointError(f"{path} holds a network that binmat converted: open it with binmat.load")
+    state = load_state(path)
+    spec, config = _identify(state, network, path)
+    net = spec.build(**{**spec.config, **config})
+    _fill(net, net.normalise_keys(state), strict, path)
+    return net.eval()
+
+
+def _identify(
+    state: Mapping[str, Tensor], network: str | None, path: str | os.PathLike[str]
+) -> tuple[NetworkSpec, Mapping[str, Any]]:
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    found = {name: config for name, spec in NETWORKS.items() if (config := spec.recognise(shapes)) is not None}
+    if network is not None:
+        if found and network not in found:
+            other = next(iter(found))
+            raise CheckpointError(f"{path} holds {other}, not {network}: ask for {other}, or pass a file of {network}")
+        return NETWORKS[network], found.get(network, {})
+    if found:
+        name, config = next(iter(found.items()))
+        return NETWORKS[name], config
+    raise CheckpointError(f"{path} holds none of the networks binmat knows: {_closest(shapes)}")
+
+
+def _closest(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Which known network shares most tensors with these, in words."""
+    best, most, total = "", 0, 0
+    for name, spec in NETWORKS.items():
+        with torch.device("meta"):
+            own = {key: tuple(value.shape) for key, value in spec.build(**spec.config).state_dict().items()}
+        shared = sum(shapes.get(key) == shape for key, shape in own.items())
+        if shared > most:
+            best, most, total = name, shared, len(own)
+    advice = "for a network of your own, build it in Python and pass it to binmat.convert"
+    if not best:
+        return f"it shares no tensor with {', '.join(NETWORKS)}; {advice}"
+    return f"the closest is {best}, with {most} of whose {total} tensors it agrees; {advice}"
+
+
+def _fill(net: Network, state: Mapping[str, Tensor], strict: bool, path: str | os.PathLike[str]) -> None:
+    own = net.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith(".num_batches_tracked")]
+    extra = [key for key in state if key not in own]
+    misshapen = [key for key in own if key in state and state[key].shape != own[key].shape]
+    faults = []
+    if misshapen:
+        named = (f"{key} is {list(state[key].shape)} instead of {list(own[key].shape)}" for key in misshapen)
+        faults.append(f"{len(misshapen)} misshapen ({_few(named)})")
+    if missing:
+        faults.append(f"{len(missing)} missing ({_few(missing)})")
+    if extra:
+        faults.append(f"{len(extra)} left over ({_few(extra)})")
+    if misshapen or (strict and faults):
+        raise CheckpointError(
+            f"{path} does not fit {net.name}, of its tensors {', '.join(faults)}: "
+            "pass a checkpoint of exactly this network"
+        )
+    if faults:
+        warnings.warn(f"{path} does not fit {net.name} exactly: {', '.join(faults)}", stacklevel=3)
+    net.load_state_dict({key: _value(key, state.get(key), value, path) for key, value in own.items()})
+
+
+def _value(key: str, stored: Tensor | None, own: Tensor, path: str | os.PathLike[str]) -> Tensor:
+    """The stored tensor in the network's type, or what the network has where the file lacks it."""
+    if stored is None:
+        return own
+    if stored.layout is not torch.strided or stored.is_quantized or stored.is_complex():
+        kind = "quantized" if stored.is_quantized else f"{stored.layout} {stored.dtype}".replace("torch.", "")
+        raise CheckpointError(
+            f"{path}: {key} is a {kind} tensor: save the weights dense and real, for example as float32"
+        )
+    value = stored.to(own.dtype)
+    if own.is_floating_point() and not value.isfinite().all():
+        count = int((~value.isfinite()).sum())
+        raise CheckpointError(
+            f"{path}: {key} has {count} of {value.numel()} values that are NaN or infinite in float32: "
+            "pass a checkpoint from before the training diverged"
+        )
+    return value
+
+
+def _few(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
