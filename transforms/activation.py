@@ -16,9 +16,9 @@ class ReplaceActivations:
     """Puts an RPReLU where a binary layer of a scheme with ``replacement = "rprelu"`` is activated.
 
     Module, function and method calls are all found on the graph (layer, batch norm, activation in a row). The new
-    module takes the old one's name, or ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its slope
-    starts as that of the function it replaces (ReLU 0, LeakyReLU and PReLU their own), else at the scheme's start, .25.
-    Source: Liu et al., ReActNet, ECCV 2020, Eq. 4.
+    module takes the old one's name, or ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its
+    slope starts as that of the function it replaces (ReLU 0, LeakyReLU and PReLU their own), else at .25.
+    Source: Liu et al., ReActNet, ECCV 2020, Eq. 5.
     """
 
     def apply(self, network: Network) -> Network:

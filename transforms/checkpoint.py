@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -36,8 +37,8 @@ def save(network: Network, path: str | Path) -> None:
     try:
         save_file(_unique_state(network), temporary, metadata={METADATA_KEY: json.dumps(about)})
         os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,7 +70,7 @@ def load(path: str | Path, network: str | None = None) -> Network:
     return result.eval()
 
 
-def _read_metadata(path: Path) -> dict | None:
+def _read_metadata(path: Path) -> dict[str, Any] | None:
     """What binmat wrote into the file's header; None for any other file."""
     if path.suffix != ".safetensors" or not path.is_file():
         return None

@@ -138,16 +138,13 @@ def _channel_values(node: fx.Node, source: fx.Node, value: object, lowered: fx.G
 
 
 def _is_batch_norm(node: fx.Node) -> bool:
-    return node.target is operator.getitem and node.args[1] == 0 and _is_batch_norm_call(node.args[0])
-
-
-def _is_batch_norm_call(node: object) -> bool:
-    return isinstance(node, fx.Node) and node.target in _BATCH_NORMS
+    return node.target is operator.getitem and node.args[1] == 0 and node.args[0].target in _BATCH_NORMS
 
 
 def _replace(lowered: fx.GraphModule, node: fx.Node, replacement: fx.Node) -> None:
     """Use the replacement instead; the dead node goes at once, or it would count as a user of its source."""
     node.replace_all_uses_with(replacement)
+    call = node.args[0]
     lowered.graph.erase_node(node)
-    if _is_batch_norm_call(node.args[0]):
-        lowered.graph.erase_node(node.args[0])
+    if isinstance(call, fx.Node) and call.target in _BATCH_NORMS:
+        lowered.graph.erase_node(call)

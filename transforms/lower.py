@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from binmat.errors import LoweringError
-from binmat.model_defs.network import Example, Network
+from binmat.model_defs.network import Example
 from binmat.nn import BinaryConv2d, BinaryLinear
 
 from . import lowered_ops  # noqa: F401  (registers the operators)
@@ -27,7 +27,7 @@ class Lowered:
     """A deployment graph and how to call it.
 
     module: fx GraphModule over ATen operators, ``binmat::binarize`` and ``binmat::binary_conv2d``; every node has
-        ``meta["val"]`` (shape) and ``meta["layer"]`` (the layer it comes from). Takes and returns NCHW tensors of batch 1.
+        ``meta["val"]`` (shape) and ``meta["layer"]`` (the layer it comes from). Takes and returns NCHW tensors, batch 1.
     inputs, outputs: names, in order; a name in both is a state.
     """
 
@@ -75,8 +75,13 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
     FoldConstants().apply(module)
     FoldAffine().apply(module)
     remove_unused_constants(module)
-    if len(example.outputs) != len(module.graph.output_node().args[0]):
-        raise LoweringError(f"{owner.name}, mode {example.mode}: its example names {len(example.outputs)} outputs")
+    results = module.graph.output_node().args[0]
+    assert isinstance(results, (tuple, list))
+    if len(example.outputs) != len(results):
+        raise LoweringError(
+            f"{owner.name} returns {len(results)} tensors in mode {example.mode} and its example names "
+            f"{len(example.outputs)}: name every output"
+        )
     return Lowered(module, tuple(tensors), example.outputs, example)
 
 
@@ -123,6 +128,11 @@ class _Mark:
 class _BinaryConv2d(nn.Module):
     """A binary convolution as the two operators of the deployment graph."""
 
+    weight: Tensor
+    multiplier: Tensor
+    bias: Tensor
+    threshold: Tensor
+
     def __init__(self, layer: BinaryConv2d | BinaryLinear) -> None:
         super().__init__()
         weight, scale = layer.binary_weight(), layer.output_scale().double()
@@ -138,10 +148,10 @@ class _BinaryConv2d(nn.Module):
         self.register_buffer("multiplier", scale.to(dtype))
         self.register_buffer("bias", bias.to(dtype))
         self.register_buffer("threshold", layer.input_threshold().to(dtype))
-        self.source = layer
+        self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        layer, shape = self.source, x.shape
+        layer, shape = self.layer, x.shape
         if isinstance(layer, BinaryLinear):
             x = x.reshape(-1, shape[-1], 1, 1)
             geometry: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)

@@ -1,4 +1,4 @@
-"""Remove what computes nothing from a deployment graph."""
+"""Remove what computes nothing from a deployment graph, memory layout included."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import fx
 
 aten = torch.ops.aten
 _IDENTITIES = (aten.alias.default, aten.clone.default, aten.detach.default, aten.lift_fresh_copy.default)
+_VIEWS = (aten.view.default, aten._unsafe_view.default)
 
 
 class RemoveNoOps:
@@ -19,6 +20,9 @@ class RemoveNoOps:
         for node in lowered.graph.nodes:
             if self._is_identity(node) and not self._passes_input_on(node):
                 node.replace_all_uses_with(node.args[0])
+            elif node.target in _VIEWS:
+                # A view counts on the copies that are gone; a reshape does not.
+                node.target = aten.reshape.default
         lowered.graph.eliminate_dead_code()
         lowered.recompile()
         return lowered
@@ -27,7 +31,7 @@ class RemoveNoOps:
     def _is_identity(node: fx.Node) -> bool:
         if node.target in _IDENTITIES:
             return True
-        if node.target in (aten.view.default, aten._unsafe_view.default, aten.expand.default, aten.slice.Tensor):
+        if node.target in (*_VIEWS, aten.expand.default, aten.slice.Tensor):
             source, result = node.args[0].meta["val"], node.meta["val"]
             return source.shape == result.shape
         return False

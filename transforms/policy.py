@@ -1,4 +1,4 @@
-"""Which layer gets which precision: resolved by name before any graph is touched, with a reason for every float layer."""
+"""Which layer gets which precision: resolved by name before any graph is touched, with a reason for each float one."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def _winning_rule(
     shield = set(protected) if name in protected else set()
     patterns = [p for p in rules if name in matches[p] and (not shield or matches[p] <= shield)]
     by_name = [p for p in patterns if not p.startswith(KIND)]
-    return (by_name or patterns or [None])[-1]
+    candidates = by_name or patterns
+    return candidates[-1] if candidates else None
 
 
 def _obstacle(layer: nn.Module) -> str:

@@ -47,7 +47,8 @@ class AddShortcuts:
     @staticmethod
     def _add(graph: fx.Graph, block: BinaryBlock, conv: BinaryConv2d) -> None:
         source = block.layer.args[0]
-        if any(user.target in (operator.add, torch.add) and source in user.all_input_nodes for user in block.tail.users):
+        additions = [user for user in block.tail.users if user.target in (operator.add, torch.add)]
+        if any(source in addition.all_input_nodes for addition in additions):
             return
         with graph.inserting_after(block.tail):
             total = graph.call_function(operator.add, (block.tail, source))
@@ -55,8 +56,7 @@ class AddShortcuts:
         with graph.inserting_before(total):
             if conv.stride == (2, 2):
                 # ceil_mode gives the convolution's own output size at odd sizes.
-                kwargs = {"kernel_size": 2, "stride": 2, "ceil_mode": True, "count_include_pad": False}
-                source = graph.call_function(F.avg_pool2d, (source,), kwargs)
+                source = graph.call_function(F.avg_pool2d, (source, 2, 2, 0, True, False))
             if conv.out_channels != conv.in_channels:
                 source = graph.call_function(torch.cat, ([source, source],), {"dim": 1})
         total.update_arg(1, source)

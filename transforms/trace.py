@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from binmat.errors import TraceError
-from binmat.model_defs.network import Network
+from binmat.errors import LoweringError, TraceError
+from binmat.model_defs.network import Example, Network
 
 
 class Tracer(fx.Tracer):
@@ -70,6 +70,22 @@ class TracedModule(Network):
 
     def forward(self, *args: Any) -> Any:
         return self.run("forward", *args)
+
+    def example(
+        self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
+    ) -> Example:
+        """One image of the first convolution's channels, where that is all the module takes. Raises LoweringError."""
+        graph = graphs(self)["forward"]
+        names = [node.name for node in graph.nodes if node.op == "placeholder" and not node.args]
+        first = next((layer for layer in self.modules() if isinstance(layer, nn.Conv2d)), None)
+        if len(names) != 1 or first is None or downsample_ratio != 1:
+            raise LoweringError(
+                f"{self.name} takes {', '.join(names) or 'nothing'}: say what its deployment call is with an Example"
+            )
+        result = graph.output_node().args[0]
+        outputs = len(result) if isinstance(result, (tuple, list)) else 1
+        image = torch.zeros(1, first.in_channels, height, width, device=device)
+        return Example("forward", {names[0]: image}, tuple(f"output{i}" for i in range(outputs)))
 
 
 def trace(module: nn.Module) -> Network:

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import torch
+from example_networks import ResNet, UNet
+from torch import nn
+
+from binmat.nn import RPReLU
+from binmat.transforms.convert import convert
+
+
+def rprelus(network):
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, RPReLU)}
+
+
+def test_functions_methods_and_modules_behind_binary_layers_become_rprelu():
+    found = rprelus(convert(UNet(), "reactnet"))
+    assert set(found) == {"down2_rprelu", "middle_rprelu", "up_rprelu"}
+    assert found["down2_rprelu"].slope.shape == (16,)
+
+
+def test_a_module_that_serves_twice_is_replaced_apart():
+    network = convert(ResNet(), "reactnet")
+    found = rprelus(network)
+    assert {"stage1.conv1_rprelu", "stage2.conv1_rprelu", "hidden_rprelu"} == set(found)
+    # The second ReLU follows an addition, not a binary layer.
+    assert isinstance(network.get_submodule("stage1.relu"), nn.ReLU)
+
+
+def test_a_module_of_its_own_gives_up_its_name():
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), nn.BatchNorm2d(6), nn.LeakyReLU(0.1), nn.Conv2d(6, 1, 1)
+    )
+    network = convert(module, "reactnet")
+    assert set(rprelus(network)) == {"3"}
+    torch.testing.assert_close(network.get_submodule("3").slope, torch.full((6,), 0.1))
+
+
+def test_slopes_start_where_the_replaced_function_has_them():
+    def start(activation):
+        module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), activation, nn.Conv2d(2, 1, 1))
+        return rprelus(convert(module, "reactnet"))["2"].slope.detach()
+
+    prelu = nn.PReLU(2)
+    with torch.no_grad():
+        prelu.weight.copy_(torch.tensor([0.3, -0.2]))
+    assert torch.equal(start(nn.ReLU()), torch.zeros(2))
+    assert torch.equal(start(nn.Hardswish()), torch.full((2,), 0.25))
+    assert torch.equal(start(prelu), torch.tensor([0.3, -0.2]))
+
+
+def test_schemes_that_keep_activations_and_float_layers_are_left_alone():
+    assert not rprelus(convert(UNet(), "threshold"))
+    assert set(rprelus(convert(UNet(), "reactnet", settings=["up=float"]))) == {"down2_rprelu", "middle_rprelu"}
+
+
+def test_the_replacement_computes_the_replaced_function_at_the_start():
+    module = UNet().eval()
+    x = torch.rand(1, 3, 20, 24)
+    settings = ["options.threshold=channel", "options.estimator=polynomial", "up=float"]
+    kept = convert(module, "threshold", settings=settings).eval()
+    replaced = convert(module, "reactnet", settings=["up=float"]).eval()
+    torch.testing.assert_close(replaced(x), kept(x))

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from example_networks import UNet
+from safetensors.torch import load_file, save_file
+
+from binmat.errors import CheckpointError
+from binmat.model_defs.rvm import RVM
+from binmat.transforms.checkpoint import load, save
+from binmat.transforms.convert import convert, recipe_of
+
+
+def test_a_converted_network_comes_back_whole(tmp_path):
+    network = convert(RVM(refiner="fast_guided_filter"), "reactnet", settings=["decoder.*=float"]).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    save(network, tmp_path / "model.safetensors")
+    again = load(tmp_path)
+    src = torch.rand(1, 3, 32, 48)
+    assert recipe_of(again) == recipe_of(network)
+    assert not again.training
+    for got, want in zip(again(src), network(src), strict=True):
+        assert torch.equal(got, want)
+
+
+def test_a_float_network_comes_back_as_the_float_network_it_is(tmp_path):
+    network = RVM().eval()
+    save(network, tmp_path / "float.safetensors")
+    again = load(tmp_path / "float.safetensors")
+    assert recipe_of(again) is None
+    assert torch.equal(again.project_mat.conv.weight, network.project_mat.conv.weight)
+    torch.save(network.state_dict(), tmp_path / "rvm.pth")
+    assert load(tmp_path / "rvm.pth").name == "rvm_mobilenetv3"
+
+
+def test_a_file_that_does_not_fit_its_recipe_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save(convert(RVM(), "reactnet"), path)
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = load_file(path)
+    del state["decoder.decode3.conv.0.threshold"]
+    save_file(state, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"1 tensors missing.*decode3.conv.0.threshold"):
+        load(path)
+
+
+def test_nothing_is_left_behind_when_writing_fails(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save(RVM(), tmp_path / "absent" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="not a network of the registry"):
+        save(convert(UNet(), "bnn"), tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []

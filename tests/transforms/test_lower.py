@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from example_networks import ResNet, UNet, randomize
+from golden_fill import fill, noise_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from binmat.errors import LoweringError
+from binmat.model_defs.rvm import RVM
+from binmat.quantizers import SCHEMES
+from binmat.transforms.convert import convert
+from binmat.transforms.lower import lower
+from binmat.transforms.trace import trace
+
+
+def operators(lowered):
+    return [node.target for node in lowered.module.graph.nodes if node.op == "call_function"]
+
+
+def assert_lowers_exactly(network, *size):
+    network = trace(network).eval()
+    example = network.example(*size)
+    lowered = lower(network, example, torch.float64)
+    inputs = [torch.randn(v.shape, dtype=torch.float64) for v in example.inputs.values() if isinstance(v, torch.Tensor)]
+    numbers = [v for v in example.inputs.values() if not isinstance(v, torch.Tensor)]
+    with torch.no_grad():
+        expected = network.double().run(example.mode, *inputs, *numbers)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for got, want in zip(lowered(*inputs), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-11)
+    return lowered
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("build", [UNet, ResNet])
+def test_every_scheme_lowers_exactly_outside_the_registry(build, scheme):
+    for padding in ("zero", "one"):
+        network = convert(randomize(build()), scheme, settings=[f"padding={padding}"])
+        lowered = assert_lowers_exactly(network, 22, 27)
+        assert torch.ops.aten.native_batch_norm.default not in operators(lowered)
+
+
+@pytest.mark.parametrize("scheme", ["dorefa", "reactnet"])
+@pytest.mark.parametrize("size", [(64, 96), (65, 95), (128, 192, 0.5)])
+def test_rvm_lowers_exactly(scheme, size):
+    network = RVM()
+    network.load_state_dict({key: torch.from_numpy(value) for key, value in fill(network.state_dict()).items()})
+    lowered = assert_lowers_exactly(convert(network, scheme), *size)
+    assert lowered.inputs == ("src", "r1", "r2", "r3", "r4")
+    assert lowered.outputs == ("fgr", "pha", "r1", "r2", "r3", "r4")
+    assert lowered.states == ("r1", "r2", "r3", "r4")
+
+
+def test_the_xnor_scale_map_lowers_exactly():
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, 2, 1, groups=2), nn.Conv2d(6, 1, 1))
+    assert_lowers_exactly(convert(module, "xnor", settings=["options.activation_scale=true"]), 9, 11)
+
+
+@settings(max_examples=25)
+@given(
+    channels=st.integers(1, 9),
+    kernel=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    depthwise=st.booleans(),
+    scheme=st.sampled_from(sorted(SCHEMES)),
+    pad=st.sampled_from(["zero", "one"]),
+    bias=st.booleans(),
+)
+def test_any_geometry_lowers_exactly(channels, kernel, stride, padding, dilation, depthwise, scheme, pad, bias):
+    groups = channels if depthwise else 1
+    conv = nn.Conv2d(channels, 2 * channels, kernel, stride, padding, dilation, groups, bias)
+    module = nn.Sequential(
+        nn.Conv2d(3, channels, 1), conv, nn.BatchNorm2d(2 * channels), nn.ReLU(), nn.Conv2d(2 * channels, 1, 1)
+    )
+    assert_lowers_exactly(convert(randomize(module), scheme, settings=[f"padding={pad}"]), 13, 17)
+
+
+def test_batch_norm_and_shifts_vanish_into_the_convolution():
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 1, 1)
+    )
+    lowered = assert_lowers_exactly(convert(randomize(module), "reactnet"), 8, 8)
+    names = [str(target) for target in operators(lowered)]
+    assert names == [
+        "aten.convolution.default",
+        "binmat.binarize.default",
+        "binmat.binary_conv2d.default",
+        "aten._prelu_kernel.default",
+        "aten.add.Tensor",
+        "aten.convolution.default",
+    ]
+
+
+def test_a_convolution_that_something_else_reads_keeps_its_values():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.norm(y) + y
+
+    lowered = assert_lowers_exactly(randomize(Twice()), 5, 6)
+    assert torch.ops.aten.mul.Tensor in operators(lowered)
+
+
+def test_nodes_carry_the_names_of_their_layers_also_inside_recurrences():
+    network = convert(RVM(), "bnn")
+    lowered = lower(network, network.example(32, 48))
+    layers = {node.meta.get("layer") for node in lowered.module.graph.nodes if node.op == "call_function"}
+    assert None not in layers
+    assert {"backbone.features.4.block.2.fc1", "decoder.decode4.gru.ih.0", "project_mat.conv"} <= layers
+
+
+def test_lowering_does_not_touch_the_network():
+    network = convert(RVM(), "reactnet").train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    lower(network, network.example(32, 32))
+    assert network.training
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_a_size_that_breaks_inside_is_a_lowering_error():
+    with pytest.raises(LoweringError, match="cannot be lowered at 1x1"):
+        network = trace(nn.Sequential(nn.Conv2d(3, 4, 5)))
+        lower(network, network.example(1, 1))
+
+
+def test_float32_agrees_with_the_network_on_a_picture():
+    network = RVM().eval()
+    network.load_state_dict({key: torch.from_numpy(value) for key, value in fill(network.state_dict()).items()})
+    src = torch.from_numpy(noise_image("clip1", (1, 3, 64, 96)))
+    states = [v for name, v in network.example(64, 96).inputs.items() if name != "src"]
+    lowered = lower(network, network.example(64, 96))
+    with torch.no_grad():
+        expected = network(src)
+    for got, want in zip(lowered(src, *states), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-5)

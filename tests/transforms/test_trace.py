@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from example_networks import ResNet, UNet, randomize
+from torch import nn
+
+from binmat.errors import LoweringError, TraceError
+from binmat.model_defs.rvm import RVM
+from binmat.transforms.trace import Program, TracedModule, trace
+
+
+@pytest.mark.parametrize("build", [UNet, ResNet])
+def test_a_traced_module_computes_the_same_and_keeps_its_keys(build):
+    module = randomize(build()).eval()
+    traced = trace(module)
+    x = torch.rand(2, 3, 33, 47)
+    assert isinstance(traced, TracedModule)
+    assert torch.equal(traced(x), module(x))
+    assert list(traced.state_dict()) == list(module.state_dict())
+
+
+def test_a_traced_module_follows_its_layers_when_they_change():
+    traced = trace(UNet()).eval()
+    x = torch.rand(1, 3, 16, 16)
+    assert traced.double()(x.double()).dtype == torch.float64
+    twin = copy.deepcopy(traced)
+    with torch.no_grad():
+        twin.head.bias.add_(1.0)
+    assert not torch.equal(twin(x.double()), traced(x.double()))
+
+
+def test_root_parameters_and_buffers_come_along():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.tensor(2.0))
+            self.register_buffer("offset", torch.tensor(1.0), persistent=False)
+
+        def forward(self, x):
+            return x * self.gain + self.offset
+
+    traced = trace(Scaled())
+    assert list(traced.state_dict()) == ["gain"]
+    assert traced(torch.tensor([3.0])).item() == 7.0
+
+
+def test_every_mode_of_a_network_gets_a_program_and_the_official_call_runs_it():
+    network = RVM().eval()
+    src = torch.rand(1, 2, 3, 32, 48)
+    expected = network(src)
+    trace(network)
+    assert set(network.programs) == {"matting", "refined", "segmentation"}
+    assert all(isinstance(program, Program) for program in network.programs.values())
+    for got, want in zip(network(src), expected, strict=True):
+        assert torch.equal(got, want)
+
+
+def test_an_untraceable_module_is_reported_with_its_line_and_the_way_out():
+    class Branching(nn.Module):
+        def forward(self, x):
+            if x.sum() > 0:
+                return x
+            return -x
+
+    with pytest.raises(TraceError) as error:
+        trace(Branching())
+    message = str(error.value)
+    assert "Branching.forward" in message
+    assert "if x.sum() > 0:" in message
+    assert __file__ in message
+    assert "is_leaf = True" in message
+    assert "\n" not in message
+
+
+def test_a_module_with_two_inputs_must_say_what_its_call_is():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x, y):
+            return self.conv(x) + y
+
+    with pytest.raises(LoweringError, match="takes x, y"):
+        trace(Two()).example(8, 8)
