@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -11,10 +12,12 @@ from torch import Tensor, fx
 from .constants import add_constant, constant, is_constant
 
 aten = torch.ops.aten
-_CONVOLUTIONS = (aten.convolution.default, torch.ops.binmat.binary_conv2d.default)
 #: Position of (scale, bias) among a convolution's arguments.
-_SCALE_AND_BIAS = {aten.convolution.default: (1, 2), torch.ops.binmat.binary_conv2d.default: (2, 3)}
-_BATCH_NORMS = (aten.native_batch_norm.default, aten._native_batch_norm_legit_no_training.default)
+_SCALE_AND_BIAS: dict[Any, tuple[int, int]] = {
+    aten.convolution.default: (1, 2),
+    torch.ops.binmat.binary_conv2d.default: (2, 3),
+}
+_BATCH_NORMS: tuple[Any, ...] = (aten.native_batch_norm.default, aten._native_batch_norm_legit_no_training.default)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class FoldAffine:
             affine = self._read(lowered, node)
             if affine is None:
                 continue
-            if affine.source.target in _CONVOLUTIONS and len(affine.source.users) == 1:
+            if affine.source.target in _SCALE_AND_BIAS and len(affine.source.users) == 1:
                 self._fold(lowered, affine)
                 _replace(lowered, node, affine.source)
             elif _is_batch_norm(node):
@@ -51,14 +54,15 @@ class FoldAffine:
 
     def _read(self, lowered: fx.GraphModule, node: fx.Node) -> _Affine | None:
         if _is_batch_norm(node):
-            return self._read_batch_norm(lowered, node.args[0])
+            call: Any = node.args[0]
+            return self._read_batch_norm(lowered, call.args)
         if node.target in (aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
             return self._read_arithmetic(lowered, node)
         return None
 
     @staticmethod
-    def _read_batch_norm(lowered: fx.GraphModule, node: fx.Node) -> _Affine | None:
-        source, gamma, beta, mean, variance, *rest = node.args
+    def _read_batch_norm(lowered: fx.GraphModule, args: tuple[Any, ...]) -> _Affine | None:
+        source, gamma, beta, mean, variance, *rest = args
         training, eps = (rest[0], rest[2]) if len(rest) == 3 else (False, rest[1])
         if training or mean is None:
             return None
@@ -98,13 +102,14 @@ class FoldAffine:
     @staticmethod
     def _fold(lowered: fx.GraphModule, affine: _Affine) -> None:
         conv = affine.source
+        args: Any = conv.args
         at_scale, at_bias = _SCALE_AND_BIAS[conv.target]
-        old = constant(lowered, conv.args[at_scale])
+        old = constant(lowered, args[at_scale])
         scale = affine.scale.view(-1, *[1] * (old.dim() - 1))
         conv.update_arg(at_scale, add_constant(lowered, conv, (old.double() * scale).to(old.dtype)))
         bias = torch.zeros(conv.meta["val"].shape[1], dtype=torch.float64)
-        if conv.args[at_bias] is not None:
-            bias = constant(lowered, conv.args[at_bias]).double()
+        if args[at_bias] is not None:
+            bias = constant(lowered, args[at_bias]).double()
         conv.update_arg(at_bias, add_constant(lowered, conv, (bias * affine.scale + affine.shift).to(old.dtype)))
 
     @staticmethod
@@ -138,13 +143,16 @@ def _channel_values(node: fx.Node, source: fx.Node, value: object, lowered: fx.G
 
 
 def _is_batch_norm(node: fx.Node) -> bool:
-    return node.target is operator.getitem and node.args[1] == 0 and node.args[0].target in _BATCH_NORMS
+    if node.target is not operator.getitem or node.args[1] != 0:
+        return False
+    call: Any = node.args[0]
+    return call.target in _BATCH_NORMS
 
 
 def _replace(lowered: fx.GraphModule, node: fx.Node, replacement: fx.Node) -> None:
     """Use the replacement instead; the dead node goes at once, or it would count as a user of its source."""
     node.replace_all_uses_with(replacement)
-    call = node.args[0]
+    call: Any = node.args[0]
     lowered.graph.erase_node(node)
     if isinstance(call, fx.Node) and call.target in _BATCH_NORMS:
         lowered.graph.erase_node(call)

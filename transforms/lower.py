@@ -27,7 +27,7 @@ class Lowered:
     """A deployment graph and how to call it.
 
     module: fx GraphModule over ATen operators, ``binmat::binarize`` and ``binmat::binary_conv2d``; every node has
-        ``meta["val"]`` (shape) and ``meta["layer"]`` (the layer it comes from). Takes and returns NCHW tensors, batch 1.
+        ``meta["val"]`` (shape) and ``meta["layer"]`` (the layer it comes from). NCHW in and out, batch 1.
     inputs, outputs: names, in order; a name in both is a state.
     """
 
@@ -125,8 +125,8 @@ class _Mark:
             node.meta.setdefault("layer", self.layer)
 
 
-class _BinaryConv2d(nn.Module):
-    """A binary convolution as the two operators of the deployment graph."""
+class _LoweredBinary(nn.Module):
+    """A binary layer as the two operators of the deployment graph; a linear one is a 1x1 convolution."""
 
     weight: Tensor
     multiplier: Tensor
@@ -148,7 +148,7 @@ class _BinaryConv2d(nn.Module):
         self.register_buffer("multiplier", scale.to(dtype))
         self.register_buffer("bias", bias.to(dtype))
         self.register_buffer("threshold", layer.input_threshold().to(dtype))
-        self.layer = layer
+        self.layer: BinaryConv2d | BinaryLinear = layer
 
     def forward(self, x: Tensor) -> Tensor:
         layer, shape = self.layer, x.shape
@@ -172,4 +172,4 @@ class _BinaryConv2d(nn.Module):
 
 def _swap_binary_layers(owner: nn.Module) -> None:
     binary = {n: m for n, m in owner.named_modules() if isinstance(m, (BinaryConv2d, BinaryLinear))}
-    swap(owner, {name: _BinaryConv2d(layer) for name, layer in binary.items()})
+    swap(owner, {name: _LoweredBinary(layer) for name, layer in binary.items()})

@@ -57,7 +57,7 @@ class TracedModule(Network):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.name = type(module).__name__  # type: ignore[misc]
+        self.name = type(module).__name__
         for key, child in module.named_children():
             self.add_module(key, child)
         for key, parameter in module.named_parameters(recurse=False):
