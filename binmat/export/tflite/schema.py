@@ -122,6 +122,7 @@ BUILTINS: dict[str, Builtin] = {
     "CAST": Builtin(53, OptionTable(37, {"in_type": Field(0, "int8"), "out_type": Field(1, "int8")})),
     "CONCATENATION": Builtin(2, OptionTable(10, {"axis": Field(0, "int32")})),
     "CONV_2D": Builtin(3, _CONV_2D),
+    "DEPTH_TO_SPACE": Builtin(5, OptionTable(94, {"block_size": Field(0, "int32")})),
     "DEPTHWISE_CONV_2D": Builtin(4, _DEPTHWISE_CONV_2D, version=2),
     "DIV": Builtin(42, OptionTable(29, _activation(0))),
     "ELU": Builtin(111),
@@ -166,7 +167,7 @@ BUILTINS: dict[str, Builtin] = {
         23, OptionTable(15, {"align_corners": Field(2, "bool"), "half_pixel_centers": Field(3, "bool")}), version=3
     ),
     "RESIZE_NEAREST_NEIGHBOR": Builtin(
-        97, OptionTable(74, {"align_corners": Field(0, "bool"), "half_pixel_centers": Field(1, "bool")})
+        97, OptionTable(74, {"align_corners": Field(0, "bool"), "half_pixel_centers": Field(1, "bool")}), version=3
     ),
     "REVERSE_V2": Builtin(105, OptionTable(80)),
     "RSQRT": Builtin(76),
