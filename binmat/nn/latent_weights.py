@@ -26,7 +26,7 @@ def clip_latent_weights(module: nn.Module) -> None:
     """Clip to [-1, 1], in place, the latent weights of every binary layer whose scheme asks for it (bnn).
 
     Call it after each optimizer step: outside [-1, 1] the clip estimator passes no gradient, so a weight that strays
-    there would never come back (Hubara et al. 2016, Algorithm 1).
+    there would never come back (Hubara et al. 2016).
     """
     for layer in module.modules():
         if isinstance(layer, BinaryLayer) and layer.scheme.weight.clip_latent:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class RPReLU(nn.Module):
-    """PReLU(x - gamma) + zeta, all per channel (Liu et al., ReActNet, ECCV 2020, Eq. 5).
+    """PReLU(x - gamma) + zeta, all per channel (Liu et al., ReActNet, ECCV 2020).
 
     Parameters ``gamma``, ``slope``, ``zeta``, each [C]; gamma and zeta start at 0. slope: where ``slope`` starts, .25
     by default; give 0 where it replaces a ReLU, the negative slope where it replaces a LeakyReLU.

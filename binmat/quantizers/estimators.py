@@ -6,8 +6,8 @@ An estimator is evaluated on u, the number whose sign was taken, and keeps at mo
 name           stands for d sign(u) / du       keeps per element         source
 =============  ==============================  ========================  ===========================================
 ``clip``       1 where abs(u) <= 1, else 0     1 byte (bool)             Hubara et al. 2016; BiMatting Eq. 1
-``polynomial`` max(0, 2 - 2 abs(u))            1 byte (uint8)            Bi-Real Net, Liu et al. 2018, Eq. 5
-``identity``   1                               nothing                   Bengio et al. 2013; DoReFa-Net Eq. 8
+``polynomial`` max(0, 2 - 2 abs(u))            1 byte (uint8)            Bi-Real Net, Liu et al. 2018
+``identity``   1                               nothing                   Bengio et al. 2013; DoReFa-Net
 =============  ==============================  ========================  ===========================================
 
 ``clip`` includes its ends: BiMatting's Eq. 1 leaves them out, but a latent weight that was clipped to exactly +-1

@@ -1,6 +1,6 @@
 """Scales of binarized weights: the float factor that makes alpha * sign(w) resemble w.
 
-alpha = mean abs w minimises ||w - alpha sign(w)|| (XNOR-Net, Rastegari et al. 2016, Eq. 6).
+alpha = mean abs w minimises ||w - alpha sign(w)|| (XNOR-Net, Rastegari et al. 2016).
 """
 
 from __future__ import annotations

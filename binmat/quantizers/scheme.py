@@ -65,7 +65,7 @@ class Scheme:
             option: getattr(getattr(self, part) if part else self, name) for option, (part, name) in OPTIONS.items()
         }
 
-    def with_options(self, **options: Any) -> Scheme:
+    def with_options(self, /, **options: Any) -> Scheme:
         """This scheme with some options set; RecipeError for an option or a value that does not exist."""
         scheme = self
         for option, value in options.items():

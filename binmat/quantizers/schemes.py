@@ -123,7 +123,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def get_scheme(name: str, **options: Any) -> Scheme:
+def get_scheme(name: str, /, **options: Any) -> Scheme:
     """The scheme called ``name``, with ``options`` (see :data:`binmat.quantizers.scheme.OPTIONS`) set.
 
     Raises UnknownNameError for a name and RecipeError for an option or a value that does not exist.

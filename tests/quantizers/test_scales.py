@@ -1,0 +1,52 @@
+"""Scales of binarized weights: values, optimality, gradients."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binmat.quantizers.scales import centred, channel_scale, layer_scale, scaled, scaled_straight
+from binmat.quantizers.sign import sign
+
+
+def test_values_by_arithmetic() -> None:
+    weight = torch.tensor([[[[1.0, -3.0]]], [[[0.0, 2.0]]]])
+    assert channel_scale(weight).tolist() == [2, 1]
+    assert layer_scale(weight).tolist() == [1.5, 1.5]
+    assert centred(weight).flatten().tolist() == [2, -2, -1, 1]
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.floats(-1, 1), st.integers(0, 99))
+def test_channel_scale_is_the_least_squares_fit(out: int, inputs: int, shift: float, seed: int) -> None:
+    weight = torch.randn(out, inputs, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
+    alpha = channel_scale(weight)
+
+    def error(candidate: torch.Tensor) -> torch.Tensor:
+        return (weight - candidate.view(-1, 1, 1) * sign(weight)).square().flatten(1).sum(1)
+
+    for factor in (0.99, 1.01):
+        assert (error(alpha) <= error(alpha * factor)).all()
+
+
+def test_gradients_of_both_products() -> None:
+    binary = sign(torch.randn(3, 4, 2, dtype=torch.float64)).requires_grad_()
+    scale = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(3, 4, 2, dtype=torch.float64)
+
+    to_binary, to_scale = torch.autograd.grad(scaled(binary, scale), (binary, scale), grad)
+    assert torch.equal(to_binary, grad * scale.view(3, 1, 1))
+    torch.testing.assert_close(to_scale, (grad * binary).sum((1, 2)))
+
+    straight = scaled_straight(binary, scale)
+    assert torch.equal(straight, scaled(binary, scale))
+    to_binary, to_scale = torch.autograd.grad(straight, (binary, scale), grad, allow_unused=True)
+    assert torch.equal(to_binary, grad)
+    assert to_scale is None
+
+
+def test_differentiable_parts_pass_gradcheck() -> None:
+    weight = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
+    for function in (centred, channel_scale, layer_scale):
+        assert torch.autograd.gradcheck(function, (weight,))
+    assert torch.autograd.gradcheck(scaled, (weight, torch.rand(3, dtype=torch.float64, requires_grad=True)))
