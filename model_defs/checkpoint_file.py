@@ -6,6 +6,7 @@ import os
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,18 +119,32 @@ def _reject_pickle(path: Path) -> None:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # An open file: given a path, torch.load trusts its ending.
+        with path.open("rb") as file, warnings.catch_warnings():
+            # torch warns of pickle protocols and storage classes; what comes of them is said below, once.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise _damaged(path, error) from error
-        raise CheckpointError(
-            f"{path} holds more than tensors: reading it would run code ({found[1]}), so it was refused: "
-            "if you trust it, read it in Python and save its state_dict by torch.save or safetensors"
-        ) from error
+        raise _unpickling_error(path, error) from error
     # A damaged stream makes torch.load raise whatever its bytes provoke: EOFError, KeyError, RuntimeError, OSError.
     except Exception as error:
         raise _damaged(path, error) from error
+
+
+def _unpickling_error(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
+    forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if forbidden:
+        return CheckpointError(
+            f"{path} holds more than tensors: reading it would run code ({forbidden[1]}), so it was refused: "
+            "if you trust it, read it in Python and save its state_dict by torch.save or safetensors"
+        )
+    if "Unsupported operand" in str(error):
+        return CheckpointError(
+            f"{path} is damaged, or pickled by a protocol that torch reads only by running code: "
+            "download it again, or save its state_dict by torch.save with the default protocol"
+        )
+    reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    return _damaged(path, pickle.UnpicklingError(reason[1]) if reason else error)
 
 
 def _safetensors_metadata(path: Path) -> dict[str, str]:

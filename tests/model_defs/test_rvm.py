@@ -156,14 +156,14 @@ def test_a_frame_is_a_clip_of_length_one_and_states_may_be_given_one_by_one():
 def test_state_and_output_shapes_at_any_size(height, width, ratio):
     net = network()
     if ratio != 1 and min(height * ratio, width * ratio) < 1:
-        with pytest.raises(SizeError, match="leaves .* pass a larger one"):
+        with pytest.raises(SizeError, match=r"leaves .* pass a larger one"):
             net.state_shapes(height, width, ratio)
         return
     fgr, pha, *states = net(torch.rand(1, 3, height, width, dtype=torch.float64), downsample_ratio=ratio)
     assert fgr.shape == (1, 3, height, width)
     assert pha.shape == (1, 1, height, width)
     assert [tuple(r.shape) for r in states] == net.state_shapes(height, width, ratio)
-    assert 0 <= fgr.min() and fgr.max() <= 1 and 0 <= pha.min() and pha.max() <= 1
+    assert all(x.min() >= 0 and x.max() <= 1 for x in (fgr, pha))
 
 
 @pytest.mark.parametrize("variant", ["mobilenetv3", "resnet50"])
