@@ -8,6 +8,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test slow
+.DELETE_ON_ERROR:
 
 demo: $(VENV)/installed-lce
 	$(RUN) examples/demo.py
