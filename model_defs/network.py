@@ -32,6 +32,19 @@ class Example:
         return tuple(name for name in self.outputs if name in self.inputs)
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one frame.
+
+    alpha: [1, 1, H, W] in [0, 1]. foreground: colours [1, 3, H, W] in [0, 1], None where the network predicts none.
+    memory: what the next frame of the same clip needs, None where frames are independent.
+    """
+
+    alpha: torch.Tensor
+    foreground: torch.Tensor | None = None
+    memory: Any = None
+
+
 class Network(nn.Module):
     """A network that keeps its official call and is traceable by torch.fx, mode by mode.
 
@@ -78,6 +91,21 @@ class Network(nn.Module):
     ) -> Example:
         """The deployment call (batch 1, one frame) at this size, with zero tensors."""
         raise NotImplementedError(f"{type(self).__name__} must say what its deployment call is")
+
+    def predict(
+        self,
+        image: torch.Tensor,
+        memory: Any = None,
+        *,
+        trimap: torch.Tensor | None = None,
+        downsample_ratio: float = 1.0,
+    ) -> Prediction:
+        """The matte of one image [1, 3, H, W] in [0, 1] of any size that the network takes, or can be padded to.
+
+        memory: of the frame before, from its Prediction. trimap: [1, 1, H, W], 0 background, 1 foreground, 0.5
+        unknown, for the networks that need one. Raises InputError and SizeError.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say how it mattes an image")
 
     def check_size(self, height: int, width: int) -> None:
         """Raise SizeError where the network cannot take this size."""

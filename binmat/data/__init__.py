@@ -1,0 +1,1 @@
+"""Images and clips: reading, matting and writing them."""

@@ -1,0 +1,100 @@
+"""Images as tensors: read any common format as RGB in [0, 1], write 8-bit files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+
+from binmat.errors import InputError
+
+#: Suffixes that a folder of frames is searched for.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def read_image(path: str | Path) -> Tensor:
+    """[1, 3, H, W] float32 in [0, 1].
+
+    Grey becomes three equal channels, 16-bit keeps its precision, transparency is dropped (colours as stored), EXIF
+    orientation is applied. Raises InputError.
+    """
+    return to_rgb(_open(path))
+
+
+def read_grey(path: str | Path) -> Tensor:
+    """[1, 1, H, W] float32 in [0, 1]: a matte or a trimap. Raises InputError."""
+    pixels = _pixels(_open(path))
+    return _to_tensor(pixels if pixels.ndim == 2 else pixels[..., :3].mean(-1))
+
+
+def to_rgb(image: Image.Image) -> Tensor:
+    """A Pillow image as [1, 3, H, W] float32 in [0, 1]."""
+    pixels = _pixels(image)
+    if pixels.ndim == 2:
+        pixels = np.stack([pixels] * 3, -1)
+    return _to_tensor(pixels[..., :3])
+
+
+def write_image(image: Tensor, path: str | Path) -> None:
+    """Write [1, 1 or 3 or 4, H, W] in [0, 1] as 8 bits, rounded half up; the suffix names the format.
+
+    Written to a temporary file, then renamed. Raises InputError.
+    """
+    path = Path(path)
+    pixels = (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(temporary)
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"image {path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def photograph(height: int, width: int) -> Tensor:
+    """The photograph that comes with binmat, [1, 3, height, width]: resized to cover the size, then cropped to it."""
+    with resources.as_file(resources.files("binmat.data") / "pictures" / "astronaut.jpg") as path:
+        picture = read_image(path)
+    scale = max(height / picture.shape[2], width / picture.shape[3])
+    size = [max(height, round(picture.shape[2] * scale)), max(width, round(picture.shape[3] * scale))]
+    picture = F.interpolate(picture, size, mode="bilinear", align_corners=False, antialias=True)
+    left = (size[1] - width) // 2
+    # The head is at the top.
+    return picture[:, :, :height, left : left + width].clamp(0, 1).contiguous()
+
+
+def _open(path: str | Path) -> Image.Image:
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name an image in it")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except FileNotFoundError as error:
+        raise InputError(f"no such image: {path}") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """[H, W] or [H, W, channels] in [0, 1]."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float32)
+        return values if image.mode == "F" else values / 65535
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    values = np.asarray(image, np.float32) / 255
+    return values[..., 0] if image.mode == "LA" else values
+
+
+def _to_tensor(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
+    channels_last = pixels[..., None] if pixels.ndim == 2 else pixels
+    return torch.from_numpy(np.ascontiguousarray(channels_last.transpose(2, 0, 1), np.float32))[None]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from binmat.data.image import photograph
+from binmat.data.matte import composite, matte, matte_frames
+from binmat.errors import InputError
+from binmat.model_defs.network import Network, Prediction
+
+
+class Counter(Network):
+    """Alpha is the number of frames seen so far, in tenths."""
+
+    name = "counter"
+
+    def __init__(self):
+        super().__init__()
+        self.step = torch.nn.Parameter(torch.tensor(0.1))
+
+    def predict(self, image, memory=None, *, trimap=None, downsample_ratio=1.0):
+        assert not self.training
+        seen = (memory or 0) + 1
+        return Prediction(torch.full_like(image[:, :1], 0.1) * seen * (1 if trimap is None else trimap), None, seen)
+
+
+def test_frames_share_memory_and_images_do_not():
+    frames = [torch.zeros(1, 3, 2, 2)] * 3
+    assert [round(p.alpha.mean().item(), 4) for p in matte_frames(Counter().train(), frames)] == [0.1, 0.2, 0.3]
+    network = Counter()
+    assert torch.equal(matte(network, frames[0]), matte(network, frames[0]))
+
+
+def test_images_come_as_paths_pictures_and_tensors(tmp_path):
+    picture = Image.new("RGB", (5, 4))
+    picture.save(tmp_path / "a.png")
+    for image in (tmp_path / "a.png", str(tmp_path / "a.png"), picture, torch.zeros(3, 4, 5), torch.zeros(1, 3, 4, 5)):
+        assert matte(Counter(), image).shape == (1, 1, 4, 5)
+    with pytest.raises(InputError, match=r"not \[2, 4, 5\]"):
+        matte(Counter(), torch.zeros(2, 4, 5))
+
+
+def test_a_trimap_reaches_the_network():
+    trimap = torch.tensor([[[[0.0, 1.0]]]])
+    assert matte(Counter(), torch.zeros(3, 1, 2), trimap=trimap).tolist() == [[[[0.0, pytest.approx(0.1)]]]]
+
+
+def test_a_size_that_changes_within_a_clip_is_an_error():
+    frames = matte_frames(Counter(), [torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 3, 2)])
+    next(frames)
+    with pytest.raises(InputError, match="3x2 follows 2x2"):
+        next(frames)
+
+
+def test_composite_by_hand():
+    image = torch.full((1, 3, 1, 1), 0.5)
+    over = composite(Prediction(torch.full((1, 1, 1, 1), 0.25)), image, torch.ones(1, 3, 1, 1))
+    torch.testing.assert_close(over, torch.full((1, 3, 1, 1), 0.25 * 0.5 + 0.75))
+    with_foreground = composite(Prediction(torch.ones(1, 1, 1, 1), torch.zeros(1, 3, 1, 1)), image)
+    assert with_foreground.abs().sum() == 0
+    assert composite(Prediction(torch.zeros(1, 1, 4, 4)), photograph(4, 4))[0, 1].min() == 1.0
