@@ -1,0 +1,35 @@
+"""Instance-batch normalisation, MODNet's mix of the two."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class IBNorm(nn.Module):
+    """Batch norm on the first half of the channels, instance norm on the rest.
+
+    With c = channels // 2 and, per image and channel, mean and (biased) variance over H and W:
+
+        y[:, :c] = gamma * (x - running_mean) / sqrt(running_var + eps) + beta     (batch norm)
+        y[:, c:] = (x - mean) / sqrt(variance + eps)                               (instance norm, no gain or shift)
+
+    x, y: [N, channels, H, W], any range. MODNet (AAAI 2022), official implementation; the idea is IBN-Net's
+    (ECCV 2018, "Two at Once"). Keys: ``bnorm.*``; the instance half has no parameters.
+
+    The instance half is written out as mean, subtract, square and reciprocal square root, because that is all that
+    a TFLite-like runtime has. The variance is taken of the centred values, never as E[x^2] - E[x]^2.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.batch_channels = channels // 2
+        self.eps = eps
+        self.bnorm = nn.BatchNorm2d(self.batch_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = self.bnorm(x[:, : self.batch_channels])
+        instance = x[:, self.batch_channels :]
+        centred = instance - instance.mean((2, 3), keepdim=True)
+        variance = (centred * centred).mean((2, 3), keepdim=True)
+        return torch.cat((batch, centred * torch.rsqrt(variance + self.eps)), 1)
