@@ -8,12 +8,13 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from binmat.errors import CheckpointError
@@ -87,12 +88,20 @@ def _sniff(path: Path) -> str:
     raise _not_a_checkpoint(path, "it is neither a torch.save nor a safetensors file")
 
 
-def _check_archive(path: Path) -> None:
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """A damaged file makes its reader raise whatever the bytes provoke, from KeyError to NotImplementedError."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name.partition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
         raise _damaged(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    with _damage_named(path), zipfile.ZipFile(path) as archive:
+        members = {name.partition("/")[2] for name in archive.namelist()}
     if "constants.pkl" in members:
         raise CheckpointError(
             f"{path} is a TorchScript program, not a checkpoint: pass the .pth file with the weights, "
@@ -107,7 +116,7 @@ def _reject_pickle(path: Path) -> None:
     try:
         with path.open("rb") as file:
             runs_code = any(opcode.name in _RUNS_CODE for opcode, _, _ in pickletools.genops(file))
-    except (ValueError, OSError, UnicodeDecodeError) as error:
+    except Exception as error:
         raise _not_a_checkpoint(path, "it is no valid pickle") from error
     if runs_code:
         raise CheckpointError(
@@ -118,17 +127,14 @@ def _reject_pickle(path: Path) -> None:
 
 
 def _read_torch(path: Path) -> Any:
-    try:
-        # An open file: given a path, torch.load trusts its ending.
-        with path.open("rb") as file, warnings.catch_warnings():
-            # torch warns of pickle protocols and storage classes; what comes of them is said below, once.
-            warnings.simplefilter("ignore", UserWarning)
+    # An open file: given a path, torch.load trusts its ending.
+    with _damage_named(path), path.open("rb") as file, warnings.catch_warnings():
+        # torch warns of pickle protocols and storage classes; what comes of them is said below, once.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _unpickling_error(path, error) from error
-    # A damaged stream makes torch.load raise whatever its bytes provoke: EOFError, KeyError, RuntimeError, OSError.
-    except Exception as error:
-        raise _damaged(path, error) from error
+        except pickle.UnpicklingError as error:
+            raise _unpickling_error(path, error) from error
 
 
 def _unpickling_error(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
@@ -148,20 +154,14 @@ def _unpickling_error(path: Path, error: pickle.UnpicklingError) -> CheckpointEr
 
 
 def _safetensors_metadata(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+    with _damage_named(path), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            # Copies: the tensors that safetensors hands out lie in the mapped file, which may change or go away.
-            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+    with _damage_named(path), safe_open(path, framework="pt") as file:
+        # Copies: the tensors that safetensors hands out lie in the mapped file, which may change or go away.
+        return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
 
 
 def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:

@@ -125,7 +125,7 @@ def test_safetensors_do_not_depend_on_their_file_once_they_are_read(tmp_path):
     save_file(state(), tmp_path / "net.safetensors")
     loaded = load_state(tmp_path / "net.safetensors")
     with (tmp_path / "net.safetensors").open("r+b") as file:
-        file.truncate(16)
+        file.write(bytes((tmp_path / "net.safetensors").stat().st_size))
     assert all(torch.equal(loaded[key], value) for key, value in state().items())
 
 
