@@ -11,7 +11,7 @@ from torch import Tensor
 
 from binmat.errors import InputError, SizeError
 
-#: How far apart two alphas may be and still count as close (the preprint's xi; the AAAI text gives no number).
+#: How far apart two alphas may be and still count as close (xi; the AAAI text gives no number).
 THRESHOLD = 0.1
 
 
