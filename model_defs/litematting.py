@@ -1,0 +1,330 @@
+"""LiteMatting (Kang et al., ACCV 2022): a trimap network of modified mobile blocks, LSRPPM and ENB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from binmat.errors import SizeError
+
+from .network import Example, Network, NetworkSpec
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm with 32, 16, 8 or 4 groups, the first that divides the channels."""
+    groups = next(count for count in (32, 16, 8, 4) if channels % count == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+class ModifiedMobileBlock(nn.Module):
+    """1x1 expansion, 3x3 depthwise, linear 1x1 projection, each with group norm (Fig. 3b of the paper).
+
+    [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)], with a shortcut where the shape is
+    kept. As in the official implementation the block pads its input, before the 1x1, and the depthwise convolution
+    does not pad: the border's zeros are normalised, shifted and rectified with the rest, so the depthwise
+    convolution does not meet zeros there and the norms' statistics include them.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden: int,
+        stride: int = 1,
+        activation: type[nn.ReLU] | type[nn.LeakyReLU] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.conv = nn.Sequential(
+            nn.Conv2d(in_channels, hidden, kernel_size=1, bias=False),
+            group_norm(hidden),
+            activation(),
+            nn.Conv2d(hidden, hidden, kernel_size=3, stride=stride, groups=hidden, bias=False),
+            group_norm(hidden),
+            activation(),
+            nn.Conv2d(hidden, out_channels, kernel_size=1, bias=False),
+            group_norm(out_channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(F.pad(x, (1, 1, 1, 1)))
+        return x + y if self.has_shortcut else y
+
+
+def _encoder_level(
+    in_channels: int, out_channels: int, blocks: int, stride: int = 1, expansion: int = 6
+) -> nn.Sequential:
+    """Modified mobile blocks that expand their input's channels; the first takes the stride."""
+    inputs = [in_channels] + [out_channels] * (blocks - 1)
+    strides = [stride] + [1] * (blocks - 1)
+    return nn.Sequential(
+        *(ModifiedMobileBlock(c, out_channels, c * expansion, s) for c, s in zip(inputs, strides, strict=True))
+    )
+
+
+def _decoder_level(in_channels: int, out_channels: int, blocks: int = 3, expansion: int = 4) -> nn.Sequential:
+    """Modified mobile blocks with LeakyReLU that expand their output's channels."""
+    inputs = [in_channels] + [out_channels] * (blocks - 1)
+    hidden = out_channels * expansion
+    return nn.Sequential(*(ModifiedMobileBlock(c, out_channels, hidden, activation=nn.LeakyReLU) for c in inputs))
+
+
+def _low_level_guidance() -> nn.Sequential:
+    """ENB's low-level feature guidance block (Fig. 7): RGB in [0, 1], [N, 3, H, W] -> [N, 64, H / 2, W / 2]."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, kernel_size=3, stride=2, padding=1),
+        group_norm(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, kernel_size=3, padding=1),
+        group_norm(64),
+        _encoder_level(64, 64, blocks=4, expansion=4),
+    )
+
+
+class LSRPPM(nn.Module):
+    """Long-Short Range Pyramid Pooling Module (section 3.2, Fig. 3c).
+
+    [N, channels, H, W] -> [N, channels / 2, H, W]. Eight average-pooled views of the reduced input, each convolved with
+    a kernel shaped like its grid and resized bilinearly to H x W, are merged in four pairs by one shared convolution:
+    (5x5, 13x13), (15x7, 7x15), (23x11, 11x23) and the strips (1xW, Hx1); the concatenation has this order.
+    Pooling is adaptive, one operator per view whose grid is constant, apart from the strips, once sizes are known.
+    """
+
+    #: Pooled grid (None keeps the size) and kernel of conv1 to conv8.
+    VIEWS: ClassVar[Sequence[tuple[tuple[int | None, int | None], tuple[int, int]]]] = (
+        ((5, 5), (3, 3)),
+        ((13, 13), (3, 3)),
+        ((1, None), (1, 3)),
+        ((None, 1), (3, 1)),
+        ((15, 7), (5, 3)),
+        ((7, 15), (3, 5)),
+        ((23, 11), (7, 3)),
+        ((11, 23), (3, 7)),
+    )
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        middle, inner = channels // 2, channels // 8
+        self.trans = nn.Sequential(
+            nn.Conv2d(channels, middle, kernel_size=1, bias=False),
+            group_norm(middle),
+            nn.ReLU(),
+            nn.Conv2d(middle, inner, kernel_size=1, bias=False),
+            group_norm(inner),
+            nn.ReLU(),
+        )
+        for index, (grid, kernel) in enumerate(self.VIEWS, start=1):
+            self.add_module(f"pool{index}", nn.AdaptiveAvgPool2d(grid))
+            self.add_module(f"conv{index}", self._filter(inner, kernel))
+        self.conv = self._filter(inner, (3, 3))
+
+    @staticmethod
+    def _filter(channels: int, kernel: tuple[int, int]) -> nn.Sequential:
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        return nn.Sequential(
+            nn.Conv2d(channels, channels, kernel, padding=padding, bias=False), group_norm(channels), nn.ReLU()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.trans(x)
+        size = (x.shape[2], x.shape[3])
+
+        def view(index: int) -> Tensor:
+            pooled = self.get_submodule(f"pool{index}")(x)
+            filtered = self.get_submodule(f"conv{index}")(pooled)
+            return F.interpolate(filtered, size=size, mode="bilinear", align_corners=False)
+
+        pairs = ((1, 2), (5, 6), (7, 8), (3, 4))
+        return torch.cat([self.conv(F.relu(view(a) + view(b))) for a, b in pairs], 1)
+
+
+class PyramidPooling(nn.Module):
+    """[N, C, H, W] -> [N, C, S]: average pools onto 1x1, 3x3, 6x6 and 8x8 grids, S = 110 samples in all."""
+
+    GRIDS = (1, 3, 6, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.AdaptiveAvgPool2d(grid) for grid in self.GRIDS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([stage(x).flatten(2) for stage in self.stages], 2)
+
+
+class EfficientNonLocalBlock(nn.Module):
+    """ENB (section 3.3, Fig. 7, Eq. 4-9): a high-level query looks up a pooled low-level key and value.
+
+    low: [N, low_channels, H, W]; high: [N, high_channels, h, w]; returns [N, channels, h, w]. With S pooled samples,
+
+        M = softmax(query^T key / sqrt(channels)),  [N, h w, S]
+        out = GroupNorm(conv1x1([W(M value^T), high]))
+
+    The scale 1 / sqrt(channels) and the concatenation instead of Eq. 7's sum are the official implementation's.
+    """
+
+    def __init__(self, low_channels: int, high_channels: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.f_key = nn.Sequential(
+            nn.Conv2d(low_channels, channels, kernel_size=1), group_norm(channels), nn.LeakyReLU()
+        )
+        self.f_query = nn.Sequential(
+            nn.Conv2d(high_channels, channels, kernel_size=1), group_norm(channels), nn.LeakyReLU()
+        )
+        self.f_value = nn.Conv2d(low_channels, channels, kernel_size=1)
+        self.W = nn.Conv2d(channels, channels, kernel_size=1)
+        # The block starts as if the guidance were not there (official implementation).
+        nn.init.zeros_(self.W.weight)
+        nn.init.zeros_(self.W.bias)  # type: ignore[arg-type]
+        self.psp = PyramidPooling()
+        self.conv_bn_dropout = nn.Sequential(
+            nn.Conv2d(channels + high_channels, channels, kernel_size=1), group_norm(channels)
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        value = self.psp(self.f_value(low)).transpose(1, 2)
+        key = self.psp(self.f_key(low))
+        query = self.f_query(high).flatten(2).transpose(1, 2)
+        similarity = torch.softmax(torch.matmul(query, key) * self.channels**-0.5, dim=2)
+        context = torch.matmul(similarity, value).transpose(1, 2)
+        context = context.reshape(high.shape[0], self.channels, high.shape[2], high.shape[3])
+        fused: Tensor = self.conv_bn_dropout(torch.cat((self.W(context), high), 1))
+        return fused
+
+
+class LiteMatting(Network):
+    """LiteMatting with its official checkpoint's keys; [N, 1, H, W] alpha in [0, 1].
+
+    lsrppm, enb: the switches of Table 5. Both true is the paper's network and the only one with public weights;
+    ``lsrppm=False, enb=False`` is its backbone alone (52.8 G), ``enb=False`` the second row (53.0 G).
+
+    In the code layer0 is the input layer, layer1..layer7 are the encoder's levels and uper1..uper5 the decoder's, out
+    is the output layer; ppm is LSRPPM, gfnb is ENB and layerx its low-level guidance. Source: Kang et al., "Lightweight
+    Image Matting via Efficient Non-Local Guidance", ACCV 2022.
+    """
+
+    name = "litematting"
+    modes: ClassVar[Mapping[str, str]] = {"matting": "matting"}
+    float_layers: Mapping[str, str] = {
+        "layer0.0": "input layer: reads the image, the trimap and the transform map",
+        "layerx.0": "input layer: reads the image for the guidance",
+        "out.0": "reads the image and the trimap beside the decoder's features",
+        "out.4": "output layer: computes alpha",
+    }
+    min_size = 32
+    size_multiple = 32
+
+    def __init__(self, lsrppm: bool = True, enb: bool = True) -> None:
+        super().__init__(lsrppm=lsrppm, enb=enb)
+        self.layerx = _low_level_guidance() if enb else None
+        self.layer0 = nn.Sequential(
+            nn.Conv2d(8, 32, kernel_size=3, stride=2, padding=1, bias=False), group_norm(32), nn.ReLU6()
+        )
+        self.layer1 = nn.Sequential(nn.Conv2d(32, 32, kernel_size=3, padding=1), group_norm(32), nn.ReLU())
+        self.layer2 = _encoder_level(32, 24, blocks=2, stride=2)
+        self.layer3 = _encoder_level(24, 32, blocks=3, stride=2)
+        self.layer4 = _encoder_level(32, 64, blocks=4, stride=2)
+        self.layer5 = _encoder_level(64, 96, blocks=3)
+        self.layer6 = _encoder_level(96, 160, blocks=3, stride=2)
+        self.layer7 = _encoder_level(160 + 80 * enb, 320, blocks=1)
+        self.ppm = LSRPPM(320) if lsrppm else None
+        self.gfnb = EfficientNonLocalBlock(low_channels=64, high_channels=160, channels=80) if enb else None
+        # The official third layer is LeakyReLU(True), a slope of 1: the identity.
+        self.dfpool = nn.Sequential(nn.Conv2d(320 + 160 * lsrppm, 128, kernel_size=1), nn.GroupNorm(16, 128))
+        self.uper1 = _decoder_level(160 + 128, 160)
+        self.uper2 = _decoder_level(160 + 96, 128)
+        self.uper3 = _decoder_level(128 + 32, 96)
+        self.uper4 = _decoder_level(96 + 24, 64)
+        self.uper5 = nn.Sequential(
+            nn.Conv2d(64 + 32, 48, kernel_size=3, padding=1),
+            group_norm(48),
+            nn.PReLU(48),
+            nn.Conv2d(48, 32, kernel_size=3, padding=1),
+            group_norm(32),
+            nn.PReLU(32),
+        )
+        self.out = nn.Sequential(
+            nn.Conv2d(32 + 6, 24, kernel_size=3, padding=1),
+            nn.PReLU(24),
+            nn.Conv2d(24, 12, kernel_size=3, padding=1),
+            nn.PReLU(12),
+            nn.Conv2d(12, 1, kernel_size=3, padding=1),
+        )
+        self.up = nn.Upsample(scale_factor=2, mode="nearest")
+
+    def forward(self, image: Tensor, trimap: Tensor, transform_map: Tensor) -> Tensor:
+        """The official call.
+
+        image: [N, 3, H, W] RGB in [0, 1]; trimap: [N, 3, H, W] one-hot background, unknown, foreground;
+        transform_map: [N, 2, H, W] (see :func:`binmat.model_defs.trimap.transform_map`). H and W are multiples of
+        32, else SizeError. Returns alpha [N, 1, H, W] in [0, 1], also where the trimap already knows it.
+        """
+        self.check_size(image.shape[2], image.shape[3])
+        alpha: Tensor = self.run("matting", image, trimap, transform_map)
+        return alpha
+
+    def matting(self, image: Tensor, trimap: Tensor, transform_map: Tensor) -> Tensor:
+        """The mode behind :meth:`forward`, traceable by torch.fx."""
+        f1 = self.layer1(self.layer0(torch.cat((image * 2 - 1, trimap, transform_map), 1)))
+        f2 = self.layer2(f1)
+        f3 = self.layer3(f2)
+        f5 = self.layer5(self.layer4(f3))
+        f6 = self.layer6(f5)
+        f7 = self.layer7(self._guided(f6, image, trimap))
+        if self.ppm is not None:
+            f7 = torch.cat((f7, self.ppm(f7)), 1)
+        x = self.uper1(torch.cat((f6, self.dfpool(f7)), 1))
+        x = self.uper2(torch.cat((self.up(x), f5), 1))
+        x = self.uper3(torch.cat((self.up(x), f3), 1))
+        x = self.uper4(torch.cat((self.up(x), f2), 1))
+        x = self.uper5(torch.cat((self.up(x), f1), 1))
+        x = self.out(torch.cat((self.up(x), image, trimap), 1))
+        return torch.clamp(x, 0, 1)
+
+    def _guided(self, high: Tensor, image: Tensor, trimap: Tensor) -> Tensor:
+        """En-6's features with ENB's beside them, queried where the trimap does not say background."""
+        if self.gfnb is None or self.layerx is None:
+            return high
+        not_background = trimap[:, 1:2] + trimap[:, 2:3]
+        gate = F.interpolate(not_background, size=(high.shape[2], high.shape[3]), mode="nearest")
+        return torch.cat((high, self.gfnb(self.layerx(image), high * gate)), 1)
+
+    def example(
+        self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
+    ) -> Example:
+        """One image of this size. Raises SizeError for a size or a downsample_ratio that the network does not take."""
+        if downsample_ratio != 1:
+            raise SizeError(
+                f"{self.name} has no downsample ratio: leave out {downsample_ratio} and give a smaller size"
+            )
+        self.check_size(height, width)
+        channels = {"image": 3, "trimap": 3, "transform_map": 2}
+        inputs: dict[str, Tensor | float] = {
+            name: torch.zeros(1, count, height, width, device=device) for name, count in channels.items()
+        }
+        return Example("matting", inputs, ("alpha",))
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, bool] | None:
+    """The constructor's arguments for a checkpoint's {key: shape}; None where it is another network's."""
+    if not {"layer0.0.weight", "layer7.0.conv.0.weight", "dfpool.0.weight", "uper5.5.weight"} <= shapes.keys():
+        return None
+    return {"lsrppm": "ppm.trans.0.weight" in shapes, "enb": "gfnb.f_key.0.weight" in shapes}
+
+
+SPECS: tuple[NetworkSpec, ...] = (
+    NetworkSpec(
+        name="litematting",
+        task="image matting with a trimap",
+        inputs="image [N, 3, H, W] in [0, 1], trimap one-hot [N, 3, H, W], transform map [N, 2, H, W]",
+        paper="Kang et al., Lightweight Image Matting via Efficient Non-Local Guidance, ACCV 2022",
+        build=LiteMatting,
+        recognise=recognise,
+        layouts=("official", "Table 5's ablations: without gfnb and layerx, without ppm"),
+        example_size=(640, 640),
+    ),
+)

@@ -1,0 +1,305 @@
+"""LSA-Matting (Wang et al., ICME 2022): a trimap network on ResNet-50-D whose decoder can be refined per image."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from binmat.errors import SizeError
+
+from .crop_and_stitch import check_image, to_unit
+from .network import Example, Network, NetworkSpec
+from .refinement import LEVELS, refine
+from .resnet import Bottleneck
+from .trimap import Trimap
+
+#: ImageNet's statistics of RGB in [0, 1], with which the official code normalises the image.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+#: What the official code feeds for unknown: 128 of an 8-bit trimap divided by 255.
+UNKNOWN_VALUE = 128 / 255
+
+#: Padding around the image in official inference: 16 pixels reflected, then 16 of zeros before normalisation.
+_REFLECTED, _ZEROS = 16, 16
+
+_PADDED_MULTIPLE = 64
+
+
+class BottleneckD(Bottleneck):
+    """Bottleneck of ResNet-D: a strided shortcut averages 2x2 pixels and then convolves 1x1 (He et al., CVPR 2019)."""
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
+        super().__init__(in_channels, width, stride)
+        if stride != 1:
+            out_channels = self.conv3.out_channels
+            self.downsample = nn.Sequential(
+                nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False),
+                nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+
+class _ConvNormReLU(nn.Module):
+    """3x3 convolution, batch norm, ReLU, under the official key names."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.relu(self.bn(self.conv(x)))
+        return y
+
+
+class ResNet50D(nn.Module):
+    """ResNet-50-D without a classifier: [N, in_channels, H, W] -> f1..f5 of 64, 256, 512, 1024 and 2048 channels.
+
+    The features have 1/2, 1/4, 1/8, 1/16 and 1/32 of the size, rounded up. Key names are mmclassification's.
+    """
+
+    channels = (64, 256, 512, 1024, 2048)
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            _ConvNormReLU(in_channels, 32, stride=2), _ConvNormReLU(32, 32), _ConvNormReLU(32, 64)
+        )
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.layer1 = self._stage(64, 64, blocks=3)
+        self.layer2 = self._stage(256, 128, blocks=4, stride=2)
+        self.layer3 = self._stage(512, 256, blocks=6, stride=2)
+        self.layer4 = self._stage(1024, 512, blocks=3, stride=2)
+
+    @staticmethod
+    def _stage(in_channels: int, width: int, blocks: int, stride: int = 1) -> nn.Sequential:
+        rest = (BottleneckD(4 * width, width) for _ in range(blocks - 1))
+        return nn.Sequential(BottleneckD(in_channels, width, stride), *rest)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        f1 = self.stem(x)
+        f2 = self.layer1(self.maxpool(f1))
+        f3 = self.layer2(f2)
+        f4 = self.layer3(f3)
+        return f1, f2, f3, f4, self.layer4(f4)
+
+
+class FusionDecoder(nn.Module):
+    """3x3 convolution, batch norm, ReLU, then gating by the image's global mean (section 3; VoVNet's effective SE).
+
+    [N, in_channels, H, W] -> [N, out_channels, H, W]: y * hardsigmoid(conv1x1(mean of y over H and W)), where
+    hardsigmoid(g) = clamp(g + 3, 0, 6) / 6.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.relu1 = nn.ReLU()
+        self.avg_pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Conv2d(out_channels, out_channels, kernel_size=1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.relu1(self.norm1(self.conv1(x)))
+        return y * self.gate(self.fc(self.avg_pool(y)))
+
+
+class Decoder(nn.Module):
+    """Decoders 5 to 1 and the output layers. Each decoder's output is resized to the next feature and joins it."""
+
+    #: Output channels of decoder l.
+    channels: ClassVar[Mapping[int, int]] = {5: 512, 4: 256, 3: 128, 2: 64, 1: 64}
+
+    def __init__(self, in_channels: int, feature_channels: tuple[int, ...]) -> None:
+        super().__init__()
+        deeper = {**{level: self.channels[level + 1] for level in range(1, 5)}, 5: 0}
+        for level in range(1, 6):
+            inputs = feature_channels[level - 1] + deeper[level]
+            self.add_module(f"decoder_{level}", FusionDecoder(inputs, self.channels[level]))
+        self.final_final = nn.Sequential(
+            OrderedDict(
+                conv1=nn.Conv2d(in_channels + self.channels[1], 32, kernel_size=3, padding=1),
+                relu2=nn.ReLU(),
+                conv2=nn.Conv2d(32, 32, kernel_size=3, padding=1),
+                relu3=nn.ReLU(),
+                conv3=nn.Conv2d(32, 1, kernel_size=3, padding=1),
+            )
+        )
+
+    def forward(
+        self, x: Tensor, features: tuple[Tensor, ...], corrections: Mapping[int, tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """corrections: A and B of BRM by level; levels without an entry stay as they are."""
+        skips = (x, *features)
+        y = features[4]
+        for level in range(5, 0, -1):
+            y = self.get_submodule(f"decoder_{level}")(y)
+            if level in corrections:
+                scale, shift = (_resize(tensor, y, "bicubic") for tensor in corrections[level])
+                y = y * torch.exp(scale) + shift
+            y = torch.cat((skips[level - 1], _resize(y, skips[level - 1], "nearest" if level > 1 else "bilinear")), 1)
+        alpha: Tensor = self.final_final(y)
+        return alpha
+
+
+def _resize(x: Tensor, like: Tensor, mode: str) -> Tensor:
+    return F.interpolate(x, size=(like.shape[2], like.shape[3]), mode=mode)
+
+
+class LSAMatting(Network):
+    """LSA-Matting with its official checkpoint's keys; [N, 1, H, W] alpha that is not clamped.
+
+    Modes: ``matting`` is the whole network; ``encode`` and ``decode`` are its halves for backpropagating refinement
+    (:func:`binmat.model_defs.refinement.refine`). Source: Wang et al., "Improving Deep Image Matting via Local
+    Smoothness Assumption", ICME 2022, section 3 and Fig. 1.
+    """
+
+    name = "lsa_matting"
+    modes: ClassVar[Mapping[str, str]] = {"matting": "matting", "encode": "encode", "decode": "decode"}
+    float_layers: Mapping[str, str] = {
+        "backbone.stem.0.conv": "input layer: reads the image and the trimap",
+        "decoder.final_final.conv1": "reads the image and the trimap beside the decoder's features",
+        "decoder.final_final.conv3": "output layer: computes alpha",
+    }
+    min_size = 32
+    size_multiple = 32
+    decoder_channels = Decoder.channels
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = ResNet50D(in_channels=4)
+        self.decoder = Decoder(4, self.backbone.channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The official call.
+
+        x: [N, 4, H, W]: RGB normalised by ImageNet's mean and standard deviation, and the trimap in [0, 1]
+        (:func:`network_input`). Returns alpha [N, 1, H, W], which training wants as it is and inference clamps to
+        [0, 1]. Raises SizeError where H or W is not a multiple of 32.
+        """
+        self.check_size(x.shape[2], x.shape[3])
+        alpha: Tensor = self.run("matting", x)
+        return alpha
+
+    def matting(self, x: Tensor) -> Tensor:
+        """x [N, 4, H, W] -> alpha [N, 1, H, W]."""
+        return self.decoder(x, self.backbone(x), {})
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x [N, 4, H, W] -> what the decoder needs: x and f1..f5 at 1/2 to 1/32 of the size."""
+        return (x, *self.backbone(x))
+
+    def decode(
+        self,
+        x: Tensor,
+        f1: Tensor,
+        f2: Tensor,
+        f3: Tensor,
+        f4: Tensor,
+        f5: Tensor,
+        a5: Tensor,
+        a4: Tensor,
+        a3: Tensor,
+        a2: Tensor,
+        b5: Tensor,
+        b4: Tensor,
+        b3: Tensor,
+        b2: Tensor,
+    ) -> Tensor:
+        """What :meth:`encode` returned and BRM's A and B, [N, C, 2^(8-l), 2^(8-l)] -> alpha [N, 1, H, W].
+
+        With zeros for A and B it is what :meth:`matting` computes.
+        """
+        corrections = dict(zip(LEVELS, zip((a5, a4, a3, a2), (b5, b4, b3, b2), strict=True), strict=True))
+        return self.decoder(x, (f1, f2, f3, f4, f5), corrections)
+
+    def example(
+        self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
+    ) -> Example:
+        """One image of this size. Raises SizeError for a size or a downsample_ratio that the network does not take."""
+        if downsample_ratio != 1:
+            raise SizeError(
+                f"{self.name} has no downsample ratio: leave out {downsample_ratio} and give a smaller size"
+            )
+        self.check_size(height, width)
+        return Example("matting", {"x": torch.zeros(1, 4, height, width, device=device)}, ("alpha",))
+
+
+def network_input(image: Tensor, trimap: Tensor) -> Tensor:
+    """[N, 4, H, W] of RGB in [0, 1], [N, 3, H, W], and a trimap of 0, :data:`UNKNOWN_VALUE` and 1, [N, 1, H, W]."""
+    mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return torch.cat(((image - mean) / std, trimap), 1)
+
+
+def matte_image(
+    network: LSAMatting,
+    image: Tensor,
+    trimap: Trimap,
+    *,
+    refinement_steps: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The matte of an image of any size, as official inference computes it: float32 [H, W] in [0, 1], on the CPU.
+
+    network: LSA-Matting in eval mode, float or converted, on ``device``.
+    image: [3, H, W] RGB, uint8 or floating point in [0, 1]. refinement_steps: steps of backpropagating refinement,
+    0 for none; the paper takes 100. progress: called with (decodes done, decodes to do) while refining.
+
+    Image and trimap are padded by reflection to multiples of 64, then by 16 pixels of reflection and 16 of zeros on
+    every side, and alpha is cropped back. Known pixels are 0 and 1 as the trimap says; a trimap without unknown pixels
+    is answered without the network. The whole image is one input: memory grows with it. Raises InputError for an image
+    that does not fit the trimap.
+    """
+    check_image(image, trimap)
+    if trimap.all_known:
+        return trimap.alpha()
+    values = np.array([0, UNKNOWN_VALUE, 1], np.float32)[_pad(trimap.regions)]
+    x = network_input(to_unit(torch.from_numpy(_pad(image.cpu().numpy())))[None], torch.from_numpy(values)[None, None])
+    x = x.to(device)
+    if refinement_steps > 0:
+        alpha = refine(network, x, steps=refinement_steps, progress=progress)
+    else:
+        with torch.no_grad():
+            alpha = network(x)
+    height, width = trimap.size
+    border = _REFLECTED + _ZEROS
+    return trimap.settle(alpha[0, 0, border : border + height, border : border + width].to("cpu", torch.float32))
+
+
+def _pad(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[..., H, W] as official inference pads it."""
+    keep = [(0, 0)] * (values.ndim - 2)
+    to_multiple = [(0, -length % _PADDED_MULTIPLE) for length in values.shape[-2:]]
+    values = np.pad(values, keep + to_multiple, mode="reflect")
+    values = np.pad(values, keep + [(_REFLECTED, _REFLECTED)] * 2, mode="reflect")
+    return np.pad(values, keep + [(_ZEROS, _ZEROS)] * 2)
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+    """The constructor's arguments (none) for a checkpoint's {key: shape}; None where it is another network's."""
+    known = {"backbone.stem.0.conv.weight", "decoder.decoder_5.fc.weight", "decoder.final_final.conv3.weight"}
+    return {} if known <= shapes.keys() else None
+
+
+SPECS: tuple[NetworkSpec, ...] = (
+    NetworkSpec(
+        name="lsa_matting",
+        task="image matting with a trimap",
+        inputs="[N, 4, H, W]: RGB normalised by ImageNet's mean and standard deviation, trimap in [0, 1]",
+        paper="Wang et al., Improving Deep Image Matting via Local Smoothness Assumption, ICME 2022",
+        build=LSAMatting,
+        recognise=recognise,
+        layouts=("official",),
+    ),
+)

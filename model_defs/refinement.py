@@ -1,0 +1,139 @@
+"""Backpropagating refinement (BRM): fit a network's decoder to one image's trimap, without touching its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from binmat.errors import InputError
+
+STEPS = 100
+LEARNING_RATE = 20.0
+
+#: Weight of the preservation loss C2 beside the edge loss C1 (Eq. 2).
+PRESERVATION = 0.1
+
+#: Decoders whose output is refined, in the order in which the decoder runs.
+LEVELS = (5, 4, 3, 2)
+
+
+class Refinable(Protocol):
+    """A network whose modes are ``encode``: x -> features, and ``decode``: features, A's and B's -> alpha.
+
+    A and B are in the order of :data:`LEVELS`; decoder_channels: level -> channels of that decoder's output.
+    """
+
+    decoder_channels: Mapping[int, int]
+
+    def run(self, mode: str, *args: Any) -> Any: ...
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]: ...
+
+
+def refine(
+    network: Refinable,
+    x: Tensor,
+    *,
+    steps: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Alpha [N, 1, H, W] in [0, 1] after backpropagating refinement of each image by itself.
+
+    network: LSA-Matting in eval mode, float or converted. Its parameters get no gradient.
+    x: [N, 4, H, W], the network's input. The trimap is read from the fourth channel: below 0.25 background, above 0.75
+    foreground.
+    steps: how many times the decoder runs. Its last result is the answer, so there are steps - 1 updates.
+    progress: called with (decodes done, decodes to do).
+
+    The output of decoder l becomes exp(I(A)) * output + I(B), where A and B are [N, C, 2^(8-l), 2^(8-l)], start at 0
+    and are resized (I) bicubically. Plain gradient descent on A and B minimises C1 + 0.1 C2, alpha clamped to [0, 1]:
+
+        C1 = (sum over dF of (1 - alpha)^2 + sum over dB of alpha^2) / (|dF| + |dB| + 0.2)
+        C2 = (mean over the unknown region of |alpha - alpha_0|)^2
+
+    dF and dB are the unknown pixels with a foreground or a background pixel among their 8 neighbours, alpha_0 is the
+    result without refinement, not clamped. Source: Wang et al., "Improving Deep Image Matting via Local Smoothness
+    Assumption", section 4.3 and Eq. 2; the edges on the unknown side only, the bicubic resizing and the 0.2 are the
+    official implementation's. The encoder runs once, the decoder ``steps`` times. Raises InputError for steps < 1.
+    """
+    if steps < 1:
+        raise InputError(f"refinement needs at least 1 step, not {steps}: leave it out to get the network's own alpha")
+    regions = _Regions(x[:, 3:4])
+    with torch.no_grad():
+        features = network.run("encode", x)
+    frozen = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        return _descend(network, features, regions, steps, learning_rate, progress)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def _descend(
+    network: Refinable,
+    features: tuple[Tensor, ...],
+    regions: _Regions,
+    steps: int,
+    learning_rate: float,
+    progress: Callable[[int, int], None] | None,
+) -> Tensor:
+    scales, shifts = zero_corrections(network, features[0]), zero_corrections(network, features[0])
+    corrections = [tensor.requires_grad_() for tensor in (*scales, *shifts)]
+    unrefined: Tensor | None = None
+    for step in range(1, steps):
+        with torch.enable_grad():
+            alpha = network.run("decode", *features, *corrections)
+            if unrefined is None:
+                unrefined = alpha.detach()
+            gradients = torch.autograd.grad(regions.loss(alpha.clamp(0, 1), unrefined), corrections)
+        with torch.no_grad():
+            for tensor, gradient in zip(corrections, gradients, strict=True):
+                tensor.sub_(gradient, alpha=learning_rate)
+        if progress is not None:
+            progress(step, steps)
+    with torch.no_grad():
+        alpha = network.run("decode", *features, *corrections)
+    if progress is not None:
+        progress(steps, steps)
+    return alpha.clamp(0, 1)
+
+
+def zero_corrections(network: Refinable, like: Tensor) -> list[Tensor]:
+    """A (or B) of each level in :data:`LEVELS`: zeros [N, C, 2^(8-l), 2^(8-l)] with the batch and type of ``like``."""
+    return [
+        like.new_zeros(like.shape[0], network.decoder_channels[level], 2 ** (8 - level), 2 ** (8 - level))
+        for level in LEVELS
+    ]
+
+
+class _Regions:
+    """The parts of a trimap [N, 1, H, W] in [0, 1] that the losses look at, as 0/1 masks."""
+
+    def __init__(self, trimap: Tensor) -> None:
+        foreground, background = (trimap > 0.75).to(trimap), (trimap < 0.25).to(trimap)
+        self.unknown = 1 - foreground - background
+        self.foreground_edge = self._beside(foreground)
+        self.background_edge = self._beside(background)
+
+    def _beside(self, region: Tensor) -> Tensor:
+        """Unknown pixels with a pixel of the region among their 8 neighbours."""
+        return F.max_pool2d(region, kernel_size=3, stride=1, padding=1) * self.unknown
+
+    def loss(self, alpha: Tensor, unrefined: Tensor) -> Tensor:
+        """C1 + 0.1 C2 of every image, summed over the batch: their gradients do not meet."""
+
+        def total(values: Tensor) -> Tensor:
+            return values.sum((1, 2, 3))
+
+        edge = total((1 - alpha) ** 2 * self.foreground_edge) + total(alpha**2 * self.background_edge)
+        edge = edge / (total(self.foreground_edge) + total(self.background_edge) + 0.2)
+        # An image without unknown pixels has neither edges nor a change to limit: its loss is 0, not 0 / 0.
+        change = total((alpha - unrefined).abs() * self.unknown) / total(self.unknown).clamp(min=1)
+        return (edge + PRESERVATION * change**2).sum()
