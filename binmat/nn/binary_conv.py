@@ -88,10 +88,11 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
         if torch.is_grad_enabled():
             y = self._convolve(bits, self._scaled_weight())
         else:
-            y = self._convolve(bits, self._binary_weight()) * self.output_scale().view(-1, 1, 1)
+            y = self._convolve(bits, self._binary_weight())
+            y = y * self.output_scale().to(y.dtype).view(-1, 1, 1)
         if self.scheme.activation_scale:
             y = y * self._activation_scale(x)
-        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
 
     def _convolve(self, bits: Tensor, weight: Tensor) -> Tensor:
         padding = self.padding

@@ -43,10 +43,11 @@ class BinaryLinear(BinaryLayer, nn.Linear):
         if torch.is_grad_enabled():
             y = F.linear(bits, self._scaled_weight())
         else:
-            y = F.linear(bits, self._binary_weight()) * self.output_scale()
+            y = F.linear(bits, self._binary_weight())
+            y = y * self.output_scale().to(y.dtype)
         if self.scheme.activation_scale:
-            y = y * x.detach().abs().mean(-1, keepdim=True)
-        return y if self.bias is None else y + self.bias
+            y = y * x.detach().abs().mean(-1, keepdim=True).to(y.dtype)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scheme={self.scheme.name}"

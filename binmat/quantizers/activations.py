@@ -68,6 +68,6 @@ class ActivationBinarizer:
 
 @torch.no_grad()
 def _deviation(x: Tensor, sample_dims: tuple[int, ...]) -> Tensor:
-    count = math.prod(x.shape[dim] for dim in sample_dims)
+    count = math.prod([x.shape[dim] for dim in sample_dims])
     # A sample of one number has no unbiased variance; 0 keeps its sign.
     return (x.var(sample_dims, correction=min(1, count - 1), keepdim=True) + EPS).sqrt()

@@ -196,6 +196,17 @@ def test_latent_weights_may_have_any_float_type(name: str, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize("gradients", [True, False])
+def test_mixed_precision_gives_the_lower_type_as_a_float_convolution_does(name: str, gradients: bool) -> None:
+    layer = BinaryConv2d(5, 4, 3, padding=1, scheme=get_scheme(name, activation_scale=True))
+    x = torch.randn(2, 5, 6, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.set_grad_enabled(gradients):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), layer(x), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("gradients", [True, False])
 def test_shapes_propagate_without_data(name: str, gradients: bool) -> None:
     with FakeTensorMode(), torch.set_grad_enabled(gradients):
         conv = nn.Conv2d(6, 4, 3, 2, 1)
