@@ -172,6 +172,10 @@ class PAM(PathNetwork):
         alpha = self.walk(image, trimap, self.run, pass_stage)
         return PathSample(alpha, torch.stack(logits, 1), torch.stack(gates, 1))
 
+    def _blend(self, stage: int, x: Tensor, gate: Tensor) -> Tensor:
+        bypass, layers = gate[:, :, None, None, None].unbind(1)
+        return bypass * self.run_branch(stage, "0", x) + layers * self.run_branch(stage, "1", x)
+
     def _logits(self, stage: int, semantics: Tensor, feature: Tensor) -> Tensor:
         logits: Tensor = self.stage(stage).estimator(semantics, feature)
         return logits

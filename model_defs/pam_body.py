@@ -173,10 +173,6 @@ class PathNetwork(Network):
         out: Tensor = self.run(f"{'layers' if bit == '1' else 'connect'}_{stage + 1}", x)
         return out
 
-    def _blend(self, stage: int, x: Tensor, gate: Tensor) -> Tensor:
-        bypass, layers = gate[:, :, None, None, None].unbind(1)
-        return bypass * self.run_branch(stage, "0", x) + layers * self.run_branch(stage, "1", x)
-
     def example(
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
