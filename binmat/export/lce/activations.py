@@ -28,7 +28,10 @@ def clamp(e: Emitter, x: Operand, low: Number | None, high: Number | None) -> Va
     if activation is not None and e.output_dtype == torch.float32:
         if isinstance(x, Value) and e.fuse_into_producer(x, activation):
             return x
-        return unary(e, activation.name, x)
+        value = unary(e, activation.name, x)
+        if isinstance(x, Value) and x.tensor in e.without_negative_zero:
+            e.without_negative_zero.add(value.tensor)
+        return value
     value = e.value(x)
     if low is not None:
         value = arithmetic(e, "MAXIMUM", value, low)

@@ -64,6 +64,8 @@ def binarize(e: Emitter, x: Operand | Pending, threshold: Operand) -> Bits:
     if isinstance(x, Pending):
         return _packed_output(e, x.conv, levels)
     value = e.preferred(x)
+    if not levels.any() and value.tensor in e.without_negative_zero:
+        return Bits(value.shape, value)
     # LceQuantize reads the sign bit on ARM, so -0.0 would become -1. A sum is -0.0 only where both terms are,
     # hence the added 0: the constant itself is never -0.0.
     shift = torch.from_numpy(0.0 - levels + np.float32(0)).reshape(-1, *[1] * (len(value.shape) - 2))
@@ -115,10 +117,10 @@ def _gives_bits(node: Node) -> bool:
 
 def _float_output(e: Emitter, conv: BinaryConv, shape: Sequence[int]) -> Value:
     """One LceBconv2d with float output, and the border's correction where its own zero padding is not exact."""
-    vertical, horizontal = conv.windows
-    same = vertical.same and horizontal.same
+    same = all(axis.same for axis in conv.windows)
     if conv.padded and conv.pad_value == 0:
-        if same and not e.portable and all(axis.stride == 1 and axis.size >= axis.reach for axis in conv.windows):
+        # LCE corrects the border in its output, wrongly where one window can reach over both sides of the image.
+        if same and not e.portable and all(axis.size >= axis.reach for axis in conv.windows):
             return _bconv(e, conv, e.packed(conv.bits), shape, Padding.SAME, pad_ones=False)
         packed, padding = _padded_with_ones(e, conv)
         return _without_padding_share(e, conv, _bconv(e, conv, packed, shape, padding))
@@ -176,7 +178,7 @@ def _bconv(
     else:
         transform = [ABSENT, ABSENT, e.constant(thresholds, np.int32)]
         dtype = torch.int32
-    return e.emit(
+    value = e.emit(
         "LceBconv2d",
         [packed, kernel, *transform],
         shape,
@@ -191,6 +193,10 @@ def _bconv(
         stride_height=vertical.stride,
         stride_width=horizontal.stride,
     )
+    if thresholds is None:
+        # LCE adds a bias that is never -0.0 last.
+        e.without_negative_zero.add(value.tensor)
+    return value
 
 
 def _without_padding_share(e: Emitter, conv: BinaryConv, value: Value) -> Value:
@@ -201,7 +207,9 @@ def _without_padding_share(e: Emitter, conv: BinaryConv, value: Value) -> Value:
         return value
     table = e.value(torch.from_numpy(correction).permute(2, 0, 1).unsqueeze(0))
     spread = e.gather(e.gather(table, border.rows, 2), border.columns, 3)
-    return arithmetic_like(e, "ADD", value, spread)
+    corrected = arithmetic_like(e, "ADD", value, spread)
+    e.without_negative_zero.add(corrected.tensor)
+    return corrected
 
 
 def _packed_output(e: Emitter, conv: BinaryConv, levels: np.ndarray) -> Bits:

@@ -73,7 +73,10 @@ def _scaled(e: Emitter, operand: Operand, alpha: Number) -> Operand:
 
 @rule(aten.add.Tensor, aten.add.Scalar)
 def add(e: Emitter, x: Operand, other: Operand, alpha: Number) -> Value:
-    return arithmetic(e, "ADD", x, _scaled(e, other, alpha))
+    total = arithmetic(e, "ADD", x, _scaled(e, other, alpha))
+    if any(isinstance(o, Value) and o.tensor in e.without_negative_zero for o in (x, other)):
+        e.without_negative_zero.add(total.tensor)
+    return total
 
 
 @rule(aten.sub.Tensor, aten.sub.Scalar)

@@ -45,7 +45,9 @@ class Emitter:
         self.owners: dict[int, list[Node]] = {}
         #: Nodes that have no tensor of their own because their only user took them over.
         self.absorbed: set[Node] = set()
-        self._reordered: dict[tuple[int, Order], Value] = {}
+        #: Tensors that never hold -0.0, whose sign bit is then the sign that torch sees.
+        self.without_negative_zero: set[int] = set()
+        self._reordered: dict[tuple[int, Order, Order], Value] = {}
 
     @property
     def name(self) -> str:
@@ -150,7 +152,11 @@ class Emitter:
         """The value with its data in `order`."""
         if value.order == order:
             return value
-        key = (value.tensor, order)
+        data = self.builder.tensors[value.tensor].data
+        if data is not None:
+            turned = data.transpose([value.order.index(dim) for dim in order])
+            return Value(self.builder.constant(turned, f"{self.name}/constant"), value.shape, order, value.dtype)
+        key = (value.tensor, value.order, order)
         if key not in self._reordered:
             shape = value.shape
             if same_data(shape, value.order, order):

@@ -1,0 +1,289 @@
+"""Proves that an exported LCE model computes what the lowered graph computes.
+
+Two questions are kept apart. Does every operator compute what torch computes from the same inputs? Each node is
+evaluated in torch on the values that LCE itself gave its inputs, so one node's rounding does not blur the next one's
+check: a difference there is a bug. And how far do the outputs drift end to end, where rounding may flip a sign that
+sits at its threshold? That is measured over consecutive frames with the states fed back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from binmat.errors import ExportError
+from binmat.export.lce.writer import LceModel, export_lce
+from binmat.export.lce_interpreter import Kernel, LceInterpreter
+from binmat.export.verification import (
+    CheckKind,
+    KernelVerification,
+    NodeCheck,
+    OutputDifference,
+    SignFlips,
+    Verification,
+    check,
+)
+
+__all__ = ["Verification", "check", "verify_lce"]
+
+#: Relative to a tensor's range: float operators of TFLite differ from torch's by at most about 1e-5.
+VALUE_LIMIT = 5e-5
+#: In units of the float32 spacing at |sum| * |multiplier| + |bias|: LCE rounds its own bias, product and sum.
+ROUNDINGS = 4
+#: Bytes of intermediate values that one run of the interpreter hands out.
+CHUNK_BYTES = 256 * 2**20
+
+_BINARIZE = torch.ops.binmat.binarize.default
+_BINARY_CONV = torch.ops.binmat.binary_conv2d.default
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def verify_lce(
+    lowered: GraphModule,
+    model: LceModel,
+    frames: Sequence[Mapping[str, Tensor]],
+    kernels: Sequence[Kernel] = ("optimized", "reference"),
+    content: bytes | None = None,
+    threads: int = 1,
+    checked_frames: int = 1,
+) -> Verification:
+    """Run the model in LCE's interpreter and compare it with the lowered graph.
+
+    frames: the inputs of consecutive frames by name, NCHW float32. The first frame may leave states out, which then
+    are zeros; later frames take the states each side has computed itself. kernels: the reference kernel cannot run
+    every model, so it gets the portable form of the same graph. content: the file to judge; None means the model's
+    own. checked_frames: how many frames are compared node by node, the rest end to end only.
+    Raises MissingExtraError without the interpreter, ExportError where inputs are missing.
+    """
+    shape = next(iter(frames[0].values())).shape
+    result = Verification(int(shape[-2]), int(shape[-1]), [])
+    for kernel in kernels:
+        variant, shipped = model, content or model.content
+        if kernel == "reference" and not model.portable:
+            variant = export_lce(lowered, None, model.input_names, model.output_names, portable=True)
+            shipped = variant.content
+        started = time.perf_counter()
+        run = _KernelRun(lowered, variant, shipped, kernel, threads)
+        verification = run.verify(frames, checked_frames)
+        verification.seconds = time.perf_counter() - started
+        result.kernels.append(verification)
+    return result
+
+
+class _KernelRun:
+    def __init__(self, lowered: GraphModule, model: LceModel, content: bytes, kernel: Kernel, threads: int) -> None:
+        self.lowered = lowered
+        self.model = model
+        self.kernel = kernel
+        self.threads = threads
+        self.shipped = LceInterpreter(content, kernel, threads)
+        self.nodes: list[Node] = list(lowered.graph.nodes)
+        self.stored = {node: model.values[node.name] for node in self.nodes if node.name in model.values}
+
+    def verify(self, frames: Sequence[Mapping[str, Tensor]], checked_frames: int) -> KernelVerification:
+        result = KernelVerification(self.kernel, self.model.portable, len(frames), min(checked_frames, len(frames)))
+        torch_states: dict[str, Tensor] = {}
+        lce_states: dict[str, Tensor] = {}
+        for index, frame in enumerate(frames):
+            torch_inputs = self._inputs(frame, torch_states, index)
+            lce_inputs = self._inputs(frame, lce_states, index)
+            outputs = self.shipped.run(lce_inputs)
+            bits = self._check_nodes(lce_inputs, outputs, index < checked_frames, result)
+            run = _TorchRun(self.lowered, bits, index, result.flips)
+            with torch.no_grad():
+                expected = _leaves(run.run(*torch_inputs))
+            for name, wanted, got in zip(self.model.output_names, expected, outputs, strict=True):
+                difference = (wanted.double() - got.double()).abs()
+                result.outputs.append(
+                    OutputDifference(name, index, float(difference.max()), float(difference.mean()))
+                )
+            torch_states = dict(zip(self.model.output_names, expected, strict=True))
+            lce_states = dict(zip(self.model.output_names, outputs, strict=True))
+        return result
+
+    def _inputs(self, frame: Mapping[str, Tensor], states: Mapping[str, Tensor], index: int) -> list[Tensor]:
+        placeholders = [node for node in self.nodes if node.op == "placeholder"]
+        values = []
+        for name, node in zip(self.model.input_names, placeholders, strict=True):
+            is_state = name in self.model.output_names
+            if is_state and index > 0:
+                values.append(states[name])
+            elif name in frame:
+                values.append(frame[name])
+            elif is_state:
+                values.append(torch.zeros(tuple(node.meta["val"].shape)))
+            else:
+                raise ExportError(f"frame {index} has no input '{name}': it gives {', '.join(frame)}")
+        return values
+
+    def _check_nodes(
+        self, inputs: list[Tensor], outputs: list[Tensor], checked: bool, result: KernelVerification
+    ) -> dict[Node, Tensor]:
+        """Compare the nodes of one frame; returns the bits of all binarizations that lie in the file."""
+        bits: dict[Node, Tensor] = {}
+        wanted = {node for node in self.stored if node.target == _BINARIZE}
+        if checked:
+            wanted |= {node for node in self.stored if node.op == "call_function"}
+            wanted |= set(_output_nodes(self.lowered)) & set(self.stored)
+        given = dict(zip((n for n in self.nodes if n.op == "placeholder"), inputs, strict=True))
+        for chunk, values in self._chunks(wanted, given, checked):
+            evaluator = _Evaluator(self.lowered, {**values, **given})
+            for node in chunk:
+                if node.target == _BINARIZE:
+                    bits[node] = values[node] < 0
+                if checked and node.op == "call_function":
+                    result.nodes.append(_compare(node, values[node], evaluator))
+            for node, output in zip(_output_nodes(self.lowered), outputs, strict=True):
+                if node in chunk and checked and not torch.equal(_contiguous(values[node]), output):
+                    result.faithful = False
+        return bits
+
+    def _chunks(
+        self, wanted: set[Node], given: Mapping[Node, Tensor], with_operands: bool
+    ) -> Iterator[tuple[list[Node], dict[Node, Tensor]]]:
+        """The wanted nodes in runs that fit into memory, with LCE's values of them and of what they are computed from."""
+        lce_inputs = list(given.values())
+        chunk: list[Node] = []
+        exposed: dict[Node, None] = {}
+        size = 0
+        ordered = [node for node in self.nodes if node in wanted]
+        for node in ordered:
+            needed = [node, *(self._operands(node) if with_operands else [])]
+            new = [n for n in dict.fromkeys(needed) if n not in exposed and n not in given]
+            added = sum(self.stored[n].nbytes for n in new)
+            if chunk and size + added > CHUNK_BYTES:
+                yield chunk, self._expose(list(exposed), lce_inputs)
+                chunk, exposed, size = [], {}, 0
+                new = [n for n in dict.fromkeys(needed) if n not in given]
+                added = sum(self.stored[n].nbytes for n in new)
+            chunk.append(node)
+            exposed.update(dict.fromkeys(new))
+            size += added
+        if chunk:
+            yield chunk, self._expose(list(exposed), lce_inputs)
+
+    def _operands(self, node: Node) -> list[Node]:
+        """The nearest nodes with a tensor in the file that the node is computed from."""
+        found: list[Node] = []
+        for operand in node.all_input_nodes:
+            if operand in self.stored:
+                found.append(operand)
+            else:
+                found.extend(self._operands(operand))
+        return found
+
+    def _expose(self, nodes: list[Node], inputs: list[Tensor]) -> dict[Node, Tensor]:
+        content = self.model.exposing([node.name for node in nodes])
+        interpreter = LceInterpreter(content, self.kernel, self.threads)
+        arrays = interpreter.run_stored([_stored_input(value) for value in inputs])
+        return {node: self.stored[node].read(array) for node, array in zip(nodes, arrays, strict=True)}
+
+
+def _stored_input(value: Tensor) -> np.ndarray:
+    array = value.numpy()
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+def _contiguous(value: Tensor) -> Tensor:
+    return value.contiguous()
+
+
+def _output_nodes(lowered: GraphModule) -> list[Node]:
+    nodes: list[Node] = []
+    torch.fx.node.map_arg(lowered.graph.output_node().args[0], lambda node: nodes.append(node))
+    return nodes
+
+
+def _leaves(result: Any) -> list[Tensor]:
+    return list(torch.utils._pytree.tree_leaves(result))
+
+
+class _Evaluator:
+    """Evaluates single nodes in torch from known values; nodes without one are computed from their own operands."""
+
+    def __init__(self, lowered: GraphModule, known: Mapping[Node, Tensor]) -> None:
+        self.interpreter = Interpreter(lowered)
+        self.known = known
+
+    def operand(self, node: Node) -> Any:
+        return self.known[node] if node in self.known else self.compute(node)
+
+    def compute(self, node: Node) -> Any:
+        """The node's value from its operands' known values."""
+        if node.op == "get_attr":
+            return self.interpreter.fetch_attr(str(node.target))
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.operand)
+        with torch.no_grad():
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+class _TorchRun(Interpreter):
+    """Runs the graph in torch and notes where its signs differ from LCE's."""
+
+    def __init__(self, lowered: GraphModule, bits: Mapping[Node, Tensor], frame: int, flips: list[SignFlips]) -> None:
+        super().__init__(lowered)
+        self.bits = bits
+        self.frame = frame
+        self.flips = flips
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n in self.bits:
+            (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
+            flipped = (result < 0) != self.bits[n]
+            count = int(flipped.sum())
+            distance = 0.0
+            if count:
+                apart = _apart(x, threshold)
+                distance = float(apart[flipped].abs().max() / apart.std(correction=0).clamp_min(_TINY))
+            layer = str(n.meta.get("layer", ""))
+            self.flips.append(SignFlips(n.name, layer, self.frame, count, result.numel(), distance))
+        return result
+
+
+def _apart(x: Tensor, threshold: Tensor) -> Tensor:
+    return x - threshold.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _compare(node: Node, actual: Tensor, evaluator: _Evaluator) -> NodeCheck:
+    """LCE's value of a node against torch's, computed from LCE's values of the operands."""
+    expected = evaluator.compute(node)
+    kind: CheckKind
+    if node.target == _BINARIZE:
+        kind, worst, limit = "sign", _wrong_signs(node, expected, actual, evaluator), 0.0
+    elif node.target == _BINARY_CONV:
+        kind, worst, limit = "sum", _sum_error(node, expected, actual, evaluator), 1.0
+    elif not expected.is_floating_point():
+        kind, worst, limit = "exact", float((expected != actual).sum()), 0.0
+    else:
+        kind, worst, limit = "value", _value_error(expected, actual), VALUE_LIMIT
+    layer = str(node.meta.get("layer", ""))
+    return NodeCheck(node.name, layer, str(node.target), kind, expected.numel(), worst, limit)
+
+
+def _value_error(expected: Tensor, actual: Tensor) -> float:
+    span = expected.abs().max().clamp_min(_TINY)
+    return float((expected - actual).abs().max() / span)
+
+
+def _wrong_signs(node: Node, expected: Tensor, actual: Tensor, evaluator: _Evaluator) -> float:
+    """LCE's x86 kernels flush denormals, which have the sign +1 there."""
+    x, threshold = (evaluator.operand(operand) for operand in node.all_input_nodes)
+    return float(((expected != actual) & (_apart(x, threshold).abs() >= _TINY)).sum())
+
+
+def _sum_error(node: Node, expected: Tensor, actual: Tensor, evaluator: _Evaluator) -> float:
+    """The difference in units of what rounding of sum * multiplier + bias allows.
+
+    The unit is far below the step of 2 |multiplier| from one integer sum to the next, so the sums are equal.
+    """
+    weight, multiplier, bias = (evaluator.operand(operand) for operand in node.args[1:4])  # type: ignore[arg-type]
+    largest = weight[0].numel() * multiplier.abs() + bias.abs()
+    unit = ROUNDINGS * float(np.finfo(np.float32).eps) * largest.clamp_min(_TINY)
+    return float(((expected - actual).abs() / unit.view(-1, 1, 1)).max())
