@@ -153,21 +153,20 @@ class _LoweredBinary(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         layer, shape = self.layer, x.shape
         if isinstance(layer, BinaryLinear):
-            x = x.reshape(-1, shape[-1], 1, 1)
+            image = x.reshape(-1, shape[-1], 1, 1)
             geometry: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
         else:
+            image = x
             geometry = (list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups)
-        bits = torch.ops.binmat.binarize(x, self.threshold)
+        bits = torch.ops.binmat.binarize(image, self.threshold)
+        bias = torch.zeros_like(self.bias) if layer.scheme.activation_scale else self.bias
+        y = torch.ops.binmat.binary_conv2d(bits, self.weight, self.multiplier, bias, *geometry, self.pad_value)
+        if isinstance(layer, BinaryLinear):
+            y = y.reshape(*shape[:-1], -1)
         if layer.scheme.activation_scale:
-            total = torch.ops.binmat.binary_conv2d(
-                bits, self.weight, self.multiplier, torch.zeros_like(self.bias), *geometry, self.pad_value
-            )
-            y = total * layer._activation_scale(x) + self.bias.view(-1, 1, 1)
-        else:
-            y = torch.ops.binmat.binary_conv2d(
-                bits, self.weight, self.multiplier, self.bias, *geometry, self.pad_value
-            )
-        return y.reshape(*shape[:-1], -1) if isinstance(layer, BinaryLinear) else y
+            per_channel = (-1,) if isinstance(layer, BinaryLinear) else (-1, 1, 1)
+            y = y * layer.activation_scale(x) + self.bias.view(per_channel)
+        return y
 
 
 def _swap_binary_layers(owner: nn.Module) -> None:

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from binmat.quantizers.sign import is_negative
+
 
 @torch.library.custom_op("binmat::binarize", mutates_args=())
 def binarize(x: Tensor, threshold: Tensor) -> Tensor:
-    """-1 where x < threshold, else +1, in x's dtype: sign(x - threshold) with sign(0) = sign(-0.0) = sign(NaN) = +1.
+    """sign(x - threshold) in x's dtype, by the rule of :func:`binmat.quantizers.sign.is_negative`: sign(0) = +1.
 
-    x: [N, C, H, W] or [N, C]; threshold: [1] or [C].
+    x: [N, C, H, W]; threshold: [1] or [C].
     """
     shaped = threshold.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
-    return torch.where(x < shaped, -1.0, 1.0).to(x.dtype)
+    return torch.where(is_negative(x - shaped), -1.0, 1.0).to(x.dtype)
 
 
 @binarize.register_fake

@@ -91,7 +91,7 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
             y = self._convolve(bits, self._binary_weight())
             y = y * self.output_scale().to(y.dtype).view(-1, 1, 1)
         if self.scheme.activation_scale:
-            y = y * self._activation_scale(x)
+            y = y * self.activation_scale(x)
         return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
 
     def _convolve(self, bits: Tensor, weight: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
         return F.conv2d(bits, weight, None, self.stride, padding, self.dilation, self.groups)
 
     @torch.no_grad()
-    def _activation_scale(self, x: Tensor) -> Tensor:
+    def activation_scale(self, x: Tensor) -> Tensor:
         """XNOR-Net's K, [N, O, H', W']: the window's mean of mean abs x over the channels of the output's group."""
         magnitude = x.abs().unflatten(-3, (self.groups, -1)).mean(-3)
         box = x.new_full((self.groups, 1, *self.kernel_size), 1 / (self.kernel_size[0] * self.kernel_size[1]))

@@ -46,8 +46,13 @@ class BinaryLinear(BinaryLayer, nn.Linear):
             y = F.linear(bits, self._binary_weight())
             y = y * self.output_scale().to(y.dtype)
         if self.scheme.activation_scale:
-            y = y * x.detach().abs().mean(-1, keepdim=True).to(y.dtype)
+            y = y * self.activation_scale(x).to(y.dtype)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    @torch.no_grad()
+    def activation_scale(self, x: Tensor) -> Tensor:
+        """XNOR-Net's K, [..., 1]: mean abs x of a sample."""
+        return x.abs().mean(-1, keepdim=True)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scheme={self.scheme.name}"

@@ -55,6 +55,7 @@ def test_rvm_lowers_exactly(scheme, size):
 
 
 def test_the_xnor_scale_map_lowers_exactly():
+    assert_lowers_exactly(convert(randomize(ResNet()), "xnor", settings=["options.activation_scale=true"]), 21, 18)
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, 2, 1, groups=2), nn.Conv2d(6, 1, 1))
     assert_lowers_exactly(convert(module, "xnor", settings=["options.activation_scale=true"]), 9, 11)
 
