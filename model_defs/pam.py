@@ -203,8 +203,8 @@ class PAM(PathNetwork):
 
         def pass_stage(stage: int, x: Tensor, semantics: Tensor) -> Tensor:
             nonlocal path
-            logits = self._logits(stage, semantics, feature)[0]
-            path += max(open_bits(costs, path, limit), key=lambda bit: float(logits[int(bit)]))
+            logits = self._logits(stage, semantics, feature)[0].tolist()
+            path += max(open_bits(costs, path, limit), key=lambda bit: logits[int(bit)])
             return self.run_branch(stage, path[stage], x)
 
         alphas, paths = [], []
