@@ -186,7 +186,7 @@ def test_activation_scale_is_a_constant_in_the_backward_pass(name: str) -> None:
     case = make(name, 0, activation_scale=True)
     case.layer(case.x).backward(case.upstream)
     with torch.no_grad():
-        k = case.layer._activation_scale(case.x)
+        k = case.layer.activation_scale(case.x)
     expected = FORMULAS[name](case._replace(upstream=case.upstream * k))
     torch.testing.assert_close(case.x.grad, expected["x"])
     torch.testing.assert_close(case.layer.weight.grad, expected["weight"])
