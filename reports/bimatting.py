@@ -1,0 +1,76 @@
+"""The convention of the BiMatting paper's tables (Qin et al., NeurIPS 2023)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from binmat.nn import BinaryLayer
+
+from .calls import Call
+from .convention import Convention, Cost
+from .macs import MACS, activation_scale_macs, has_bias, macs_of
+from .operators import ARITHMETIC, CURVES, INTERPOLATES, MOVEMENT, NORMS, POOLS, RECTIFIERS, UPSAMPLES
+
+
+def _outputs(call: Call) -> int:
+    output: Tensor = call.output
+    return output.numel()
+
+
+def _float_layer(call: Call) -> Cost:
+    return Cost(flops=macs_of(call) + has_bias(call) * _outputs(call))
+
+
+def _binary_layer(call: Call) -> Cost:
+    layer = call.module
+    assert isinstance(layer, BinaryLayer)
+    per_output = has_bias(call) + (layer.scheme.weight.scale != "none")
+    per_input = int(layer.scheme.activation.threshold != "none")
+    if layer.scheme.activation_scale:
+        per_output, per_input = per_output + 1, per_input + 1
+    flops = per_output * _outputs(call) + per_input * call.input.numel() + activation_scale_macs(call)
+    return Cost(flops=flops, bops=macs_of(call))
+
+
+def _norm(call: Call) -> Cost:
+    affine = getattr(call.module, "weight", None) is not None
+    return Cost(flops=(2 if affine else 1) * _outputs(call))
+
+
+def _one_per_output(call: Call) -> Cost:
+    return Cost(flops=_outputs(call))
+
+
+def _one_per_input(call: Call) -> Cost:
+    return Cost(flops=call.input.numel())
+
+
+BIMATTING = Convention(
+    name="bimatting",
+    definition=(
+        "Multiply-accumulates (on bits 1/64), and per element: bias 1, batch norm 2, ReLU and PReLU 1, nn.Upsample 1, "
+        "scale and learnable threshold of a binary layer 1, and, in float networks only, pooling 1."
+    ),
+    rules={
+        **dict.fromkeys(MACS, _float_layer),
+        BinaryLayer: _binary_layer,
+        **dict.fromkeys(NORMS, _norm),
+        **dict.fromkeys(RECTIFIERS | UPSAMPLES, _one_per_output),
+    },
+    float_rules=dict.fromkeys(POOLS, _one_per_input),
+    free=CURVES | POOLS | INTERPOLATES | ARITHMETIC | MOVEMENT,
+)
+"""Counted: multiply-accumulates, one FLOP each in a float layer and one BOP in a binary one; OPs = FLOPs + BOPs / 64.
+FLOPs per output element: bias 1; batch norm 2 (other norms 2 with gain and shift, 1 without); ReLU, ReLU6, LeakyReLU,
+PReLU, RPReLU 1; nn.Upsample 1; scale of a binary layer 1, whether per channel or per layer. Per input element:
+learnable threshold of a binary layer 1, whether per channel or per layer; pooling 1, in float networks. XNOR-Net's
+map K, where a scheme uses it: 1 per input element, its box filter, 1 per output element.
+
+Free: hardswish, sigmoid, tanh and other curves, F.interpolate, element-wise arithmetic (residual additions, the gates
+of a recurrence, the guided filter's products), the shifts in RPReLU, DoReFa's fixed threshold, moving data.
+
+Quirks, kept because the paper's numbers come out with them and not without: pooling costs in a float network and is
+free in a binary one, so one binary layer makes all pooling free; nn.Upsample costs and F.interpolate does not.
+The paper has no numbers for norms other than batch norm, activations other than ReLU and PReLU, and the map K: these
+follow what it does for their like.
+"""

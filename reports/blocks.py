@@ -1,0 +1,61 @@
+"""Which part of a network a layer belongs to, for tables that a person can take in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from torch import nn
+
+from .convention import Cost
+
+#: Where functions in the network's own method are put.
+OUTSIDE = "(outside)"
+
+Amount = TypeVar("Amount", int, Cost)
+
+
+class Blocks:
+    """Two levels of names: a network's parts, and the blocks of those parts that are made of several.
+
+    A part (``backbone``, ``decoder``) is a child of the network. It is split into its own children
+    (``decoder.decode0``) where at least two of these are composed and have a class of their own, neither torch.nn's
+    nor a leaf's.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        #: Part -> its blocks; none where it is not split.
+        self.parts = {name: _blocks(part) for name, part in network.named_children()}
+
+    def of(self, layer: str) -> tuple[str, str | None]:
+        """The part and, in a part that is split, the block of a layer or function by its full name."""
+        part, *inside = layer.split(".")
+        if part not in self.parts:
+            return OUTSIDE, None
+        return part, f"{part}.{inside[0]}" if inside and inside[0] in self.parts[part] else None
+
+    def sums(self, amounts: Mapping[str, Amount], zero: Amount) -> dict[str, Amount]:
+        """Amounts by layer, summed by part and by block."""
+        totals: dict[str, Amount] = {}
+        for layer, amount in amounts.items():
+            for name in self.of(layer):
+                if name is not None:
+                    totals[name] = totals.get(name, zero) + amount
+        return totals
+
+    def order(self) -> list[str]:
+        """Every part, each followed by its blocks, and last what is outside."""
+        names = []
+        for part, blocks in self.parts.items():
+            names += [part, *(f"{part}.{block}" for block in blocks)]
+        return [*names, OUTSIDE]
+
+
+def _blocks(part: nn.Module) -> tuple[str, ...]:
+    children = dict(part.named_children())
+    return tuple(children) if sum(map(_is_block, children.values())) >= 2 else ()
+
+
+def _is_block(child: nn.Module) -> bool:
+    composed = any(True for _ in child.children())
+    return composed and not type(child).__module__.startswith("torch.") and not getattr(child, "is_leaf", False)

@@ -1,0 +1,156 @@
+"""What a network computes in one deployment call, by shape propagation: no arithmetic on data, no weights copied."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from binmat.errors import TraceError
+from binmat.model_defs.network import Example, Network
+from binmat.nn import BinaryLayer
+from binmat.nn.recurrence import Recurrent
+from binmat.transforms.trace import Tracer, graphs, trace
+
+#: What rules are kept under: a module's class, a function, or a tensor method's name.
+Target = type | Callable[..., Any] | str
+
+
+@dataclass(frozen=True)
+class Call:
+    """One layer, function or method at work. Tensors are shapes without data.
+
+    name: the layer's full name (``decoder.decode4.gru.ih.0``); for a function or a method, its node's name under the
+    module that calls it (``refiner.mul_9``).
+    """
+
+    name: str
+    target: Target
+    module: nn.Module | None
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    output: Any
+
+    def argument(self, position: int, name: str) -> Any:
+        """An argument however it was passed; None where it was not."""
+        return self.args[position] if position < len(self.args) else self.kwargs.get(name)
+
+    @property
+    def input(self) -> Tensor:
+        """The first argument."""
+        tensor: Tensor = self.argument(0, "input")
+        return tensor
+
+    def key_in(self, targets: Container[Target]) -> Target | None:
+        """What stands for this call among the targets, a module's class for its subclasses too; None where nothing."""
+        candidates = (self.target,) if self.module is None else type(self.module).__mro__
+        return next((target for target in candidates if target in targets), None)
+
+
+def record_calls(network: nn.Module, example: Example) -> list[Call]:
+    """Every call of one frame, in order, in evaluation mode. The network is left as it was.
+
+    A recurrence is looked into: its step is one frame. Raises TraceError where the network cannot be traced or where
+    what it does depends on the values of tensors.
+    """
+    owner = traced(network)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    inputs = [fake.from_tensor(v) if isinstance(v, Tensor) else v for v in example.inputs.values()]
+    recorder = _Recorder(owner, graphs(owner)[example.mode], names=_first_names(owner))
+    try:
+        with torch.no_grad(), _evaluation(owner), fake:
+            recorder.run(*inputs)
+    except TraceError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TraceError(f"{owner.name} cannot be counted at these sizes: at '{recorder.at}': {reason}") from error
+    return recorder.calls
+
+
+def traced(network: nn.Module) -> Network:
+    """The network with its graphs, sharing its layers; the network itself is left as it was. Raises TraceError."""
+    if isinstance(network, Network):
+        # Tracing adds the graphs to the object it is given.
+        network = copy.copy(network)
+        network.programs = dict(network.programs)
+    return trace(network)
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and notes what each node called."""
+
+    def __init__(self, root: nn.Module, graph: fx.Graph, *, names: Mapping[int, str], prefix: str = "") -> None:
+        super().__init__(root, graph=graph)
+        self.names = names
+        self.prefix = prefix
+        self.calls: list[Call] = []
+        self.at = ""
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op not in ("call_module", "call_function", "call_method"):
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n.op != "call_module":
+            self.at = self._path(_caller(n), n.name)
+            output = super().run_node(n)
+            self.calls.append(Call(self.at, n.target, None, args, kwargs, output))
+            return output
+        module = self.fetch_attr(str(n.target))
+        self.at = self.names.get(id(module), self._path(str(n.target)))
+        if isinstance(module, Recurrent):
+            return self._step(module, args)
+        if isinstance(module, BinaryLayer):
+            # The float layer that it derives from has the same shapes and far fewer operators.
+            output = super(BinaryLayer, module).forward(*args, **kwargs)
+        else:
+            output = super().run_node(n)
+        self.calls.append(Call(self.at, type(module), module, args, kwargs, output))
+        return output
+
+    def _step(self, recurrence: Recurrent, args: tuple[Any, ...]) -> Any:
+        tracer = Tracer()
+        tracer.traced_func_name = "step"
+        name = self.at
+        try:
+            graph = tracer.trace(recurrence)
+        except Exception as error:
+            raise TraceError(f"the step of recurrence '{name}' cannot be traced: {error}") from error
+        inner = _Recorder(recurrence, graph, names=self.names, prefix=name)
+        try:
+            output = inner.run(*args)
+        finally:
+            self.at = inner.at or name
+        self.calls += inner.calls
+        return output
+
+    def _path(self, *parts: str) -> str:
+        return ".".join(part for part in (self.prefix, *parts) if part)
+
+
+def _caller(node: fx.Node) -> str:
+    """The module whose code made this node."""
+    stack = node.meta.get("nn_module_stack")
+    return str(next(reversed(stack.values()))[0]) if stack else ""
+
+
+def _first_names(owner: nn.Module) -> dict[int, str]:
+    """Layers by identity: one that is registered twice is known by its first name."""
+    return {id(module): name for name, module in owner.named_modules()}
+
+
+@contextmanager
+def _evaluation(owner: nn.Module) -> Iterator[None]:
+    training = {module: module.training for module in owner.modules()}
+    owner.eval()
+    try:
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag

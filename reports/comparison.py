@@ -1,0 +1,64 @@
+"""Several reports beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from binmat.errors import InputError
+
+from .conventions import CONVENTIONS
+from .model_report import SCHEMA, Report
+from .report_text import json_text
+from .save import save_as
+from .tables import Table, bytes_unit, operations_unit, times, wrapped
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reports side by side, one row each; made by :func:`compare`."""
+
+    reports: tuple[Report, ...]
+
+    def table(self) -> Table:
+        sides = [report.after or report.before for report in self.reports]
+        ops = operations_unit(max(count.total.ops for side in sides if side for count in side.counts.values()))
+        stored = bytes_unit(max(side.bytes for side in sides if side))
+        rows = []
+        for report, side in zip(self.reports, sides, strict=True):
+            assert side is not None
+            ratio = "" if report.downsample_ratio == 1 else f" at {report.downsample_ratio:g}"
+            row = [report.network, report.recipe or "float", f"{report.height}x{report.width}{ratio}"]
+            for convention in CONVENTIONS:
+                row += [ops.show(side.counts[convention].total.ops), times(report.ratio(convention))]
+            rows.append([*row, stored.show(side.bytes), times(report.storage_ratio)])
+        counted = [head for c in CONVENTIONS for head in (f"{c}\n{ops.name}", "less")]
+        heads = ["network", "recipe", "input", *counted, f"storage\n{stored.name}", "less"]
+        return Table("", heads, rows, "lll" + "r" * 6)
+
+    def to_json(self) -> dict[str, Any]:
+        """{schema, reports: the reports' own JSON}."""
+        return {"schema": SCHEMA, "reports": [report.to_json() for report in self.reports]}
+
+    def to_markdown(self) -> str:
+        return "\n\n".join(["# Comparison", self.table().render("github"), *self._definitions()]) + "\n"
+
+    def __str__(self) -> str:
+        return "\n\n".join([self.table().render("simple"), *map(wrapped, self._definitions())])
+
+    def save(self, path: str | Path) -> None:
+        """Write the comparison whole or not at all, as .json or .md. Raises UnknownNameError, InputError."""
+        save_as(path, {".json": lambda: json_text(self.to_json()), ".md": self.to_markdown})
+
+    @staticmethod
+    def _definitions() -> list[str]:
+        less = "less: how many times less than the float network of the same row."
+        return [less, *(f"{c.name}: {c.definition}" for c in CONVENTIONS.values())]
+
+
+def compare(*reports: Report) -> Comparison:
+    """Put reports side by side. Raises InputError without any."""
+    if not reports:
+        raise InputError("a comparison needs at least one report: pass what binmat.report returns")
+    return Comparison(reports)

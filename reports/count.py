@@ -1,0 +1,110 @@
+"""Operations of a network: recorded calls, priced by a convention."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from binmat.errors import SizeError
+from binmat.model_defs.network import Example, Network
+from binmat.model_defs.registry import NETWORKS
+from binmat.nn import BinaryLayer
+
+from .calls import Call, record_calls, traced
+from .convention import FREE, Convention, Cost
+from .conventions import get_convention
+
+
+@dataclass(frozen=True)
+class Count:
+    """Operations of one frame in one convention.
+
+    costs: layer (or function) name -> cost, in order of execution; what is called twice is summed; what is free is
+    there with no cost. not_counted: operators that the convention does not know -> how often they were called.
+    """
+
+    convention: Convention
+    costs: Mapping[str, Cost]
+    not_counted: Mapping[str, int]
+
+    @property
+    def total(self) -> Cost:
+        return sum(self.costs.values(), FREE)
+
+
+def is_binary(network: nn.Module) -> bool:
+    """Whether the network has a binary layer."""
+    return any(isinstance(module, BinaryLayer) for module in network.modules())
+
+
+def count(
+    network: nn.Module,
+    convention: str = "textbook",
+    *,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float = 1.0,
+    example: Example | None = None,
+) -> Count:
+    """Count one deployment call, batch 1 and one frame, by shape propagation.
+
+    convention: ``textbook`` or ``bimatting``; see their modules for what they count.
+    size, downsample_ratio, example: as for :func:`deployment_call`.
+    Raises UnknownNameError, SizeError and TraceError.
+    """
+    chosen = get_convention(convention)
+    owner = traced(network)
+    call = deployment_call(owner, size, downsample_ratio, example)
+    return price(record_calls(owner, call), chosen, binary_network=is_binary(owner))
+
+
+def price(calls: Iterable[Call], convention: Convention, *, binary_network: bool) -> Count:
+    """What recorded calls cost in a convention."""
+    costs: dict[str, Cost] = {}
+    not_counted: Counter[str] = Counter()
+    for call in calls:
+        cost = convention.cost(call, binary_network=binary_network)
+        if cost is None:
+            not_counted[operator_name(call)] += 1
+        else:
+            costs[call.name] = costs.get(call.name, FREE) + cost
+    return Count(convention, costs, dict(not_counted))
+
+
+def operator_name(call: Call) -> str:
+    """How a person would write the operator: ``nn.LSTM``, ``torch.einsum``, ``Tensor.cumsum``."""
+    if isinstance(call.target, str):
+        return f"Tensor.{call.target}"
+    module = getattr(call.target, "__module__", None) or "torch"
+    if module.startswith("torch.nn.modules"):
+        module = "nn"
+    elif module.startswith("torch._") or module == "torch.functional":
+        module = "torch"
+    return f"{module}.{getattr(call.target, '__name__', call.target)}"
+
+
+def deployment_call(
+    network: Network,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float = 1.0,
+    example: Example | None = None,
+) -> Example:
+    """The call that is counted.
+
+    size: (height, width); by default what the registry shows the network at. example: the call itself, for modules that
+    cannot tell theirs. Raises SizeError where neither is known or where the size does not fit.
+    """
+    if example is not None:
+        return example
+    if size is None and network.name in NETWORKS:
+        size = NETWORKS[network.name].example_size
+    if size is None:
+        raise SizeError(f"{network.name} has no size of its own to be counted at: pass size=(height, width)")
+    if min(size) < 1:
+        raise SizeError(f"size {size[0]}x{size[1]} has no pixels: height and width must be at least 1")
+    try:
+        return network.example(*size, downsample_ratio)
+    except NotImplementedError as error:
+        raise SizeError(f"{error}: pass example=Example(mode, inputs, outputs)") from error

@@ -1,0 +1,91 @@
+"""The layers of a report: every convolution, linear layer and matrix product, on the path or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from binmat.nn import BinaryLayer
+from binmat.transforms.convert import plan_of
+from binmat.transforms.policy import layer_kind
+
+from .calls import Call
+from .count import operator_name
+from .macs import MACS, macs_of
+from .storage import FLOAT_BITS, as_bytes, stored_bits, weight_bits
+
+_LAYERS: tuple[type[nn.Module], ...] = tuple(key for key in MACS if isinstance(key, type))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the counted network.
+
+    kind: conv, pointwise, grouped, depthwise, linear, or the class (function) where it is none of these.
+    precision: ``binary`` or ``float``; scheme: the binary layer's.
+    macs: multiply-accumulates in one frame, whatever their precision; bops: those of them that are done on bits.
+    weight_bits: of one weight. bytes: what the layer stores, by formula.
+    reason: why the layer is float, why it has no macs; empty where there is nothing to explain.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    scheme: str | None
+    macs: int
+    bops: int
+    weight_bits: int
+    bytes: float
+    reason: str
+
+
+def list_layers(network: nn.Module, calls: Iterable[Call], downsample_ratio: float) -> tuple[Layer, ...]:
+    """The network's layers in its own order, then products that are called as functions, in order of execution."""
+    macs: dict[str, int] = {}
+    opaque: list[str] = []
+    functions: dict[str, str] = {}
+    for call in calls:
+        macs[call.name] = macs.get(call.name, 0) + macs_of(call)
+        if call.module is None and macs_of(call):
+            functions[call.name] = operator_name(call)
+        elif call.module is not None and any(True for _ in call.module.children()):
+            opaque.append(call.name)
+    bits = stored_bits(network)
+    layers = []
+    for name, module in network.named_modules():
+        if isinstance(module, _LAYERS):
+            reasons = [_why_float(network, name, module)]
+            if name not in macs:
+                leaf = next((leaf for leaf in opaque if name.startswith(f"{leaf}.")), None)
+                absent = f"not on the path at ratio {downsample_ratio:g}"
+                reasons.append(f"inside '{leaf}', which is not looked into" if leaf else absent)
+            reason = "; ".join(filter(None, reasons))
+            layers.append(_layer(name, module, macs.get(name, 0), bits.get(name, 0), reason))
+    for name, kind in functions.items():
+        reason = "a function, not a layer with weights"
+        layers.append(Layer(name, kind, "float", None, macs[name], 0, FLOAT_BITS, 0, reason))
+    return tuple(layers)
+
+
+def _layer(name: str, module: nn.Module, macs: int, bits: int, reason: str) -> Layer:
+    scheme = module.scheme.name if isinstance(module, BinaryLayer) else None
+    return Layer(
+        name=name,
+        kind=layer_kind(module) or type(module).__name__,
+        precision="binary" if scheme else "float",
+        scheme=scheme,
+        macs=macs,
+        bops=macs if scheme else 0,
+        weight_bits=weight_bits(module),
+        bytes=as_bytes(bits),
+        reason=reason,
+    )
+
+
+def _why_float(network: nn.Module, name: str, module: nn.Module) -> str:
+    plan = plan_of(network).get(name)
+    if isinstance(module, BinaryLayer) or plan is not None:
+        return "" if plan is None else plan.reason
+    return "not converted" if layer_kind(module) else f"{type(module).__name__} has no binary form"

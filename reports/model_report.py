@@ -1,0 +1,227 @@
+"""What a network costs, float and converted, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from binmat.errors import InputError
+from binmat.model_defs import registry
+from binmat.model_defs.network import Example, Network
+from binmat.transforms.convert import convert, recipe_of
+
+from . import report_text
+from .blocks import Blocks
+from .calls import Call, record_calls, traced
+from .conventions import CONVENTIONS
+from .count import Count, deployment_call, is_binary, price
+from .layers import Layer, list_layers
+from .save import save_as
+from .storage import as_bytes, saved_bytes, stored_bits
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Side:
+    """One network's numbers.
+
+    counts: by convention. bits: stored bits by module, by formula. bytes: what the network takes in storage: the size
+    of a float network's saved state_dict, the formula's sum for a converted one.
+    """
+
+    counts: Mapping[str, Count]
+    bits: Mapping[str, int]
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Operations and storage of a float network, of a converted one, or of both; made by :func:`report`.
+
+    before: the float network's numbers, after: the converted one's; None where there is no such network.
+    blocks: how layers are grouped. layers: of the converted network, else of the float one. notes: what a reader should
+    know, one sentence or two each. files: name -> bytes of the files that were written. verification: backend ->
+    {max_abs, mean_abs, flipped_signs}.
+    """
+
+    network: str
+    recipe: str | None
+    mode: str
+    height: int
+    width: int
+    downsample_ratio: float
+    before: Side | None
+    after: Side | None
+    blocks: Blocks
+    layers: tuple[Layer, ...]
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
+    verification: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def ratio(self, convention: str) -> float | None:
+        """How many times fewer operations the converted network takes; None without both networks."""
+        if self.before is None or self.after is None:
+            return None
+        return _ratio(self.before.counts[convention].total.ops, self.after.counts[convention].total.ops)
+
+    @property
+    def storage_ratio(self) -> float | None:
+        """How many times fewer bytes the converted network takes; None without both networks."""
+        return None if self.before is None or self.after is None else _ratio(self.before.bytes, self.after.bytes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of report.json, schema 1. What is not known is None."""
+        return {
+            "schema": SCHEMA,
+            "network": self.network,
+            "recipe": self.recipe,
+            "input": {"height": self.height, "width": self.width, "downsample_ratio": self.downsample_ratio},
+            "counts": {name: self._count_json(name) for name in CONVENTIONS},
+            "storage": {
+                "float_bytes": None if self.before is None else self.before.bytes,
+                "converted_bytes": None if self.after is None else self.after.bytes,
+                "ratio": self.storage_ratio,
+                "files": dict(self.files),
+            },
+            "layers": [asdict(layer) for layer in self.layers],
+            "verification": {backend: dict(result) for backend, result in self.verification.items()},
+        }
+
+    def _count_json(self, convention: str) -> dict[str, Any]:
+        before = None if self.before is None else self.before.counts[convention].total
+        after = None if self.after is None else self.after.counts[convention].total
+        return {
+            "float": None if before is None else {"flops": before.flops},
+            "converted": None if after is None else {"flops": after.flops, "bops": after.bops, "ops": after.ops},
+            "ratio": self.ratio(convention),
+        }
+
+    def table(self, layers: bool = False) -> str:
+        """For the terminal: the summary, then blocks, then what else there is, and layers if asked for."""
+        return report_text.terminal(self, layers=layers)
+
+    def to_markdown(self) -> str:
+        """Everything, layers included, as Markdown."""
+        return report_text.markdown(self)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def save(self, path: str | Path) -> None:
+        """Write the report whole or not at all, in the form of the path's suffix: .json or .md.
+
+        Raises UnknownNameError for another suffix, InputError where the file cannot be written.
+        """
+        save_as(path, {".json": lambda: report_text.json_text(self.to_json()), ".md": self.to_markdown})
+
+
+def report(
+    *networks: nn.Module,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float = 1.0,
+    example: Example | None = None,
+    verification: Mapping[str, Mapping[str, Any]] | None = None,
+    files: Iterable[str | Path] | None = None,
+) -> Report:
+    """Count a float network, a converted one, or both, for one frame.
+
+    networks: one or two, in any order. The float counterpart of a converted network from the registry is built where it
+    is not passed; that of any other is unknown, and the report then has no ratios.
+    size: (height, width), by default the registry's example size. example: the deployment call itself, for modules that
+    do not say what theirs is.
+    verification, files: what exporting found and wrote, to be part of the report.
+
+    Raises SizeError, TraceError, and InputError for networks that do not belong together or files that are not there.
+    """
+    plain, converted = _sort_out(networks)
+    notes: list[str] = []
+    if plain is None and converted is not None:
+        plain = _counterpart(converted)
+        if plain is None:
+            notes.append(
+                "The float network is not known, so there is nothing to compare with: pass both, report(net, bnet)."
+            )
+    subject = converted if converted is not None else plain
+    assert subject is not None
+    call = deployment_call(subject, size, downsample_ratio, example)
+    calls = record_calls(subject, call)
+    after = None if converted is None else _side(converted, calls, as_bytes(sum(stored_bits(converted).values())))
+    before = None
+    if plain is not None:
+        before = _side(plain, calls if plain is subject else record_calls(plain, call), saved_bytes(plain))
+    if plain is not None and converted is not None and after is not None:
+        notes += _over_threshold(plain, converted, call, after)
+    recipe = recipe_of(subject)
+    height, width = next(v.shape[-2:] for v in call.inputs.values() if isinstance(v, Tensor))
+    return Report(
+        network=subject.name,
+        recipe=recipe.name if recipe else None,
+        mode=call.mode,
+        height=height,
+        width=width,
+        downsample_ratio=downsample_ratio,
+        before=before,
+        after=after,
+        blocks=Blocks(subject),
+        layers=list_layers(subject, calls, downsample_ratio),
+        notes=tuple(notes),
+        files={Path(file).name: _size_of(Path(file)) for file in files or ()},
+        verification=verification or {},
+    )
+
+
+def _sort_out(networks: tuple[nn.Module, ...]) -> tuple[Network | None, Network | None]:
+    """The float network and the converted one, traced."""
+    converted = [network for network in networks if recipe_of(network) is not None or is_binary(network)]
+    plain = [network for network in networks if not any(network is other for other in converted)]
+    if not networks or len(plain) > 1 or len(converted) > 1:
+        raise InputError(
+            f"a report takes one float network, one converted network or one of each, not {len(plain)} float and "
+            f"{len(converted)} converted: make a report of each and pass them to binmat.reports.compare"
+        )
+    before, after = (traced(found[0]) if found else None for found in (plain, converted))
+    if before is not None and after is not None and before.name != after.name:
+        raise InputError(f"{after.name} was not made from {before.name}: pass the float network it was made from")
+    return before, after
+
+
+def _counterpart(converted: Network) -> Network | None:
+    """The float network of the same architecture, with fresh weights: their values are not looked at."""
+    if converted.name not in registry.NETWORKS:
+        return None
+    return registry.build(converted.name, **converted.config)
+
+
+def _side(network: Network, calls: list[Call], size: float) -> Side:
+    binary = is_binary(network)
+    counts = {name: price(calls, convention, binary_network=binary) for name, convention in CONVENTIONS.items()}
+    return Side(counts, stored_bits(network), size)
+
+
+def _over_threshold(plain: Network, converted: Network, call: Example, after: Side) -> list[str]:
+    """What thresholds per channel and RPReLU cost beyond scheme ``threshold``, where the recipe's scheme has them."""
+    recipe = recipe_of(converted)
+    if recipe is None:
+        return []
+    scheme = recipe.build_scheme()
+    if scheme.replacement != "rprelu" and scheme.activation.threshold != "channel":
+        return []
+    baseline = convert(plain, recipe=recipe.model_copy(update={"scheme": "threshold", "options": {}}))
+    other = _side(baseline, record_calls(baseline, call), as_bytes(sum(stored_bits(baseline).values())))
+    return [report_text.over_threshold(scheme.name, after, other)]
+
+
+def _ratio(before: float, after: float) -> float | None:
+    return before / after if after else None
+
+
+def _size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise InputError(f"{file} cannot be part of the report: {error.strerror or error}") from error

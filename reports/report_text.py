@@ -1,0 +1,194 @@
+"""A report as text: terminal, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .convention import FREE
+from .conventions import CONVENTIONS
+from .tables import Table, Unit, bar_chart, bytes_unit, operations_unit, times, wrapped
+
+if TYPE_CHECKING:
+    from .model_report import Report, Side
+
+
+def terminal(report: Report, *, layers: bool) -> str:
+    tables = [_summary(report), _blocks(report), *_others(report), *([_layers(report)] if layers else [])]
+    parts = [_headline(report)]
+    for table in tables:
+        parts.append(f"{table.title}\n\n{table.render('simple')}" if table.title else table.render("simple"))
+        if table is tables[1]:
+            parts.append(_chart(report))
+    return "\n\n".join([*parts, *map(wrapped, _remarks(report))])
+
+
+def markdown(report: Report) -> str:
+    parts = [f"# {report.network}: operations and storage", _headline(report) + "."]
+    parts += [_summary(report).render("github"), *_remarks(report)]
+    blocks = _blocks(report)
+    parts += [f"## {blocks.title}", blocks.render("github"), f"```text\n{_chart(report)}\n```"]
+    for table in (*_others(report), _layers(report)):
+        parts += [f"## {table.title}", table.render("github")]
+    return "\n\n".join(parts) + "\n"
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def over_threshold(scheme: str, after: Side, baseline: Side) -> str:
+    """What a scheme with RPReLU or thresholds per channel costs beyond scheme ``threshold``."""
+    counted = after.counts["bimatting"].total.ops, baseline.counts["bimatting"].total.ops
+    ops, stored = operations_unit(max(counted)), bytes_unit(after.bytes)
+    return (
+        f"Scheme {scheme} has thresholds per channel or RPReLU. Scheme threshold, which the BiMatting paper prints as "
+        f"ReActNet, takes {ops.show(counted[1])} {ops.name} in convention bimatting and {stored.show(baseline.bytes)} "
+        f"{stored.name}: {scheme} takes {ops.show(counted[0] - counted[1])} {ops.name} and "
+        f"{stored.show(after.bytes - baseline.bytes)} {stored.name} more."
+    )
+
+
+def _headline(report: Report) -> str:
+    made = f"recipe {report.recipe}" if report.recipe else "float" if report.after is None else "converted"
+    ratio = "" if report.downsample_ratio == 1 else f", downsample ratio {report.downsample_ratio:g}"
+    return f"{report.network}, {made}: one frame of {report.height}x{report.width}{ratio} (mode {report.mode})"
+
+
+def _sides(report: Report) -> dict[str, Side]:
+    sides = {"float": report.before, "converted": report.after}
+    return {name: side for name, side in sides.items() if side is not None}
+
+
+def _units(report: Report) -> tuple[Unit, Unit]:
+    sides = _sides(report).values()
+    largest = max(count.total.ops for side in sides for count in side.counts.values())
+    return operations_unit(largest), bytes_unit(max(side.bytes for side in sides))
+
+
+def _summary(report: Report) -> Table:
+    ops, stored = _units(report)
+    rows = [
+        [name, *(ops.show(side.counts[c].total.ops) for c in CONVENTIONS), stored.show(side.bytes)]
+        for name, side in _sides(report).items()
+    ]
+    if report.after is not None:
+        totals = [report.after.counts[c].total for c in CONVENTIONS]
+        rows.append(["  of which on floats", *(ops.show(total.flops) for total in totals), ""])
+        rows.append(["  of which on bits, / 64", *(ops.show(total.bops / 64) for total in totals), ""])
+    if report.before is not None and report.after is not None:
+        rows.append(["float / converted", *(times(report.ratio(c)) for c in CONVENTIONS), times(report.storage_ratio)])
+    heads = ["", *(f"{c}\n{ops.name}" for c in CONVENTIONS), f"storage\n{stored.name}"]
+    return Table("", heads, rows, "lrrr")
+
+
+def _blocks(report: Report) -> Table:
+    ops, _ = _units(report)
+    sides = _sides(report)
+    stored = bytes_unit(max(sum(side.bits.values()) / 8 for side in sides.values()))
+    columns: list[tuple[str, dict[str, str]]] = []
+    used: set[str] = set()
+    for convention in CONVENTIONS:
+        for name, side in sides.items():
+            sums = report.blocks.sums(side.counts[convention].costs, FREE)
+            used |= {block for block, cost in sums.items() if cost != FREE}
+            head = f"{convention}\n{name}\n{ops.name}"
+            columns.append((head, {block: ops.show(cost.ops) for block, cost in sums.items()}))
+    for name, side in sides.items():
+        bits = report.blocks.sums(side.bits, 0)
+        used |= {block for block, amount in bits.items() if amount}
+        columns.append((f"storage\n{name}\n{stored.name}", {b: stored.show(n / 8) for b, n in bits.items()}))
+    rows = [
+        [_indented(block, report), *(column.get(block, stored.show(0)) for _, column in columns)]
+        for block in report.blocks.order()
+        if block in used
+    ]
+    return Table("By block", ["", *(head for head, _ in columns)], rows, "l" + "r" * len(columns))
+
+
+def _indented(block: str, report: Report) -> str:
+    part, dot, inside = block.partition(".")
+    return f"  {inside}" if dot and part in report.blocks.parts else block
+
+
+def _chart(report: Report) -> str:
+    """Where the operations are and where the bytes are: in a matting network not in the same place."""
+    side = report.after or report.before
+    assert side is not None
+    costs = report.blocks.sums(side.counts["bimatting"].costs, FREE)
+    bits = report.blocks.sums(side.bits, 0)
+    total_ops, total_bits = side.counts["bimatting"].total.ops or 1, sum(side.bits.values()) or 1
+    shares = {
+        _indented(block, report): (costs.get(block, FREE).ops / total_ops, bits.get(block, 0) / total_bits)
+        for block in report.blocks.order()
+        if costs.get(block, FREE) != FREE or bits.get(block)
+    }
+    which = "converted" if report.after is not None else "float"
+    return bar_chart((f"operations (bimatting, {which})", f"storage ({which})"), shares)
+
+
+def _others(report: Report) -> list[Table]:
+    tables = []
+    if report.files:
+        rows = [[name, f"{size:,}"] for name, size in report.files.items()]
+        if report.after is not None:
+            rows.append(["converted network by formula", f"{report.after.bytes:,}"])
+        tables.append(Table("Files", ["file", "bytes"], rows, "lr"))
+    if report.verification:
+        heads = list(dict.fromkeys(key for result in report.verification.values() for key in result))
+        rows = [[name, *(_number(result.get(key)) for key in heads)] for name, result in report.verification.items()]
+        tables.append(Table("Verification against PyTorch", ["backend", *heads], rows, "l" + "r" * len(heads)))
+    return tables
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _layers(report: Report) -> Table:
+    """Every layer with its own operations; the last row is what stands between them."""
+    side = report.after or report.before
+    assert side is not None
+    largest = max(side.counts[c].total.ops for c in CONVENTIONS)
+    unit = operations_unit(largest / 100)
+    rows = []
+    for layer in report.layers:
+        costs = (side.counts[c].costs.get(layer.name, FREE).ops for c in CONVENTIONS)
+        precision = layer.scheme or layer.precision
+        rows.append(
+            [
+                layer.name,
+                layer.kind,
+                precision,
+                f"{layer.macs:,}",
+                *map(unit.show, costs),
+                f"{layer.bytes:,}",
+                layer.reason,
+            ]
+        )
+    listed = {layer.name for layer in report.layers}
+    rest = [sum(cost.ops for name, cost in side.counts[c].costs.items() if name not in listed) for c in CONVENTIONS]
+    own_bytes = (sum(side.bits.values()) / 8) - sum(layer.bytes for layer in report.layers)
+    rows.append(["all else", "", "", "0", *map(unit.show, rest), f"{own_bytes:,.0f}", "norms, activations, upsampling"])
+    heads = ["layer", "kind", "precision", "MACs", *(f"{c}\n{unit.name}" for c in CONVENTIONS), "bytes", "reason"]
+    return Table("By layer", heads, rows, "lllrrrrl")
+
+
+def _remarks(report: Report) -> list[str]:
+    remarks = [f"{convention.name}: {convention.definition}" for convention in CONVENTIONS.values()]
+    sides = []
+    if report.before is not None:
+        sides.append("of the float network the size of its saved state_dict")
+    if report.after is not None:
+        sides.append(
+            "of the converted network one bit per binary weight and 4 bytes per float, scale and threshold per channel"
+        )
+    remarks.append(f"storage: {', '.join(sides)}; by block, 4 bytes per float.")
+    remarks += report.notes
+    for name, convention in CONVENTIONS.items():
+        missing = {op: n for side in _sides(report).values() for op, n in side.counts[name].not_counted.items()}
+        if missing:
+            calls = ", ".join(f"{operator} ({n} call{'s' * (n > 1)})" for operator, n in sorted(missing.items()))
+            remarks.append(f"Met but not counted by {convention.name}: {calls}.")
+    return remarks

@@ -1,0 +1,75 @@
+"""What a network's weights take: by formula and as a saved file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from binmat.nn import BinaryLayer
+
+#: Bits of a float in storage, whatever the network is held in.
+FLOAT_BITS = 32
+
+
+def stored_bits(network: nn.Module) -> dict[str, int]:
+    """Bits per module, by its first name, that a deployed network has to keep.
+
+    One bit per weight of a binary layer; 32 per float weight, bias, gain and shift of a norm, scale of a binary layer
+    (per output channel), threshold per channel, slope and shift of an activation. Left out, as in the BiMatting
+    paper's numbers: running statistics and other buffers, and what a binary layer has one number of (a layerwise
+    threshold, DoReFa's scale). Parameters that several modules share count once.
+    """
+    seen: set[int] = set()
+    bits = {}
+    for name, module in network.named_modules():
+        own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
+        seen.update(id(p) for p in own)
+        if own:
+            bits[name] = sum(p.numel() for p in own) * FLOAT_BITS + _binary_saving(module)
+    return bits
+
+
+def weight_bits(module: nn.Module) -> int:
+    """Bits that one weight of a layer takes."""
+    return 1 if isinstance(module, BinaryLayer) else FLOAT_BITS
+
+
+def as_bytes(bits: int) -> float:
+    """Bits as bytes, an int where they are whole."""
+    return bits / 8 if bits % 8 else bits // 8
+
+
+def _binary_saving(module: nn.Module) -> int:
+    """Bits (mostly negative) to add to a binary layer's latent floats to get what is stored."""
+    if not isinstance(module, BinaryLayer):
+        return 0
+    saving = (1 - FLOAT_BITS) * module.weight.numel()
+    if module.scheme.weight.scale == "channel":
+        saving += FLOAT_BITS * module.weight.shape[0]
+    if module.threshold is not None and module.threshold.numel() == 1:
+        saving -= FLOAT_BITS
+    return saving
+
+
+class _Counter:
+    """A file that only counts what is written to it."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        written = memoryview(data).nbytes
+        self.size += written
+        return written
+
+    def flush(self) -> None:
+        pass
+
+
+def saved_bytes(network: nn.Module) -> int:
+    """Size of the file that torch.save makes of the network's state_dict."""
+    file = _Counter()
+    torch.save(network.state_dict(), file)  # type: ignore[arg-type]
+    return file.size

@@ -1,0 +1,38 @@
+"""The convention of textbooks and of most papers' FLOPs columns."""
+
+from __future__ import annotations
+
+from binmat.nn import BinaryLayer
+
+from .calls import Call
+from .convention import Convention, Cost
+from .macs import MACS, activation_scale_macs, macs_of
+from .operators import ARITHMETIC, CURVES, INTERPOLATES, MOVEMENT, NORMS, POOLS, RECTIFIERS, UPSAMPLES
+
+
+def _float_layer(call: Call) -> Cost:
+    return Cost(flops=macs_of(call))
+
+
+def _binary_layer(call: Call) -> Cost:
+    return Cost(flops=activation_scale_macs(call), bops=macs_of(call))
+
+
+TEXTBOOK = Convention(
+    name="textbook",
+    definition=(
+        "One multiply-accumulate of a convolution, linear layer or matrix product is one operation, on bits 1/64; "
+        "everything else is free."
+    ),
+    rules={**dict.fromkeys(MACS, _float_layer), BinaryLayer: _binary_layer},
+    free=NORMS | RECTIFIERS | CURVES | POOLS | UPSAMPLES | INTERPOLATES | ARITHMETIC | MOVEMENT,
+)
+"""Counted: multiply-accumulates, one FLOP each in a float layer and one BOP in a binary one; OPs = FLOPs + BOPs / 64
+(Bi-Real Net, ECCV 2018; ReActNet, ECCV 2020). XNOR-Net's map K, where a scheme uses it, is a convolution on floats.
+
+Free: biases, norms, activation functions, scales and thresholds of binary layers, pooling, resizing, element-wise
+arithmetic, moving data.
+
+On a float network it equals fvcore's count of convolutions, linear layers and products, and half of
+torch.utils.flop_counter's, for which a multiply-accumulate is two operations.
+"""

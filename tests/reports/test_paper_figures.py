@@ -1,0 +1,105 @@
+"""The BiMatting paper's tables and figure for RVM mobilenetv3, and what the same rules give to four digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+import pytest
+
+from binmat.model_defs.network import Network
+from binmat.model_defs.registry import build
+from binmat.reports import CONVENTIONS, Count, saved_bytes, stored_bits
+from binmat.reports.blocks import Blocks
+from binmat.reports.calls import record_calls
+from binmat.reports.convention import FREE
+from binmat.reports.count import is_binary, price
+from binmat.transforms.convert import convert
+
+SIZES = {(288, 512): 1.0, (512, 512): 1.0, (1080, 1920): 0.25, (2048, 2048): 0.25}
+#: Scheme -> convention bimatting at each of SIZES, in G: as computed, as printed.
+FLOAT = ([4.5678, 8.1193, 4.1523, 8.3678], ["4.57", "8.12", "4.15", "8.37"])
+BINARY = {
+    "bnn": ([0.4976, 0.8845], ["0.50", "0.88"]),
+    "dorefa": ([0.5193, 0.9233], ["0.52", "0.92"]),
+    "recu": ([0.5193, 0.9233], ["0.52", "0.92"]),
+    "threshold": ([0.5472, 0.9727, 0.5321, 1.0750], ["0.55", "0.97", "0.53", "1.07"]),
+}
+TEXTBOOK = [4.496, 7.991, 4.076, 8.214]
+
+
+@cache
+def rvm(scheme: str | None = None) -> Network:
+    network = build("rvm_mobilenetv3")
+    return convert(network, scheme) if scheme else network
+
+
+@cache
+def counts(scheme: str | None, size: tuple[int, int]) -> dict[str, Count]:
+    network = rvm(scheme)
+    calls = record_calls(network, network.example(*size, SIZES[size]))
+    return {name: price(calls, c, binary_network=is_binary(network)) for name, c in CONVENTIONS.items()}
+
+
+def totals(scheme: str | None, convention: str, sizes: Iterable[tuple[int, int]]) -> list[float]:
+    return [counts(scheme, size)[convention].total.ops / 1e9 for size in sizes]
+
+
+def test_float() -> None:
+    assert totals(None, "textbook", SIZES) == pytest.approx(TEXTBOOK, abs=5e-4)
+    figures = totals(None, "bimatting", SIZES)
+    assert figures == pytest.approx(FLOAT[0], abs=5e-5)
+    assert [f"{figure:.2f}" for figure in figures] == FLOAT[1]
+
+
+@pytest.mark.parametrize("scheme", BINARY)
+def test_binary(scheme: str) -> None:
+    computed, printed = BINARY[scheme]
+    figures = totals(scheme, "bimatting", [*SIZES][: len(computed)])
+    assert figures == pytest.approx(computed, abs=5e-5)
+    # 1.07498 is printed as 1.07.
+    assert [f"{figure:.2f}" for figure in figures] == printed
+
+
+def test_everything_was_counted_or_is_free_by_definition() -> None:
+    for scheme in (None, "threshold"):
+        for count in counts(scheme, (1080, 1920)).values():
+            assert count.not_counted == {}
+
+
+def test_figure_3b() -> None:
+    """Decoder 71.8% (0.38 G), encoder 16.6%; the network at 1080p."""
+    count = counts("threshold", (1080, 1920))["bimatting"]
+    sums = Blocks(rvm("threshold")).sums(count.costs, FREE)
+    decoder, backbone = sums["decoder"].ops, sums["backbone"].ops
+    assert decoder / 1e9 == pytest.approx(0.3831, abs=5e-5)
+    assert decoder / count.total.ops == pytest.approx(0.720, abs=5e-4)
+    assert backbone / count.total.ops == pytest.approx(0.165, abs=5e-4)
+    at_288 = counts("threshold", (288, 512))["bimatting"]
+    assert Blocks(rvm("threshold")).sums(at_288.costs, FREE)["decoder"].ops / at_288.total.ops == pytest.approx(
+        0.796, abs=5e-4
+    )
+
+
+def test_parts_and_blocks_add_up() -> None:
+    count = counts("threshold", (1080, 1920))["bimatting"]
+    blocks = Blocks(rvm("threshold"))
+    sums = blocks.sums(count.costs, FREE)
+    assert sum((sums.get(part, FREE) for part in ("backbone", "aspp", "project_mat", "refiner", "decoder")), FREE) == (
+        count.total
+    )
+    inside = [name for name in sums if name.startswith("decoder.")]
+    assert set(inside) == {"decoder.avgpool", *(f"decoder.decode{i}" for i in range(5))}
+    assert sum((sums[name] for name in inside), FREE) == sums["decoder"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "mebibytes"), [("bnn", 0.5707), ("dorefa", 0.5707), ("recu", 0.6399), ("threshold", 0.6399)]
+)
+def test_storage_formula(scheme: str, mebibytes: float) -> None:
+    assert sum(stored_bits(rvm(scheme)).values()) / 8 / 2**20 == pytest.approx(mebibytes, abs=5e-5)
+
+
+def test_storage_of_the_float_network() -> None:
+    assert saved_bytes(rvm()) / 2**20 == pytest.approx(14.52, abs=5e-3)
+    assert sum(stored_bits(rvm()).values()) == 3_748_633 * 32
