@@ -58,6 +58,7 @@ class TracedModule(Network):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.name = type(module).__name__
+        graph = _trace_method(module, "forward")
         for key, child in module.named_children():
             self.add_module(key, child)
         for key, parameter in module.named_parameters(recurse=False):
@@ -65,7 +66,7 @@ class TracedModule(Network):
         persistent = module.state_dict()
         for key, buffer in module.named_buffers(recurse=False):
             self.register_buffer(key, buffer, persistent=key in persistent)
-        self.programs["forward"] = Program(_trace_method(module, "forward"))
+        self.programs["forward"] = Program(graph)
         self.train(module.training)
 
     def forward(self, *args: Any) -> Any:
@@ -119,9 +120,14 @@ def _trace_method(module: nn.Module, method: str) -> fx.Graph:
     tracer = Tracer()
     tracer.traced_func_name = method
     try:
-        return tracer.trace(module)
+        graph = tracer.trace(module)
     except Exception as error:
         raise TraceError(_explain(error, module, method)) from error
+    # fx leaves tensors that the code makes on the module as plain attributes, which would neither move nor be copied.
+    for name in [key for key, value in vars(module).items() if isinstance(value, torch.Tensor)]:
+        value = vars(module).pop(name)
+        module.register_buffer(name, value, persistent=False)
+    return graph
 
 
 def _explain(error: Exception, module: nn.Module, method: str) -> str:

@@ -47,6 +47,17 @@ def test_root_parameters_and_buffers_come_along():
     assert traced(torch.tensor([3.0])).item() == 7.0
 
 
+def test_tensors_that_the_code_makes_are_kept_and_move_along():
+    class Weighted(nn.Module):
+        def forward(self, x):
+            return x * torch.tensor([2.0, 3.0])
+
+    traced = trace(Weighted())
+    assert traced(torch.ones(2)).tolist() == [2.0, 3.0]
+    assert copy.deepcopy(traced).double()(torch.ones(2, dtype=torch.float64)).dtype == torch.float64
+    assert not traced.state_dict()
+
+
 def test_every_mode_of_a_network_gets_a_program_and_the_official_call_runs_it():
     network = RVM().eval()
     src = torch.rand(1, 2, 3, 32, 48)
