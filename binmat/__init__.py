@@ -9,13 +9,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from binmat import errors as errors
+    from binmat.data.matte import matte as matte
     from binmat.errors import BinmatError as BinmatError
+    from binmat.export.deployment import export as export
+    from binmat.export.deployment import verify as verify
+    from binmat.model_defs.network import Example as Example
+    from binmat.quantizers import get_scheme as get_scheme
+    from binmat.reports import report as report
+    from binmat.transforms.checkpoint import load as load
+    from binmat.transforms.checkpoint import save as save
+    from binmat.transforms.convert import convert as convert
+    from binmat.transforms.lower import lower as lower
+    from binmat.transforms.recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
 
-#: Public name -> the module that defines it.
+#: Public name -> the module that defines it, or that it is.
 _HOMES = {
     "BinmatError": "binmat.errors",
+    "Example": "binmat.model_defs.network",
+    "Recipe": "binmat.transforms.recipe",
+    "convert": "binmat.transforms.convert",
+    "errors": "binmat.errors",
+    "export": "binmat.export.deployment",
+    "get_scheme": "binmat.quantizers",
+    "load": "binmat.transforms.checkpoint",
+    "lower": "binmat.transforms.lower",
+    "matte": "binmat.data.matte",
+    "report": "binmat.reports",
+    "save": "binmat.transforms.checkpoint",
+    "verify": "binmat.export.deployment",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -25,8 +49,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'binmat' has no attribute '{name}'")
     module = importlib.import_module(_HOMES[name])
-    # Where a room has its function's name, the import has bound the room, and the room can be called.
-    return globals().setdefault(name, getattr(module, name))
+    value = module if module.__name__ == f"binmat.{name}" else getattr(module, name)
+    # A room that has its function's name is bound by the import itself, and can be called like the function.
+    return globals().setdefault(name, value)
 
 
 def __dir__() -> list[str]:

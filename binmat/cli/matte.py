@@ -1,0 +1,2 @@
+def matte() -> None:
+    """x"""

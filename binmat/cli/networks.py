@@ -1,0 +1,2 @@
+def networks() -> None:
+    """x"""

@@ -1,0 +1,34 @@
+"""binmat schemes."""
+
+from __future__ import annotations
+
+from binmat.cli.options import JsonFlag
+
+
+def schemes(as_json: JsonFlag = False) -> None:
+    """List the binarization schemes: what a 1-bit layer computes.
+
+    \b
+    Example:
+      binmat schemes
+      binmat convert rvm_mobilenetv3.pth --scheme dorefa --set options.activation=signed -o out
+    """
+    from binmat.cli.console import print_json, print_table
+    from binmat.quantizers import SCHEMES
+
+    if as_json:
+        print_json(
+            {
+                name: {
+                    "summary": scheme.summary,
+                    "source": scheme.source,
+                    "options": scheme.options(),
+                    "formula": scheme.description,
+                }
+                for name, scheme in SCHEMES.items()
+            }
+        )
+        return
+    rows = [[name, scheme.summary, scheme.source] for name, scheme in SCHEMES.items()]
+    print_table({"scheme": "left", "a 1-bit layer has": "left", "paper": "left"}, rows)
+    print("Formulas, gradients and options: binmat schemes --json")

@@ -1,0 +1,129 @@
+"""Export a network by its file's suffix, and verify what was written, in one call each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from binmat.errors import ExportError, SizeError, UnknownNameError
+from binmat.export.frames import Clips, clips_of
+from binmat.export.lce import LceModel, export_lce
+from binmat.export.lce.writer import write_whole
+from binmat.export.verdict import Verdict
+from binmat.export.verify import verify_lce
+from binmat.model_defs.network import Example, Network
+from binmat.model_defs.registry import NETWORKS
+from binmat.transforms.lower import Lowered, lower
+from binmat.transforms.trace import trace
+
+#: Format -> the suffix of its files.
+FORMATS = {"lce": ".tflite"}
+
+
+def check_format(name: str) -> str:
+    """The name, if it is a format that binmat writes. Raises UnknownNameError."""
+    if name not in FORMATS:
+        raise UnknownNameError("export format", name, FORMATS)
+    return name
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A network as it ships: its deployment graph and the model file made of it."""
+
+    lowered: Lowered
+    model: LceModel
+
+    def write(self, path: str | Path) -> None:
+        """Write the model file whole or not at all. Raises ExportError."""
+        write_whole(Path(path), self.model.content)
+
+    def verify(self, content: bytes | None = None, clips: Clips | None = None) -> Verdict:
+        """Run the file in its own interpreter and compare it with the deployment graph; see :func:`verify`."""
+        clips = clips or clips_of(self.lowered.example)
+        return Verdict(
+            {
+                name: verify_lce(self.lowered.module, self.model, frames, content=content)
+                for name, frames in clips.items()
+            }
+        )
+
+
+def deploy(
+    network: nn.Module,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float = 1.0,
+    *,
+    example: Example | None = None,
+) -> Deployment:
+    """Lower a network at the size of one call and make its LCE model, without writing a file.
+
+    size: (height, width), by default the registry's example size. example: the deployment call itself, for modules that
+    do not say what theirs is. Raises SizeError, TraceError, LoweringError and ExportError.
+    """
+    if example is None:
+        example = _call(network, size, downsample_ratio)
+    lowered = lower(network, example)
+    return Deployment(lowered, export_lce(lowered.module, None, lowered.inputs, lowered.outputs))
+
+
+def export(
+    network: nn.Module,
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float = 1.0,
+    *,
+    example: Example | None = None,
+) -> Deployment:
+    """Write a network, converted or float, as a model file of fixed size; the suffix names the format.
+
+    .tflite: Larq Compute Engine; 4-D inputs and outputs are NHWC, states are inputs and outputs of the same name.
+    size, downsample_ratio, example: as for :func:`deploy`, whose errors it raises; UnknownNameError for a suffix that
+    stands for no format. The file is written whole or not at all.
+    """
+    suffix = Path(path).suffix
+    if suffix not in FORMATS.values():
+        raise UnknownNameError("model file suffix", suffix or Path(path).name, FORMATS.values())
+    deployment = deploy(network, size, downsample_ratio, example=example)
+    deployment.write(path)
+    return deployment
+
+
+def verify(
+    network: nn.Module,
+    path: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float = 1.0,
+    *,
+    example: Example | None = None,
+    clips: Clips | None = None,
+) -> Verdict:
+    """Compare a model file with the network it was made from: node by node, and end to end with states.
+
+    path: the file; None verifies a fresh export that is not written. size, downsample_ratio, example: what the file
+    was exported with, as for :func:`deploy`. clips: name -> inputs of consecutive frames; by default a photograph that
+    moves and noise, two frames each.
+    Returns a verdict on systematic differences; it is not raised: see :meth:`Verdict.check`. Raises the errors of
+    :func:`deploy`, ExportError for a file that does not run, MissingExtraError without LCE's interpreter.
+    """
+    content = None
+    if path is not None:
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise ExportError(f"model file {path} cannot be read: {error.strerror or error}") from error
+    return deploy(network, size, downsample_ratio, example=example).verify(content, clips)
+
+
+def _call(network: nn.Module, size: tuple[int, int] | None, downsample_ratio: float) -> Example:
+    owner = network if isinstance(network, Network) else trace(network)
+    if size is None and owner.name in NETWORKS:
+        size = NETWORKS[owner.name].example_size
+    if size is None:
+        raise SizeError(f"{owner.name} has no usual size: pass size=(height, width)")
+    try:
+        return owner.example(*size, downsample_ratio)
+    except NotImplementedError as error:
+        raise SizeError(f"{error}: pass example=Example(mode, inputs, outputs)") from error
