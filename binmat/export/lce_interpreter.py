@@ -19,6 +19,7 @@ import torch
 
 from binmat.errors import ExportError, MissingExtraError
 from binmat.export.tflite.reader import TensorInfo, read_model
+from binmat.export.tflite.schema import Array
 
 Kernel = Literal["optimized", "indirect", "reference"]
 KERNELS: tuple[Kernel, ...] = ("optimized", "indirect", "reference")
@@ -67,7 +68,7 @@ class LceInterpreter:
             )
         except RuntimeError as error:
             raise ExportError(
-                f"Larq Compute Engine's {kernel} kernel refuses the model; its reason is on stderr ({_first_line(error)})"
+                f"Larq Compute Engine's {kernel} kernel refuses the model, stderr says why ({_first_line(error)})"
             ) from error
 
     @property
@@ -78,7 +79,7 @@ class LceInterpreter:
     def output_names(self) -> list[str]:
         return [info.name for info in self.outputs]
 
-    def run_stored(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def run_stored(self, arrays: Sequence[Array]) -> list[Array]:
         """Run on arrays laid out as in the file (4-D: NHWC). Raises ExportError where number, shape or type differ."""
         if len(arrays) != len(self.inputs):
             raise ExportError(f"the model takes {len(self.inputs)} inputs, not {len(arrays)}: {self.input_names}")
@@ -95,18 +96,18 @@ class LceInterpreter:
         except RuntimeError as error:
             raise ExportError(f"Larq Compute Engine cannot run the model: {_first_line(error)}") from error
 
-    def run(self, inputs: Sequence[torch.Tensor | np.ndarray]) -> list[torch.Tensor]:
+    def run(self, inputs: Sequence[torch.Tensor | Array]) -> list[torch.Tensor]:
         """Run on tensors as the network takes them: 4-D ones are NCHW, in and out."""
         stored = [to_stored(np.asarray(value)) for value in inputs]
         return [torch.from_numpy(from_stored(array)) for array in self.run_stored(stored)]
 
 
-def to_stored(array: np.ndarray) -> np.ndarray:
+def to_stored(array: Array) -> Array:
     """NCHW to NHWC; other ranks as they are."""
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
 
 
-def from_stored(array: np.ndarray) -> np.ndarray:
+def from_stored(array: Array) -> Array:
     """NHWC to NCHW; other ranks as they are."""
     return np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if array.ndim == 4 else array
 

@@ -41,7 +41,9 @@ def both(
     return expected, LceInterpreter(model.content, kernel, xnnpack=xnnpack).run(inputs), model
 
 
-def assert_same(function: Callable[..., Any], *inputs: torch.Tensor, tolerance: float = 2e-6, **options: Any) -> LceModel:
+def assert_same(
+    function: Callable[..., Any], *inputs: torch.Tensor, tolerance: float = 2e-6, **options: Any
+) -> LceModel:
     """The exported function equals torch's, relative to each output's range. Tolerance 0 is bit-exact."""
     expected, actual, model = both(function, *inputs, **options)
     assert len(expected) == len(actual)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from binmat.errors import ExportError
 from binmat.export.lce.values import pack_signs, unpack_signs
-from binmat.export.lce_interpreter import KERNELS, LceInterpreter
+from binmat.export.lce_interpreter import KERNELS
 from binmat.export.tflite.reader import read_model
 
 binarize = torch.ops.binmat.binarize
@@ -57,11 +57,27 @@ def test_binarize(channels, shape):
 @pytest.mark.parametrize("threshold", [0.0, -0.0])
 def test_zero_and_negative_zero_are_positive(threshold):
     x = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 3.0, -3.0]).repeat(64).reshape(1, 64, 2, 3)
-    model = assert_same(lambda x: binarize(x, torch.tensor([threshold])), x, tolerance=0)
-    # ARM kernels read the raw sign bit: what reaches LceQuantize must not be -0.0 either.
-    stored = model.exposing(["binarize"])
-    shifted = LceInterpreter(stored.replace(b"LceQuantize", b"LceQuantize")).outputs
-    assert shifted
+    model = assert_same(lambda x: binarize(x, torch.tensor([threshold])) * 1.0, x, tolerance=0)
+    # ARM kernels read the raw sign bit: nothing that reaches LceQuantize may be -0.0, and no constant is.
+    (quantize,) = (op for op in model._builder.operators if op.kind == "LceQuantize")
+    shift = model._builder.producer(quantize.inputs[0])
+    assert shift is not None and shift.kind == "ADD"
+    added = model._builder.tensors[shift.inputs[1]].data
+    assert added is not None and not np.signbit(added).any()
+
+
+def test_signs_of_a_binary_convolution_need_no_canonical_zero():
+    torch.manual_seed(0)
+    weight, multiplier = signs(40, 32, 3, 3), dyadic(40)
+
+    def function(x):
+        bits = binarize(x, torch.zeros(1))
+        y = binary_conv2d(bits, weight, multiplier, torch.zeros(40), [1, 1], [1, 1], [1, 1], 1, 0)
+        return binarize(y, torch.zeros(1)), binarize((y + x[:, :1]).relu(), torch.zeros(1)), y.relu()
+
+    operators = read_model(assert_same(function, dyadic(1, 32, 6, 6), tolerance=0).content).operators
+    # The first binarization and the sum with x.
+    assert operators["LceQuantize"] == 3 and operators["ADD"] == 2
 
 
 @settings(deadline=None, max_examples=200)
@@ -88,7 +104,8 @@ def test_binary_convolution_with_any_scale(variant, inputs, size, kernel, paddin
     weight, multiplier, bias = signs(8, inputs, *kernel), torch.randn(8) * scale, torch.randn(8)
 
     def function(x):
-        return binary_conv2d(binarize(x, torch.zeros(1)), weight, multiplier, bias, [1, 1], padding, [1, 1], 1, pad_value)
+        bits = binarize(x, torch.zeros(1))
+        return binary_conv2d(bits, weight, multiplier, bias, [1, 1], padding, [1, 1], 1, pad_value)
 
     expected, actual, _ = both(function, torch.randn(1, inputs, *size), kernel=variant[0], portable=variant[1])
     depth = weight[0].numel()
@@ -97,8 +114,17 @@ def test_binary_convolution_with_any_scale(variant, inputs, size, kernel, paddin
 
 
 @settings(deadline=None, max_examples=60)
-@given(variants, st.integers(2, 3), st.sampled_from([2, 5, 32]), st.integers(1, 3), sizes, strides, paddings, dilations, pad_values)
-def test_grouped_binary_convolution(variant, groups, inputs, outputs, size, stride, padding, dilation, pad_value):
+@given(
+    variants,
+    st.tuples(st.integers(2, 3), st.sampled_from([2, 5, 32]), st.integers(1, 3)),
+    sizes,
+    strides,
+    paddings,
+    dilations,
+    pad_values,
+)
+def test_grouped_binary_convolution(variant, grouping, size, stride, padding, dilation, pad_value):
+    groups, inputs, outputs = grouping
     fits(size, (3, 2), padding, dilation)
     torch.manual_seed(0)
     weight, multiplier, bias = signs(outputs * groups, inputs, 3, 2), dyadic(outputs * groups), dyadic(outputs * groups)
@@ -116,7 +142,8 @@ def test_depthwise_binary_convolution(variant, inputs, times, size, kernel, stri
     assume(inputs > 1)
     fits(size, kernel, padding, dilation)
     torch.manual_seed(0)
-    weight, multiplier, bias = signs(inputs * times, 1, *kernel), torch.randn(inputs * times), torch.randn(inputs * times)
+    outputs = inputs * times
+    weight, multiplier, bias = signs(outputs, 1, *kernel), torch.randn(outputs), torch.randn(outputs)
 
     def function(x):
         bits = binarize(x, torch.full((1,), 0.25))
@@ -128,9 +155,22 @@ def test_depthwise_binary_convolution(variant, inputs, times, size, kernel, stri
 
 
 @settings(deadline=None, max_examples=120)
-@given(variants, channels, st.integers(1, 70), sizes, kernels, strides, paddings, st.sampled_from([1, -1]), st.booleans(), st.integers(0, 2**32))
-def test_bits_straight_to_the_next_binarization(variant, inputs, outputs, size, kernel, stride, padding, pad_value, shared, seed):
+@given(
+    variants,
+    st.tuples(channels, st.integers(1, 70)),
+    sizes,
+    kernels,
+    strides,
+    paddings,
+    st.sampled_from([1, -1]),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_bits_straight_to_the_next_binarization(
+    variant, widths, size, kernel, stride, padding, pad_value, shared, seed
+):
     """Thresholds on the popcount equal the float32 comparison, with any multipliers, also negative and zero ones."""
+    inputs, outputs = widths
     fits(size, kernel, padding, (1, 1))
     torch.manual_seed(seed)
     weight, multiplier = signs(outputs, inputs, *kernel), torch.randn(outputs)
@@ -174,9 +214,7 @@ def test_a_chain_of_packed_outputs():
     def function(x):
         bits = binarize(x, torch.zeros(1))
         for weight, (multiplier, bias, threshold) in zip(weights, factors, strict=True):
-            bits = binarize(
-                binary_conv2d(bits, weight, multiplier, bias, [1, 1], [1, 1], [1, 1], 1, 1), threshold
-            )
+            bits = binarize(binary_conv2d(bits, weight, multiplier, bias, [1, 1], [1, 1], [1, 1], 1, 1), threshold)
         return bits
 
     operators = read_model(assert_same(function, torch.randn(1, 64, 8, 8), tolerance=0).content).operators
@@ -222,7 +260,12 @@ def test_native_zero_padding_only_where_it_is_exact():
 @pytest.mark.parametrize("kind", ["dense", "depthwise", "grouped", "stride 2"])
 def test_weights_take_one_bit_each(kind):
     torch.manual_seed(0)
-    inputs, groups, stride = {"dense": (256, 1, 1), "depthwise": (1, 2048, 1), "grouped": (128, 2, 1), "stride 2": (256, 1, 2)}[kind]
+    inputs, groups, stride = {
+        "dense": (256, 1, 1),
+        "depthwise": (1, 2048, 1),
+        "grouped": (128, 2, 1),
+        "stride 2": (256, 1, 2),
+    }[kind]
     outputs = 2048 if kind == "depthwise" else 256
     weight = signs(outputs, inputs, 3, 3)
 

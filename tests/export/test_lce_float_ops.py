@@ -105,7 +105,7 @@ POINTWISE = {
     "instance norm": lambda x, y: F.instance_norm(x),
     "layer norm": lambda x, y: F.layer_norm(x, (9,), torch.arange(9.0), torch.ones(9)),
     "layer norm of images": lambda x, y: F.layer_norm(x, (6, 7, 9)),
-    "batch norm": lambda x, y: F.batch_norm(x, torch.arange(6.0), torch.arange(6.0) + 0.5, torch.ones(6), torch.ones(6)),
+    "batch norm": lambda x, y: F.batch_norm(x, torch.arange(6.0), torch.arange(6.0) + 0.5, torch.ones(6) * 2),
 }
 
 
@@ -186,7 +186,12 @@ sizes = st.integers(1, 3)
 def test_convolution(kind, size, kernel, stride, padding, dilation, bias, relu):
     assume(all(s + 2 * p >= (k - 1) * d + 1 for s, p, k, d in zip(size, padding, kernel, dilation, strict=True)))
     torch.manual_seed(0)
-    groups, inputs, outputs = {"plain": (1, 3, 5), "depthwise": (4, 4, 4), "multiplied": (3, 3, 6), "grouped": (2, 4, 6)}[kind]
+    groups, inputs, outputs = {
+        "plain": (1, 3, 5),
+        "depthwise": (4, 4, 4),
+        "multiplied": (3, 3, 6),
+        "grouped": (2, 4, 6),
+    }[kind]
     weight = torch.randn(outputs, inputs // groups, *kernel)
     b = torch.randn(outputs) if bias else None
 

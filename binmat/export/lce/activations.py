@@ -15,7 +15,7 @@ from binmat.export.tflite.schema import Activation
 aten = torch.ops.aten
 
 #: The clamps that other operators can apply to their output.
-_FUSED = {
+_FUSED: dict[tuple[Number | None, Number | None], Activation] = {
     (0.0, None): Activation.RELU,
     (0.0, 6.0): Activation.RELU6,
     (-1.0, 1.0): Activation.RELU_N1_TO_1,
@@ -171,5 +171,3 @@ def softmax(e: Emitter, x: Operand, dim: int, half_to_float: bool) -> Value:
         order = (*(d for d in order if d != dim), dim)
     value = e.ordered(value, order)
     return e.emit("SOFTMAX", [value], value.shape, order, beta=1.0)
-
-

@@ -20,7 +20,7 @@ from binmat.export.lce.shapes import narrow
 from binmat.export.lce.thresholds import popcount_thresholds
 from binmat.export.lce.values import WORD, Bits, Result, Value, pack_signs, words
 from binmat.export.lce.windows import Axis, axes, padded, with_zero_padding
-from binmat.export.tflite.schema import Activation, Padding
+from binmat.export.tflite.schema import Activation, Array, Padding
 from binmat.transforms import lowered_ops  # noqa: F401  (registers the two operators)
 
 #: An input of LceBconv2d that is not given.
@@ -32,9 +32,9 @@ class BinaryConv:
     """A binary convolution. weight: int8 +-1 [O, I / groups, kh, kw]; multiplier, bias: float32 [O]."""
 
     bits: Bits
-    weight: np.ndarray
-    multiplier: np.ndarray
-    bias: np.ndarray
+    weight: Array
+    multiplier: Array
+    bias: Array
     windows: tuple[Axis, Axis]
     groups: int
     pad_value: int
@@ -103,9 +103,9 @@ def binary_conv2d(
     return _float_output(e, conv, e.output_shape)
 
 
-def _canonical(values: Tensor) -> np.ndarray:
+def _canonical(values: Tensor) -> Array:
     """float32 without -0.0."""
-    array: np.ndarray = values.detach().to(torch.float32).numpy() + np.float32(0)
+    array: Array = values.detach().to(torch.float32).numpy() + np.float32(0)
     return array
 
 
@@ -167,7 +167,7 @@ def _bconv(
     padding: Padding,
     *,
     pad_ones: bool = True,
-    thresholds: np.ndarray | None = None,
+    thresholds: Array | None = None,
 ) -> Value:
     """LceBconv2d. shape: torch's, of the output in words where thresholds make it bits."""
     vertical, horizontal = conv.windows
@@ -212,7 +212,7 @@ def _without_padding_share(e: Emitter, conv: BinaryConv, value: Value) -> Value:
     return corrected
 
 
-def _packed_output(e: Emitter, conv: BinaryConv, levels: np.ndarray) -> Bits:
+def _packed_output(e: Emitter, conv: BinaryConv, levels: Array) -> Bits:
     """LceBconv2d that compares the popcount with an integer and writes bits."""
     n, c, h, w = e.output_shape
     thresholds, flipped = popcount_thresholds(conv.depth, conv.multiplier, conv.bias, np.broadcast_to(levels, (c,)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from binmat.export.lce.windows import Axis
+from binmat.export.tflite.schema import Array
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,12 @@ class Border:
     table: int64 [row classes, column classes, O]; rows, columns: the class of every output row and column.
     """
 
-    table: np.ndarray
+    table: Array
     rows: list[int]
     columns: list[int]
 
 
-def padding_share(weight: np.ndarray, windows: tuple[Axis, Axis]) -> Border:
+def padding_share(weight: Array, windows: tuple[Axis, Axis]) -> Border:
     """The share of the sum that comes from the padding. weight: +-1 [O, I, kh, kw].
 
     Only a few sets of kernel rows ever reach over the border, and the share depends on the output row through that
@@ -34,7 +35,7 @@ def padding_share(weight: np.ndarray, windows: tuple[Axis, Axis]) -> Border:
     return Border(np.einsum("rcyx,oyx->rco", outside.astype(np.int64), taps), rows, columns)
 
 
-def _classes(axis: Axis) -> tuple[np.ndarray, list[int]]:
+def _classes(axis: Axis) -> tuple[Array, list[int]]:
     """The distinct sets of kernel positions outside the data, bool [classes, k], and every output position's class."""
     starts = np.array([axis.start(position) for position in range(axis.out)])
     places = starts[:, None] + axis.dilation * np.arange(axis.kernel)[None, :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,9 @@ def convolution(
 ) -> Value:
     value = e.preferred(x)
     if len(value.shape) != 4:
-        raise ExportError(f"it is a {len(value.shape) - 2}-D convolution: TFLite has the 2-D one; view the data as images")
+        raise ExportError(
+            f"it is a {len(value.shape) - 2}-D convolution and TFLite has the 2-D one: view the data as images"
+        )
     kernel = e.value(weight)
     if transposed:
         if groups != 1 or any(d != 1 for d in dilation):
@@ -52,7 +55,7 @@ def convolve(
 ) -> Value:
     """CONV_2D or DEPTHWISE_CONV_2D with the current node's output shape. kernel: [O, I / groups, kh, kw]."""
     vertical, horizontal = windows
-    options = {
+    options: dict[str, Any] = {
         "padding": padding,
         "stride_h": vertical.stride,
         "stride_w": horizontal.stride,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,9 @@ def broadcast(
     shapes = [tuple(v.shape) for v in values if isinstance(v, Value | Tensor)]
     shape = tuple(torch.broadcast_shapes(*shapes))
     order = _common_order([v for v in values if isinstance(v, Value)], len(shape))
-    inputs = [_aligned(e, value, order, dtype if index or kind != "SELECT_V2" else None) for index, value in enumerate(values)]
+    # The condition of a selection stays a boolean.
+    dtypes = [None if kind == "SELECT_V2" and index == 0 else dtype for index in range(len(values))]
+    inputs = [_aligned(e, value, order, wanted) for value, wanted in zip(values, dtypes, strict=True)]
     result = out_dtype or dtype or next(v.dtype for v in values if isinstance(v, Value))
     return e.emit(kind, inputs, shape, order, result)
 
@@ -130,7 +133,14 @@ def power(e: Emitter, x: Operand, exponent: Number) -> Value:
     return arithmetic(e, "POW", value, exponent)
 
 
-_COMPARISONS = {"ge": "GREATER_EQUAL", "gt": "GREATER", "le": "LESS_EQUAL", "lt": "LESS", "eq": "EQUAL", "ne": "NOT_EQUAL"}
+_COMPARISONS = {
+    "ge": "GREATER_EQUAL",
+    "gt": "GREATER",
+    "le": "LESS_EQUAL",
+    "lt": "LESS",
+    "eq": "EQUAL",
+    "ne": "NOT_EQUAL",
+}
 
 
 def _register_comparison(name: str, kind: str) -> None:
@@ -144,11 +154,11 @@ def _register_comparison(name: str, kind: str) -> None:
 
 def _promoted(*operands: Operand) -> torch.dtype:
     """The type that torch compares in."""
-    samples = [
+    samples: list[Any] = [
         torch.empty(1, dtype=o.dtype) if isinstance(o, Value | Tensor) else torch.empty(1) if isinstance(o, Bits) else o
         for o in operands
     ]
-    dtype: torch.dtype = torch.result_type(*samples)
+    dtype = torch.result_type(*samples)
     return torch.int32 if dtype == torch.bool else dtype
 
 
@@ -195,7 +205,7 @@ def to_copy(e: Emitter, x: Operand, *_: object) -> Value:
     return e.cast(value, e.output_dtype)
 
 
-def unary(e: Emitter, kind: str, operand: Operand, **options: float) -> Value:
+def unary(e: Emitter, kind: str, operand: Operand, **options: Any) -> Value:
     value = e.value(operand)
     return e.emit(kind, [value], value.shape, value.order, value.dtype, **options)
 
@@ -233,5 +243,5 @@ def reciprocal(e: Emitter, x: Operand) -> Value:
 def sign(e: Emitter, x: Operand) -> Value:
     """TFLite's own SIGN is not in every runtime: (x > 0) - (x < 0)."""
     value = e.value(x)
-    above, below = (e.cast(broadcast(e, kind, (value, 0.0), value.dtype, torch.bool), value.dtype) for kind in ("GREATER", "LESS"))  # fmt: skip
-    return arithmetic(e, "SUB", above, below)
+    above, below = (broadcast(e, kind, (value, 0), value.dtype, torch.bool) for kind in ("GREATER", "LESS"))
+    return arithmetic(e, "SUB", e.cast(above, value.dtype), e.cast(below, value.dtype))

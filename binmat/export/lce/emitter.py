@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,22 +11,24 @@ from torch.fx import Node
 
 from binmat.errors import ExportError
 from binmat.export.lce.layout import Order, Shape, permuted_order, plan_view, preferred_order, same_data, stored_shape
-from binmat.export.lce.values import DTYPES, Bits, Result, Value, words
+from binmat.export.lce.values import DTYPES, Bits, Value, words
 from binmat.export.tflite.builder import ModelBuilder
 from binmat.export.tflite.schema import TENSOR_TYPES, Activation
 
-Rule = Callable[..., Result]
-RULES: dict[object, Rule] = {}
+#: Operator -> what writes it.
+RULES: dict[object, Callable[..., Any]] = {}
+
+_Rule = TypeVar("_Rule", bound=Callable[..., Any])
 
 
-def rule(*targets: object) -> Callable[[Rule], Rule]:
+def rule(*targets: object) -> Callable[[_Rule], _Rule]:
     """Registers the rule of these operators.
 
     A rule takes the emitter and every argument of the operator's schema in order, defaults filled in. Nodes among
     the arguments arrive as their results. It raises ExportError, without names, where it cannot be exact.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: _Rule) -> _Rule:
         RULES.update(dict.fromkeys(targets, function))
         return function
 
@@ -83,8 +85,15 @@ class Emitter:
         self.builder.operator(kind, indices, [tensor], custom=custom, version=version, **options)
         return Value(tensor, shape, order, dtype)
 
-    def emit_split(self, kind: str, inputs: Sequence[int], parts: Sequence[Shape], order: Order, dtype: torch.dtype,
-                   **options: Any) -> tuple[Value, ...]:  # fmt: skip
+    def emit_split(
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        parts: Sequence[Shape],
+        order: Order,
+        dtype: torch.dtype,
+        **options: Any,
+    ) -> tuple[Value, ...]:
         """One operator with an output per part."""
         tensors = [self.builder.tensor(self.name, stored_shape(part, order), DTYPES[dtype]) for part in parts]
         self.builder.operator(kind, inputs, tensors, **options)
@@ -195,8 +204,8 @@ class Emitter:
             return value
         if dtype not in DTYPES:
             raise ExportError(f"it makes {dtype}, which the file cannot hold: keep values in float32")
-        codes = {name: TENSOR_TYPES[np.dtype(DTYPES[t])] for name, t in (("in_type", value.dtype), ("out_type", dtype))}
-        return self.emit("CAST", [value], value.shape, value.order, dtype, **codes)
+        codes = [TENSOR_TYPES[np.dtype(DTYPES[each])] for each in (value.dtype, dtype)]
+        return self.emit("CAST", [value], value.shape, value.order, dtype, in_type=codes[0], out_type=codes[1])
 
     def axis(self, value: Value, dim: int) -> int:
         """Where the file keeps this dimension of torch."""
@@ -218,12 +227,11 @@ class Emitter:
         filler = self.constant(fill, DTYPES[value.dtype])
         return self.emit("PADV2", [value, amounts, filler], shape, value.order, value.dtype)
 
-    def crop(
-        self, value: Value, start: Sequence[int], stop: Sequence[int], step: Sequence[int] | None = None
-    ) -> Value:
+    def crop(self, value: Value, start: Sequence[int], stop: Sequence[int], step: Sequence[int] | None = None) -> Value:
         """value[start:stop:step] in every torch dimension."""
         step = [1] * len(value.shape) if step is None else step
-        shape = tuple(len(range(*slice(a, b, c).indices(n))) for a, b, c, n in zip(start, stop, step, value.shape, strict=True))  # fmt: skip
+        bounds = zip(start, stop, step, strict=True)
+        shape = tuple(len(range(*slice(*bound).indices(n))) for bound, n in zip(bounds, value.shape, strict=True))
         if shape == value.shape:
             return value
         inputs = [value.tensor] + [self.integers([given[dim] for dim in value.order]) for given in (start, stop, step)]
@@ -237,6 +245,13 @@ class Emitter:
         shape = list(first.shape)
         shape[dim] = sum(value.shape[dim] for value in values)
         return self.emit("CONCATENATION", values, shape, first.order, first.dtype, axis=first.order.index(dim))
+
+    def tile(self, value: Value, repeats: Sequence[int]) -> Value:
+        if all(n == 1 for n in repeats):
+            return value
+        shape = [size * n for size, n in zip(value.shape, repeats, strict=True)]
+        inputs = [value.tensor, self.integers([repeats[dim] for dim in value.order])]
+        return self.emit("TILE", inputs, shape, value.order, value.dtype)
 
     def gather(self, value: Value, indices: Sequence[int], dim: int) -> Value:
         shape = list(value.shape)

@@ -14,7 +14,7 @@ from binmat.export.lce.reductions import mean_over
 from binmat.export.lce.shapes import narrow
 from binmat.export.lce.values import Value
 from binmat.export.lce.windows import Axis, axes, padded
-from binmat.export.tflite.schema import Padding
+from binmat.export.tflite.schema import Array, Padding
 
 aten = torch.ops.aten
 
@@ -83,12 +83,12 @@ def avg_pool(
     return pooled
 
 
-def _counts(axis: Axis, include_padding: bool) -> np.ndarray:
+def _counts(axis: Axis, include_padding: bool) -> Array:
     """How many elements torch counts in the window at each output position."""
     margin = axis.padding if include_padding else 0
     starts = np.array([axis.start(position) for position in range(axis.out)])
     ends = np.minimum(starts + axis.kernel, axis.size + margin)
-    counts: np.ndarray = ends - np.maximum(starts, -margin)
+    counts: Array = ends - np.maximum(starts, -margin)
     return counts
 
 

@@ -15,8 +15,8 @@ from binmat.export.lce.values import Value
 
 aten = torch.ops.aten
 
-#: TFLite adds the elements of a mean one by one in float32, which loses a bit at every doubling of their number.
-LONGEST_SUM = 1024
+#: TFLite adds the elements of a mean one by one in float32, and the error grows with their number.
+LONGEST_SUM = 64
 
 
 def _reduce(e: Emitter, kind: str, value: Value, dims: Sequence[int], keepdim: bool) -> Value:
@@ -84,7 +84,9 @@ def _moments(e: Emitter, value: Value, dims: Sequence[int]) -> tuple[Value, Valu
     return centre, centred, mean_over(e, unary(e, "SQUARE", centred), dims, True)
 
 
-def _variance(e: Emitter, x: Operand, dims: Sequence[int] | None, correction: Number | None, keepdim: bool) -> tuple[Value, Value]:  # fmt: skip
+def _variance(
+    e: Emitter, x: Operand, dims: Sequence[int] | None, correction: Number | None, keepdim: bool
+) -> tuple[Value, Value]:
     value = e.value(x)
     dims = [dim % len(value.shape) for dim in _all_dims(value, dims)]
     count = math.prod(value.shape[dim] for dim in dims)
@@ -132,12 +134,31 @@ def _affine(e: Emitter, value: Value, weight: Tensor | None, bias: Tensor | None
 
 @rule(aten.native_group_norm.default)
 def group_norm(
-    e: Emitter, x: Operand, weight: Tensor | None, bias: Tensor | None, n: int, c: int, hxw: int, groups: int, eps: float
+    e: Emitter,
+    x: Operand,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    n: int,
+    c: int,
+    hxw: int,
+    groups: int,
+    eps: float,
 ) -> tuple[Value, None, None]:
+    """Means per channel, then per group of channels: the image itself stays as it lies."""
     value = e.value(x)
-    grouped = e.view(value, (n, groups, c // groups, hxw))
-    whole = e.view(_normalised(e, grouped, (2, 3), eps), value.shape)
-    return _affine(e, whole, weight, bias, (-1, *[1] * (len(value.shape) - 2))), None, None
+    dims = range(2, len(value.shape))
+
+    def group_mean(per_channel: Value) -> Value:
+        if groups == c:
+            return per_channel
+        members = e.view(per_channel, (n, groups, c // groups))
+        spread = e.tile(mean_over(e, members, (2,), True), (1, 1, c // groups))
+        return e.view(spread, per_channel.shape)
+
+    centred = arithmetic_like(e, "SUB", value, group_mean(mean_over(e, value, dims, True)))
+    variance = group_mean(mean_over(e, unary(e, "SQUARE", centred), dims, True))
+    scaled = arithmetic_like(e, "MUL", centred, unary(e, "RSQRT", arithmetic_like(e, "ADD", variance, eps)))
+    return _affine(e, scaled, weight, bias, (-1, *[1] * len(dims))), None, None
 
 
 @rule(aten.native_layer_norm.default)
@@ -155,7 +176,9 @@ def layer_norm(
     aten._native_batch_norm_legit_no_training.default,
     aten._native_batch_norm_legit.no_stats,
 )
-def batch_norm(e: Emitter, x: Operand, weight: Tensor | None, bias: Tensor | None, *rest: object) -> Value | tuple[Value, None, None]:  # fmt: skip
+def batch_norm(
+    e: Emitter, x: Operand, weight: Tensor | None, bias: Tensor | None, *rest: object
+) -> tuple[Value, None, None]:
     """Batch norm that could not be folded, and instance norm, which torch writes as one in training mode."""
     statistics = [item for item in rest if isinstance(item, Tensor)]
     flags = [item for item in rest if isinstance(item, bool)]

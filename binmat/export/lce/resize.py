@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +29,7 @@ def _is_size_ratio(size: int, out: int, scale: Scale) -> bool:
 
 
 @rule(aten.upsample_bilinear2d.default)
-def bilinear(
-    e: Emitter, x: Operand, size: Sequence[int], align_corners: bool, scale_h: Scale, scale_w: Scale
-) -> Value:
+def bilinear(e: Emitter, x: Operand, size: Sequence[int], align_corners: bool, scale_h: Scale, scale_w: Scale) -> Value:
     value = e.preferred(x)
     out = e.output_shape[2:]
     if not align_corners:
@@ -38,7 +37,7 @@ def bilinear(
             value = _bilinear_by_scale(e, value, dim, out[dim - 2], scale)
     if value.shape[2:] == out:
         return value
-    options = {"align_corners": align_corners, "half_pixel_centers": not align_corners}
+    options: dict[str, Any] = {"align_corners": align_corners, "half_pixel_centers": not align_corners}
     return e.emit("RESIZE_BILINEAR", [value, e.integers(out)], e.output_shape, **options)
 
 
@@ -68,12 +67,14 @@ def bilinear_by_factors(
     return bilinear(e, x, e.output_shape[2:], align_corners, *(factors or (None, None)))
 
 
-def _nearest(e: Emitter, x: Operand, scales: Sequence[Scale], half_pixel: bool, indices: Callable[..., torch.Tensor]) -> Value:  # fmt: skip
+def _nearest(
+    e: Emitter, x: Operand, scales: Sequence[Scale], half_pixel: bool, indices: Callable[..., torch.Tensor]
+) -> Value:
     value = e.preferred(x)
     out = e.output_shape[2:]
     if all(_is_size_ratio(n, o, s) for n, o, s in zip(value.shape[2:], out, scales, strict=True)):
-        options = {"half_pixel_centers": half_pixel}
-        return e.emit("RESIZE_NEAREST_NEIGHBOR", [value, e.integers(out)], e.output_shape, **options)
+        inputs = [value.tensor, e.integers(out)]
+        return e.emit("RESIZE_NEAREST_NEIGHBOR", inputs, e.output_shape, half_pixel_centers=half_pixel)
     for dim, target, scale in zip((2, 3), out, scales, strict=True):
         ramp = torch.arange(value.shape[dim], dtype=torch.float32).reshape(1, 1, -1, 1)
         # torch itself says which element it takes.
@@ -88,9 +89,7 @@ def nearest(e: Emitter, x: Operand, size: Sequence[int], scale_h: Scale, scale_w
 
 
 @rule(aten.upsample_nearest2d.vec)
-def nearest_by_factors(
-    e: Emitter, x: Operand, size: Sequence[int] | None, factors: Sequence[float] | None
-) -> Value:
+def nearest_by_factors(e: Emitter, x: Operand, size: Sequence[int] | None, factors: Sequence[float] | None) -> Value:
     return _nearest(e, x, factors or (None, None), False, aten.upsample_nearest2d.default)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
-
 import numpy as np
 import torch
 
@@ -85,21 +84,14 @@ def expand(e: Emitter, x: Operand, size: Sequence[int], implicit: bool) -> Value
     value = e.value(x)
     shape = e.output_shape
     value = e.view(value, (1,) * (len(shape) - len(value.shape)) + value.shape)
-    return _tiled(e, value, [new // old for new, old in zip(shape, value.shape, strict=True)])
+    return e.tile(value, [new // old for new, old in zip(shape, value.shape, strict=True)])
 
 
 @rule(aten.repeat.default)
 def repeat(e: Emitter, x: Operand, repeats: Sequence[int]) -> Value:
     value = e.value(x)
     value = e.view(value, (1,) * (len(repeats) - len(value.shape)) + value.shape)
-    return _tiled(e, value, repeats)
-
-
-def _tiled(e: Emitter, value: Value, repeats: Sequence[int]) -> Value:
-    if all(n == 1 for n in repeats):
-        return value
-    shape = [size * n for size, n in zip(value.shape, repeats, strict=True)]
-    return e.emit("TILE", [value, e.integers([repeats[dim] for dim in value.order])], shape, value.order, value.dtype)
+    return e.tile(value, repeats)
 
 
 def _alike(e: Emitter, operands: Sequence[Operand]) -> list[Value]:
@@ -258,8 +250,7 @@ def _regrouped(e: Emitter, value: Value, split_shape: Sequence[int], dims: Seque
 def pixel_shuffle(e: Emitter, x: Operand, factor: int) -> Value:
     """DEPTH_TO_SPACE wants the position in the block before the channel; torch has it after."""
     value = e.preferred(x)
-    n, c, h, w = value.shape
-    out = c // factor**2
+    out = value.shape[1] // factor**2
     turned = e.gather(value, [channel * factor**2 + place for place in range(factor**2) for channel in range(out)], 1)
     return e.emit("DEPTH_TO_SPACE", [turned], e.output_shape, block_size=factor)
 
@@ -276,6 +267,3 @@ def channel_shuffle(e: Emitter, x: Operand, groups: int) -> Value:
     value = e.value(x)
     channels = value.shape[1]
     return e.gather(value, [g * (channels // groups) + i for i in range(channels // groups) for g in range(groups)], 1)
-
-
-

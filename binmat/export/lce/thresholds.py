@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from binmat.export.tflite.schema import Array
 
-def popcount_thresholds(
-    depth: int, multiplier: np.ndarray, bias: np.ndarray, threshold: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+
+def popcount_thresholds(depth: int, multiplier: Array, bias: Array, threshold: Array) -> tuple[Array, Array]:
     """For every channel the integer t such that `popcount > t` is where the next binarization gives -1.
 
     depth: elements of a sum, so that sum = depth - 2 popcount. multiplier, bias, threshold: float32 [O].

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from binmat.export.lce.layout import Order, Shape, stored_shape
+from binmat.export.tflite.schema import Array
 
 #: Numbers that the file stores as they are in torch.
 DTYPES: dict[torch.dtype, type[np.generic]] = {
@@ -56,7 +57,7 @@ def words(channels: int) -> int:
     return -(-channels // WORD)
 
 
-def pack_signs(values: np.ndarray) -> np.ndarray:
+def pack_signs(values: Array) -> Array:
     """+-1 [..., C] to int32 [..., ceil(C / 32)]: bit 1 is -1, channel c is bit c % 32, tail bits are 0."""
     channels = values.shape[-1]
     padded = np.zeros((*values.shape[:-1], words(channels) * WORD), dtype=np.uint8)
@@ -64,7 +65,7 @@ def pack_signs(values: np.ndarray) -> np.ndarray:
     return np.packbits(padded, axis=-1, bitorder="little").view("<i4")
 
 
-def unpack_signs(packed: np.ndarray, channels: int) -> np.ndarray:
+def unpack_signs(packed: Array, channels: int) -> Array:
     """The inverse of `pack_signs`: float32 +-1 [..., C]."""
     content = np.ascontiguousarray(packed.astype("<i4")).view(np.uint8)
     bits = np.unpackbits(content, axis=-1, bitorder="little")[..., :channels]
@@ -73,7 +74,10 @@ def unpack_signs(packed: np.ndarray, channels: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StoredValue:
-    """Where a node's value lies in the file and how to read it. encoding: plain, packed (bits) or signs (of a float)."""
+    """Where a node's value lies in the file and how to read it.
+
+    encoding: plain, packed (bits in words) or signs (of a float).
+    """
 
     tensor: int
     shape: Shape
@@ -87,7 +91,7 @@ class StoredValue:
             return 4 * int(np.prod(self.shape)) // self.shape[1] * words(self.shape[1])
         return 4 * int(np.prod(self.shape))
 
-    def read(self, stored: np.ndarray) -> torch.Tensor:
+    def read(self, stored: Array) -> torch.Tensor:
         """The node's value in torch's layout from the stored tensor."""
         if self.encoding == "packed":
             stored = unpack_signs(stored, self.shape[1])

@@ -161,7 +161,8 @@ _SHAPE_ONLY = {
 def _result(e: Emitter, node: Node, results: dict[Node, Any]) -> Any:
     """What the node becomes: computed now if it is constant, else written by its rule."""
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: results[n])
-    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Value | Bits | Pending | torch.Tensor)]
+    kinds = Value | Bits | Pending | torch.Tensor
+    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, kinds)]
     if node.target in _SHAPE_ONLY:
         args = (torch.empty(node.args[0].meta["val"].shape, dtype=node.args[0].meta["val"].dtype), *args[1:])
         leaves = []
@@ -191,26 +192,21 @@ def _outputs(
     e: Emitter, node: Node, results: dict[Node, Any], names: Sequence[str], inputs: set[int]
 ) -> list[tuple[str, int]]:
     """The output tensors, each with a tensor and a name of its own."""
-    leaves = pytree.tree_leaves(torch.fx.node.map_arg(node.args[0], lambda n: _Output(n)))
+    leaves = pytree.tree_leaves(node.args[0])
     if len(leaves) != len(names):
         raise ExportError(f"the graph has {len(leaves)} outputs and {len(names)} names were given")
     named: list[tuple[str, int]] = []
     taken = set(inputs)
     for name, leaf in zip(names, leaves, strict=True):
-        if not isinstance(leaf, _Output):
+        if not isinstance(leaf, Node):
             raise ExportError(f"output '{name}' is {leaf!r}, not a tensor")
-        value = e.preferred(results[leaf.node])
+        value = e.preferred(results[leaf])
         if value.tensor in taken or e.builder.producer(value.tensor) is None:
             value = e.copy(value)
         taken.add(value.tensor)
         e.builder.tensors[value.tensor].name = name
         named.append((name, value.tensor))
     return named
-
-
-@dataclass(frozen=True)
-class _Output:
-    node: Node
 
 
 def _metadata(inputs: Named, outputs: Named) -> bytes:

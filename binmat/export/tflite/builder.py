@@ -13,7 +13,7 @@ from flatbuffers import flexbuffers
 
 from binmat.errors import ExportError
 from binmat.export.tflite import schema
-from binmat.export.tflite.schema import BUILTINS, TENSOR_TYPES, Activation, Field
+from binmat.export.tflite.schema import BUILTINS, TENSOR_TYPES, Activation, Array, DType
 
 #: Offsets inside a flatbuffer are signed 32-bit numbers.
 LARGEST_FILE = 2**31 - 1
@@ -27,8 +27,8 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
-    dtype: np.dtype
-    data: np.ndarray | None = None
+    dtype: DType
+    data: Array | None = None
 
 
 @dataclass
@@ -60,7 +60,7 @@ class ModelBuilder:
         self.tensors.append(Tensor(name, tuple(int(n) for n in shape), np.dtype(dtype)))
         return len(self.tensors) - 1
 
-    def constant(self, value: np.ndarray, name: str) -> int:
+    def constant(self, value: Array, name: str) -> int:
         data = np.array(value, order="C")
         key = (data.dtype.str, data.shape, hashlib.sha256(data.tobytes()).digest())
         if key not in self._constants:
@@ -169,14 +169,11 @@ class _Serialiser:
             self.buffers.append(self._buffer(content))
             entries.append((self.builder.CreateString(name), len(self.buffers) - 1))
         written_metadata = self._offsets(
-            [
-                self._table(schema.METADATA, name=name, buffer=lambda s, i=index: self.builder.PrependUint32Slot(s, i, 0))
-                for name, index in entries
-            ]
+            [self._table(schema.METADATA, name=name, buffer=self._scalar("uint32", index)) for name, index in entries]
         )
         root = self._table(
             schema.MODEL,
-            version=lambda slot: self.builder.PrependUint32Slot(slot, schema.SCHEMA_VERSION, 0),
+            version=self._scalar("uint32", schema.SCHEMA_VERSION),
             operator_codes=self._offsets([self._operator_code(*key) for key in codes]),
             subgraphs=self._offsets([subgraph]),
             description=self.builder.CreateString(description),
@@ -192,7 +189,7 @@ class _Serialiser:
 
     def _table(self, slots: Mapping[str, int], **values: int | Callable[[int], None]) -> int:
         """A table. A value is the offset of a child, or a function that writes a scalar into its slot."""
-        self.builder.StartObject(max(slots.values()) + 1)
+        self.builder.StartObject(max(slots.values(), default=-1) + 1)
         for name, value in values.items():
             if callable(value):
                 value(slots[name])
@@ -230,8 +227,8 @@ class _Serialiser:
         return self._table(
             schema.TENSOR,
             shape=self._int32s(tensor.shape),
-            type=lambda slot: self.builder.PrependInt8Slot(slot, TENSOR_TYPES[tensor.dtype], 0),
-            buffer=lambda slot: self.builder.PrependUint32Slot(slot, index, 0),
+            type=self._scalar("int8", TENSOR_TYPES[tensor.dtype]),
+            buffer=self._scalar("uint32", index),
             name=self.builder.CreateString(tensor.name),
         )
 
@@ -239,11 +236,9 @@ class _Serialiser:
         builtin = BUILTINS.get(kind)
         code = builtin.code if builtin else schema.CUSTOM_OPERATOR
         values: dict[str, int | Callable[[int], None]] = {
-            "deprecated_builtin_code": lambda slot: self.builder.PrependInt8Slot(
-                slot, min(code, schema.LARGEST_BYTE_CODE), 0
-            ),
-            "version": lambda slot: self.builder.PrependInt32Slot(slot, version, 1),
-            "builtin_code": lambda slot: self.builder.PrependInt32Slot(slot, code, 0),
+            "deprecated_builtin_code": self._scalar("int8", min(code, schema.LARGEST_BYTE_CODE)),
+            "version": self._scalar("int32", version, 1),
+            "builtin_code": self._scalar("int32", code),
         }
         if builtin is None:
             values["custom_code"] = self.builder.CreateString(kind)
@@ -254,7 +249,7 @@ class _Serialiser:
         version = op.version or (builtin.version if builtin else 1)
         code = codes.setdefault((op.kind, version), len(codes))
         values: dict[str, int | Callable[[int], None]] = {
-            "opcode_index": lambda slot: self.builder.PrependUint32Slot(slot, code, 0),
+            "opcode_index": self._scalar("uint32", code),
             "inputs": self._int32s(op.inputs),
             "outputs": self._int32s(op.outputs),
         }
@@ -263,7 +258,7 @@ class _Serialiser:
                 values["custom_options"] = self._bytes(bytes(flexbuffers.Dumps(op.options)), schema.BUFFER_ALIGNMENT)
         elif builtin is not None and builtin.options is not None:
             table = builtin.options
-            values["options_type"] = lambda slot: self.builder.PrependUint8Slot(slot, table.code, 0)
+            values["options_type"] = self._scalar("uint8", table.code)
             values["options"] = self._options(table, op.options)
         return self._table(schema.OPERATOR, **values)
 
@@ -272,21 +267,26 @@ class _Serialiser:
         if unknown:
             raise KeyError(f"option table {table.code} has no field {', '.join(sorted(unknown))}")
         values: dict[str, int | Callable[[int], None]] = {
-            name: self._int32s(value) if table.fields[name].kind == "int32s" else self._scalar(table.fields[name], value)
+            name: self._int32s(value)
+            if (option := table.fields[name]).kind == "int32s"
+            else self._scalar(option.kind, value, option.default)
             for name, value in options.items()
         }
-        return self._table({name: f.slot for name, f in table.fields.items()} or {"": -1}, **values)
+        return self._table({name: option.slot for name, option in table.fields.items()}, **values)
 
-    def _scalar(self, option: Field, value: Any) -> Callable[[int], None]:
+    def _scalar(self, kind: str, value: Any, default: float = 0) -> Callable[[int], None]:
+        """Writes a scalar into the slot it is given."""
         prepend = {
             "int8": self.builder.PrependInt8Slot,
+            "uint8": self.builder.PrependUint8Slot,
             "int32": self.builder.PrependInt32Slot,
+            "uint32": self.builder.PrependUint32Slot,
             "bool": self.builder.PrependBoolSlot,
             "float32": self.builder.PrependFloat32Slot,
-        }[option.kind]
+        }[kind]
 
         def write(slot: int) -> None:
-            prepend(slot, value, option.default)
+            prepend(slot, value, default)
 
         return write
 
@@ -296,18 +296,12 @@ class _Serialiser:
             inputs=self._tensor_maps(self.inputs),
             outputs=self._tensor_maps(self.outputs),
             key=self.builder.CreateString("serving_default"),
-            subgraph_index=lambda slot: self.builder.PrependUint32Slot(slot, 0, 0),
+            subgraph_index=self._scalar("uint32", 0),
         )
 
     def _tensor_maps(self, named: Named) -> int:
         maps = []
         for name, tensor in named:
             text = self.builder.CreateString(name)
-            maps.append(
-                self._table(
-                    schema.TENSOR_MAP,
-                    name=text,
-                    tensor=lambda slot, index=tensor: self.builder.PrependUint32Slot(slot, index, 0),
-                )
-            )
+            maps.append(self._table(schema.TENSOR_MAP, name=text, tensor=self._scalar("uint32", tensor)))
         return self._offsets(maps)

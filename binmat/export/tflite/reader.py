@@ -20,7 +20,7 @@ class TensorInfo:
 
     name: str
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: schema.DType
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+DType = np.dtype[Any]
 
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
@@ -28,7 +32,7 @@ class TensorType(IntEnum):
     INT8 = 9
 
 
-TENSOR_TYPES: dict[np.dtype, TensorType] = {
+TENSOR_TYPES: dict[DType, TensorType] = {
     np.dtype(np.float32): TensorType.FLOAT32,
     np.dtype(np.int32): TensorType.INT32,
     np.dtype(np.uint8): TensorType.UINT8,
@@ -98,9 +102,7 @@ _PADDING_STRIDES = {
 }
 _CONV_2D = OptionTable(
     1,
-    _PADDING_STRIDES
-    | _activation(3)
-    | {"dilation_w": Field(4, "int32", 1), "dilation_h": Field(5, "int32", 1)},
+    _PADDING_STRIDES | _activation(3) | {"dilation_w": Field(4, "int32", 1), "dilation_h": Field(5, "int32", 1)},
 )
 _DEPTHWISE_CONV_2D = OptionTable(
     2,
