@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from binmat.errors import SizeError, UnknownNameError
+from binmat.errors import InputError, SizeError, UnknownNameError
 from binmat.model_defs.mobilenet_v3 import MobileNetV3
-from binmat.model_defs.network import Example, Network, NetworkSpec
+from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
 from binmat.model_defs.resnet import ResNet50
 from binmat.model_defs.rvm_decoder import LRASPP, Projection, RecurrentDecoder
 from binmat.nn.guided_filter import DeepGuidedFilter, FastGuidedFilter
@@ -167,6 +167,24 @@ class RVM(Network):
             )
         return state
 
+    def predict(
+        self,
+        image: Tensor,
+        memory: Sequence[Tensor] | None = None,
+        *,
+        trimap: Tensor | None = None,
+        downsample_ratio: float = 1.0,
+    ) -> Prediction:
+        """Alpha and foreground of one frame [1, 3, H, W]; memory is r1..r4 of the frame before.
+
+        Raises SizeError for a frame that is too small at this ratio, InputError for a trimap.
+        """
+        if trimap is not None:
+            raise InputError(f"{self.name} takes no trimap: leave it out")
+        self._check_frame(image.shape[2], image.shape[3], downsample_ratio)
+        fgr, pha, *others = self(image, *(memory or [None] * len(_STATES)), downsample_ratio)
+        return Prediction(pha, fgr, others[-len(_STATES) :])
+
     def state_shapes(
         self, height: int, width: int, downsample_ratio: float = 1.0, batch: int = 1
     ) -> list[tuple[int, int, int, int]]:
@@ -181,13 +199,7 @@ class RVM(Network):
     def example(
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
-        self.check_size(height, width)
-        small = _reduced(height, width, downsample_ratio)
-        if min(small) < self.min_size:
-            raise SizeError(
-                f"size {height}x{width} at downsample ratio {downsample_ratio} leaves {small[0]}x{small[1]} pixels, "
-                f"too few for {self.name}: at least {self.min_size} each way"
-            )
+        self._check_frame(height, width, downsample_ratio)
         shapes = self.state_shapes(height, width, downsample_ratio)
         inputs: dict[str, Tensor | float] = {"src": torch.zeros(1, 3, height, width, device=device)}
         for name, shape in zip(_STATES, shapes, strict=True):
@@ -195,6 +207,15 @@ class RVM(Network):
         if downsample_ratio == 1:
             return Example("matting", inputs, ("fgr", "pha", *_STATES))
         return Example("refined", inputs | {"downsample_ratio": downsample_ratio}, ("fgr", "pha", *_STATES))
+
+    def _check_frame(self, height: int, width: int, downsample_ratio: float) -> None:
+        self.check_size(height, width)
+        small = _reduced(height, width, downsample_ratio)
+        if min(small) < self.min_size:
+            raise SizeError(
+                f"size {height}x{width} at downsample ratio {downsample_ratio} leaves {small[0]}x{small[1]} pixels, "
+                f"too few for {self.name}: at least {self.min_size} each way"
+            )
 
 
 def _reduced(height: int, width: int, downsample_ratio: float) -> tuple[int, int]:
