@@ -80,7 +80,7 @@ def test_signs_of_a_binary_convolution_need_no_canonical_zero():
     assert operators["LceQuantize"] == 3 and operators["ADD"] == 2
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(variants, channels, st.integers(1, 40), sizes, kernels, strides, paddings, dilations, pad_values)
 def test_binary_convolution(variant, inputs, outputs, size, kernel, stride, padding, dilation, pad_value):
     fits(size, kernel, padding, dilation)
@@ -136,7 +136,7 @@ def test_grouped_binary_convolution(variant, grouping, size, stride, padding, di
     assert_same(function, dyadic(1, inputs * groups, *size), tolerance=0, kernel=variant[0], portable=variant[1])
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(variants, channels, st.integers(1, 2), sizes, kernels, strides, paddings, dilations, pad_values)
 def test_depthwise_binary_convolution(variant, inputs, times, size, kernel, stride, padding, dilation, pad_value):
     assume(inputs > 1)
@@ -154,7 +154,7 @@ def test_depthwise_binary_convolution(variant, inputs, times, size, kernel, stri
     assert "LceBconv2d" not in read_model(model.content).operators
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 @given(
     variants,
     st.tuples(channels, st.integers(1, 70)),

@@ -66,10 +66,18 @@ def binarize(e: Emitter, x: Operand | Pending, threshold: Operand) -> Bits:
     value = e.preferred(x)
     if not levels.any() and value.tensor in e.without_negative_zero:
         return Bits(value.shape, value)
-    # LceQuantize reads the sign bit on ARM, so -0.0 would become -1. A sum is -0.0 only where both terms are,
-    # hence the added 0: the constant itself is never -0.0.
-    shift = torch.from_numpy(0.0 - levels + np.float32(0)).reshape(-1, *[1] * (len(value.shape) - 2))
+    shift = torch.from_numpy(_shift(levels)).reshape(-1, *[1] * (len(value.shape) - 2))
     return Bits(value.shape, arithmetic_like(e, "ADD", value, shift))
+
+
+def _shift(levels: Array) -> Array:
+    """What is added so that the sign of the sum is the binarization.
+
+    LceQuantize reads the sign bit on ARM, so -0.0 would become -1. A sum is -0.0 only where both terms are, hence the
+    last 0, which makes sure that the constant never is.
+    """
+    shift: Array = 0 - levels + np.float32(0)
+    return shift
 
 
 @rule(torch.ops.binmat.binary_conv2d.default)

@@ -161,6 +161,8 @@ _SHAPE_ONLY = {
 def _result(e: Emitter, node: Node, results: dict[Node, Any]) -> Any:
     """What the node becomes: computed now if it is constant, else written by its rule."""
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: results[n])
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise ExportError("it draws random numbers: put the network in eval mode")
     kinds = Value | Bits | Pending | torch.Tensor
     leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, kinds)]
     if node.target in _SHAPE_ONLY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ def read_model(content: bytes) -> ModelInfo:
         raise ExportError("this is not a TensorFlow Lite model: its file identifier is missing")
     try:
         return _Reader(content).info()
-    except (IndexError, ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (IndexError, ValueError, KeyError, TypeError, struct.error) as error:
         raise ExportError(f"the TensorFlow Lite model is damaged: {error}") from error
 
 
