@@ -118,7 +118,7 @@ class Decoder(nn.Module):
     """Decoders 5 to 1 and the output layers. Each decoder's output is resized to the next feature and joins it."""
 
     #: Output channels of decoder l.
-    channels: ClassVar[Mapping[int, int]] = {5: 512, 4: 256, 3: 128, 2: 64, 1: 64}
+    channels: ClassVar[Mapping[int, int]] = {**LEVELS, 1: 64}
 
     def __init__(self, in_channels: int, feature_channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -173,7 +173,6 @@ class LSAMatting(Network):
     }
     min_size = 32
     size_multiple = 32
-    decoder_channels = Decoder.channels
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +241,7 @@ def network_input(image: Tensor, trimap: Tensor) -> Tensor:
 
 
 def matte_image(
-    network: LSAMatting,
+    network: Network,
     image: Tensor,
     trimap: Trimap,
     *,

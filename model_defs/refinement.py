@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -11,31 +10,20 @@ from torch import Tensor
 
 from binmat.errors import InputError
 
+from .network import Network
+
 STEPS = 100
 LEARNING_RATE = 20.0
 
 #: Weight of the preservation loss C2 beside the edge loss C1 (Eq. 2).
 PRESERVATION = 0.1
 
-#: Decoders whose output is refined, in the order in which the decoder runs.
-LEVELS = (5, 4, 3, 2)
-
-
-class Refinable(Protocol):
-    """A network whose modes are ``encode``: x -> features, and ``decode``: features, A's and B's -> alpha.
-
-    A and B are in the order of :data:`LEVELS`; decoder_channels: level -> channels of that decoder's output.
-    """
-
-    decoder_channels: Mapping[int, int]
-
-    def run(self, mode: str, *args: Any) -> Any: ...
-
-    def parameters(self) -> Iterable[torch.nn.Parameter]: ...
+#: Decoders of LSA-Matting whose output is refined, in the order in which they run -> channels of that output.
+LEVELS: Mapping[int, int] = {5: 512, 4: 256, 3: 128, 2: 64}
 
 
 def refine(
-    network: Refinable,
+    network: Network,
     x: Tensor,
     *,
     steps: int = STEPS,
@@ -44,7 +32,8 @@ def refine(
 ) -> Tensor:
     """Alpha [N, 1, H, W] in [0, 1] after backpropagating refinement of each image by itself.
 
-    network: LSA-Matting in eval mode, float or converted. Its parameters get no gradient.
+    network: LSA-Matting in eval mode, float or converted: its modes are ``encode`` (x -> features) and ``decode``
+    (features and an A and a B for each of :data:`LEVELS` -> alpha). Its parameters get no gradient.
     x: [N, 4, H, W], the network's input. The trimap is read from the fourth channel: below 0.25 background, above 0.75
     foreground.
     steps: how many times the decoder runs. Its last result is the answer, so there are steps - 1 updates.
@@ -77,14 +66,14 @@ def refine(
 
 
 def _descend(
-    network: Refinable,
+    network: Network,
     features: tuple[Tensor, ...],
     regions: _Regions,
     steps: int,
     learning_rate: float,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
-    scales, shifts = zero_corrections(network, features[0]), zero_corrections(network, features[0])
+    scales, shifts = zero_corrections(features[0]), zero_corrections(features[0])
     corrections = [tensor.requires_grad_() for tensor in (*scales, *shifts)]
     unrefined: Tensor | None = None
     for step in range(1, steps):
@@ -105,11 +94,11 @@ def _descend(
     return alpha.clamp(0, 1)
 
 
-def zero_corrections(network: Refinable, like: Tensor) -> list[Tensor]:
+def zero_corrections(like: Tensor) -> list[Tensor]:
     """A (or B) of each level in :data:`LEVELS`: zeros [N, C, 2^(8-l), 2^(8-l)] with the batch and type of ``like``."""
     return [
-        like.new_zeros(like.shape[0], network.decoder_channels[level], 2 ** (8 - level), 2 ** (8 - level))
-        for level in LEVELS
+        like.new_zeros(like.shape[0], channels, 2 ** (8 - level), 2 ** (8 - level))
+        for level, channels in LEVELS.items()
     ]
 
 
