@@ -243,6 +243,7 @@ def test_images_of_any_size_are_padded_as_official_inference_does(net: LSAMattin
     values = torch.tensor([0, UNKNOWN_VALUE, 1])[torch.from_numpy(trimap.regions).long()]
     expected = network_input(image[None].float() / 255, values[None, None])[0]
     torch.testing.assert_close(inner, expected)
+    assert set((inner[3] * 255).round().tolist()[0]) == {0, 128, 255}
     # Reflection leaves out the border itself.
     torch.testing.assert_close(x[0, :, 31, 32 : 32 + size[1]], expected[:, 1])
     torch.testing.assert_close(x[0, :, 32 : 32 + size[0], 31], expected[:, :, 1])
