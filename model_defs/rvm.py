@@ -182,7 +182,8 @@ class RVM(Network):
         if trimap is not None:
             raise InputError(f"{self.name} takes no trimap: leave it out")
         self._check_frame(image.shape[2], image.shape[3], downsample_ratio)
-        fgr, pha, *others = self(image, *(memory or [None] * len(_STATES)), downsample_ratio)
+        states: Sequence[Tensor | None] = memory or [None] * len(_STATES)
+        fgr, pha, *others = self(image, *states, downsample_ratio)
         return Prediction(pha, fgr, others[-len(_STATES) :])
 
     def state_shapes(
