@@ -23,9 +23,10 @@ def frame_paths(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     try:
-        found = [entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")]
+        entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise InputError(f"folder {path} cannot be read ({error.strerror}): check its permissions") from error
+    found = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
     if not found:
         raise InputError(f"{path} holds no images ({', '.join(SUFFIXES)}): name a folder of frames")
     return sorted(found, key=lambda entry: _natural(entry.name))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 
 class Steps:
@@ -17,12 +19,17 @@ class Steps:
         self.times: dict[str, float] = {}
 
     @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """One step: its title when it starts, its time when it ends."""
+    def step(self, title: str) -> Iterator[Callable[[str], None]]:
+        """One step: its title when it starts, its time when it ends. Gives a function that shows how far it is."""
+
+        def show(progress: str) -> None:
+            if sys.stderr.isatty():
+                print(f"\r  {title} {progress:<{43 - len(title)}}", end="", file=sys.stderr, flush=True)
+
         print(f"  {title:<44}", end="", file=sys.stderr, flush=True)
         start = time.perf_counter()
         try:
-            yield
+            yield show
         except BaseException:
             print(file=sys.stderr, flush=True)
             raise
@@ -32,6 +39,13 @@ class Steps:
     def finish(self) -> None:
         """The time of all steps together."""
         print(f"  {'together':<44}{sum(self.times.values()):6.1f} s", file=sys.stderr, flush=True)
+
+
+def say(text: str, indent: str = "") -> None:
+    """Print lines of text, wrapped to the terminal; what does not fit goes on under the indent."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    for line in text.splitlines():
+        print(textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False))
 
 
 def print_json(content: Any) -> None:
@@ -44,8 +58,9 @@ def print_table(heads: Mapping[str, str], rows: Sequence[Sequence[str]], title: 
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for head, align in heads.items():
-        table.add_column(head, justify="right" if align == "right" else "left", overflow="fold")
+    for number, (head, align) in enumerate(heads.items()):
+        justify: Literal["left", "right"] = "right" if align == "right" else "left"
+        table.add_column(head, justify=justify, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
     Console(markup=False, highlight=False).print(table)

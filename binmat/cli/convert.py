@@ -15,7 +15,9 @@ DEFAULT_SCHEME = "reactnet"
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A float network: .pth, .ckpt, .safetensors.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A float network: .pth, .ckpt, .safetensors.")
+    ],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="DIR", help="Folder to write to: new, empty or an earlier conversion."),
@@ -89,7 +91,6 @@ def convert(
             from binmat.reports.count import deployment_call
             from binmat.transforms.checkpoint import load, save
             from binmat.transforms.convert import convert as transform
-            from binmat.transforms.convert import recipe_of
         for name in formats.split(","):
             check_format(name.strip())
         pictures = [] if clip is None else read_clip(clip, FRAMES)
@@ -106,7 +107,8 @@ def convert(
             verdict.check()
         with steps.step("count, write weights and report"):
             save(converted, folder / WEIGHTS)
-            (folder / RECIPE).write_text(recipe_of(converted).to_toml(), encoding="utf-8")
+            assert converted.conversion is not None
+            (folder / RECIPE).write_text(converted.conversion[0].to_toml(), encoding="utf-8")
             counted = report(
                 net,
                 converted,

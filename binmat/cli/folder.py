@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from binmat.cli.staging import staged
 from binmat.errors import CheckpointError, InputError
 
 WEIGHTS = "model.safetensors"
@@ -45,6 +44,15 @@ def read_converted(path: Path) -> Converted:
         raise CheckpointError(f"{path / REPORT} is damaged ({error}): convert the checkpoint again") from error
 
 
+def read_verification(path: Path) -> dict[str, dict[str, Any]]:
+    """What verifying a converted folder found, from its report.json; nothing where the report is damaged."""
+    try:
+        found: dict[str, dict[str, Any]] = _read_report(path)["verification"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found
+
+
 def is_converted(path: Path) -> bool:
     """Whether a path is a folder with a converted network and its report."""
     return (path / WEIGHTS).is_file() and (path / REPORT).is_file()
@@ -54,36 +62,25 @@ def is_converted(path: Path) -> bool:
 def written_whole(target: Path) -> Iterator[Path]:
     """A folder to write a conversion into, which becomes the target when the block ends without an error.
 
-    Until then the target is as it was, and after an error nothing is left. An earlier conversion in it is replaced.
-    Raises InputError for a target that holds anything else or cannot be written.
+    An earlier conversion in the target is replaced, and is still there after an error. Raises InputError for a target
+    that holds anything else or cannot be written.
     """
     _check_target(target)
-    try:
-        # Within a target that exists (it may be where another disk is mounted), else beside what exists of its path.
-        place = next(path for path in (target, *target.parents) if path.exists())
-        stage = place / f".binmat-{os.getpid()}"
-        stage.mkdir()
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    try:
+    with staged(target) as stage:
         yield stage
-        _publish(stage, target)
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        written = {file.name for file in stage.iterdir()}
+    for name in set(FILES) - written:
+        (target / name).unlink(missing_ok=True)
 
 
 def _check_target(target: Path) -> None:
+    if not target.is_dir():
+        return
     try:
-        if not target.exists():
-            return
-        if not target.is_dir():
-            raise InputError(f"{target} is a file: name a folder to write to with -o")
         names = {entry.name for entry in target.iterdir()}
     except OSError as error:
-        raise _unwritable(target, error) from error
-    foreign = sorted(names if names and not _is_conversion(target) else names - set(FILES))
+        raise InputError(f"{target} cannot be read ({error.strerror}): name another folder with -o") from error
+    foreign = sorted(names - set(FILES) if _is_conversion(target) else names)
     if foreign:
         others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise InputError(
@@ -102,19 +99,3 @@ def _is_conversion(path: Path) -> bool:
 def _read_report(path: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((path / REPORT).read_text(encoding="utf-8"))
     return report
-
-
-def _publish(stage: Path, target: Path) -> None:
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage.rename(target)
-        return
-    for name in FILES:
-        if (stage / name).exists():
-            os.replace(stage / name, target / name)
-        else:
-            (target / name).unlink(missing_ok=True)
-
-
-def _unwritable(target: Path, error: OSError) -> InputError:
-    return InputError(f"{target} cannot be written ({error.strerror or error}): name another folder with -o")

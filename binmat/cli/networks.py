@@ -1,2 +1,61 @@
-def networks() -> None:
-    """x"""
+"""binmat networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from binmat.cli.console import Steps, print_json, print_table, say
+from binmat.cli.options import JsonFlag
+
+
+def networks(as_json: JsonFlag = False) -> None:
+    """List the networks whose checkpoints convert: inputs, parameters, operations, paper, layouts.
+
+    Operations are counted when asked for, at each network's usual size; this takes some seconds.
+
+    \b
+    Example:
+      binmat networks
+      binmat convert matting.ckpt --network modnet -o out
+    """
+    steps = Steps()
+    with steps.step("start, with PyTorch"):
+        from binmat.model_defs.registry import NETWORKS, build
+        from binmat.reports import CONVENTIONS, report
+    found: dict[str, dict[str, Any]] = {}
+    for name, spec in NETWORKS.items():
+        with steps.step(f"count {name}"):
+            network = build(name)
+            counted = report(network)
+        assert counted.before is not None
+        found[name] = {
+            "task": spec.task,
+            "inputs": spec.inputs,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "size": {"height": counted.height, "width": counted.width},
+            "flops": {convention: counted.before.counts[convention].total.flops for convention in CONVENTIONS},
+            "paper": spec.paper,
+            "layouts": list(spec.layouts),
+        }
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [
+            name,
+            f"{about['parameters'] / 1e6:.2f} M",
+            *(f"{flops / 1e9:.2f}" for flops in about["flops"].values()),
+            f"{about['size']['height']}x{about['size']['width']}",
+        ]
+        for name, about in found.items()
+    ]
+    heads = ["parameters", *(f"{convention}, G FLOPs" for convention in CONVENTIONS), "at"]
+    print_table({"network": "left"} | dict.fromkeys(heads, "right"), rows)
+    for name, about in found.items():
+        say(f"{name}: {about['task']}")
+        say(f"  inputs: {about['inputs']}", indent="    ")
+        say(f"  paper: {about['paper']}", indent="    ")
+        say(f"  checkpoints: {'; '.join(about['layouts'])}", indent="    ")
+    print()
+    for convention in CONVENTIONS.values():
+        say(f"{convention.name}: {convention.definition}", indent="  ")

@@ -14,7 +14,7 @@ def recipes(as_json: JsonFlag = False) -> None:
       binmat convert rvm_mobilenetv3.pth --recipe arm -o out
       binmat convert rvm_mobilenetv3.pth --recipe my_recipe.toml -o out
     """
-    from binmat.cli.console import print_json, print_table
+    from binmat.cli.console import print_json, print_table, say
     from binmat.transforms.recipe import get_recipe, recipe_names
 
     found = {name: get_recipe(name) for name in recipe_names()}
@@ -28,10 +28,11 @@ def recipes(as_json: JsonFlag = False) -> None:
             recipe.padding,
             recipe.shortcut,
             "\n".join(f"{pattern} = {value}" for pattern, value in recipe.layers.items()) or "-",
-            recipe.description,
         ]
         for name, recipe in found.items()
     ]
-    heads = dict.fromkeys(("recipe", "scheme", "padding", "shortcut", "layers", "what it is for"), "left")
+    heads = dict.fromkeys(("recipe", "scheme", "padding", "shortcut", "rules for layers"), "left")
     print_table(heads, rows)
-    print("A scheme's name alone is a recipe too: binmat convert ... --scheme NAME")
+    for name, recipe in found.items():
+        say(f"{name}: {recipe.description}", indent="  ")
+    say("A scheme's name alone is a recipe too: binmat convert ... --scheme NAME")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from binmat.cli.console import print_table
+from binmat.cli.console import print_table, say
 from binmat.cli.folder import FILES
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def print_conversion(report: Report, verdict: Verdict, folder: Path) -> None:
         f"One frame of {report.height}x{report.width}{ratio}:"
     )
     print_costs(report)
-    print(verdict)
+    say(str(verdict))
     print()
     for name in FILES:
         print(f"  {folder / name!s:<40} {(folder / name).stat().st_size:>12,} bytes")

@@ -1,2 +1,96 @@
-def verify() -> None:
-    """x"""
+"""binmat verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from binmat.cli.console import Steps, print_json, print_table, say
+from binmat.cli.folder import MODEL, read_converted
+from binmat.cli.options import ConvertedArgument, JsonFlag
+
+if TYPE_CHECKING:
+    from binmat.export.verdict import Verdict
+
+
+def verify(
+    folder: ConvertedArgument,
+    clip: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Run on this image or folder of frames instead of binmat's photograph."),
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="List the signs of every layer, not only of those with flipped ones.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run DIR's model file in its own interpreter and compare it with the network in DIR.
+
+    Two questions are kept apart. Operator by operator: does the file compute what PyTorch computes from the same
+    inputs? Any difference beyond rounding is systematic, and the exit status is 1. End to end, over two frames with
+    states: how far do the outputs drift, and how many signs flip because a value sits at its threshold?
+
+    \b
+    Examples:
+      binmat verify out
+      binmat verify out --clip frames/ --json
+    """
+    steps = Steps()
+    converted = read_converted(folder)
+    with steps.step("start, with PyTorch"):
+        from binmat.cli.clip import read_clip
+        from binmat.export.deployment import deploy, read_model_file
+        from binmat.export.frames import FRAMES, clips_of
+        from binmat.transforms.checkpoint import load
+    content = read_model_file(folder / MODEL)
+    pictures = [] if clip is None else read_clip(clip, FRAMES)
+    with steps.step("read and lower the network"):
+        deployment = deploy(load(folder), converted.size, converted.downsample_ratio)
+    with steps.step(f"run {folder / MODEL}"):
+        verdict = deployment.verify(content, clips_of(deployment.lowered.example, pictures))
+    if as_json:
+        print_json(verdict.to_json())
+    else:
+        print_outputs(verdict)
+        print_flips(verdict, every=layers)
+        say(str(verdict))
+    verdict.check()
+
+
+def print_outputs(verdict: Verdict) -> None:
+    """How far each output lies from PyTorch's, end to end."""
+    runs = verdict.runs()
+    names = dict.fromkeys(output.name for run in runs.values() for output in run.outputs)
+    frames = max(run.frames for run in runs.values())
+    rows = [
+        [name, *(f"{max(o.max_abs for o in run.outputs if o.name == name):.1e}" for run in runs.values())]
+        for name in names
+    ]
+    heads = {"output": "left", **{f"{clip}, {kernel} kernel": "right" for clip, kernel in runs}}
+    print_table(heads, rows, title=f"Largest difference of each output, end to end over {frames} frames")
+
+
+def print_flips(verdict: Verdict, *, every: bool) -> None:
+    """Signs that differ end to end, by layer: those with flipped ones, or every one."""
+    flips = [(clip, kernel, flip) for (clip, kernel), run in verdict.runs().items() for flip in run.flips]
+    rows = [
+        [
+            clip,
+            kernel,
+            str(flip.frame + 1),
+            flip.layer or flip.node,
+            f"{flip.flipped:,}",
+            f"{flip.elements:,}",
+            f"{flip.distance:.1e}" if flip.flipped else "",
+        ]
+        for clip, kernel, flip in flips
+        if every or flip.flipped
+    ]
+    if rows:
+        heads = dict.fromkeys(("clip", "kernel", "frame", "layer"), "left")
+        heads |= dict.fromkeys(("flipped", "signs", "from threshold, in std"), "right")
+        print_table(heads, rows, title="Flipped signs, end to end")
+    else:
+        print(f"No sign flipped in any of {len({flip.layer or flip.node for _, _, flip in flips})} binary layers.")

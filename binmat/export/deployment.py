@@ -108,13 +108,16 @@ def verify(
     Returns a verdict on systematic differences; it is not raised: see :meth:`Verdict.check`. Raises the errors of
     :func:`deploy`, ExportError for a file that does not run, MissingExtraError without LCE's interpreter.
     """
-    content = None
-    if path is not None:
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise ExportError(f"model file {path} cannot be read: {error.strerror or error}") from error
+    content = None if path is None else read_model_file(path)
     return deploy(network, size, downsample_ratio, example=example).verify(content, clips)
+
+
+def read_model_file(path: str | Path) -> bytes:
+    """The content of a model file. Raises ExportError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ExportError(f"model file {path} cannot be read ({error.strerror or error}): export it again") from error
 
 
 def _call(network: nn.Module, size: tuple[int, int] | None, downsample_ratio: float) -> Example:

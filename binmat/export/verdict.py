@@ -68,7 +68,8 @@ class Verdict:
             return f"The model file does NOT compute what the PyTorch graph computes: {wrong}."
         return "\n".join(
             [
-                f"The model file computes what the PyTorch graph computes (kernels {kernels}; {', '.join(self.clips)}).",
+                "The model file computes what the PyTorch graph computes "
+                f"(LCE's kernels {kernels}; inputs {' and '.join(self.clips)}).",
                 f"Operator by operator, {len(nodes):,} results were compared with PyTorch's on equal inputs: "
                 f"{_rounding(nodes)}.",
                 f"End to end, over {max(run.frames for run in runs)} frames with states, outputs differ by at most "

@@ -1,0 +1,52 @@
+"""Write a folder's files all or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from binmat.errors import InputError
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A folder to write into, whose files move into the target when the block ends without an error.
+
+    Files of the same name are replaced. After an error the target is as it was, also if it did not exist.
+    Raises InputError where the target is a file or cannot be written.
+    """
+    try:
+        if target.exists() and not target.is_dir():
+            raise InputError(f"{target} is a file: name a folder to write to with -o")
+        # Inside a target that exists (it may be on a disk of its own), else beside what exists of its path.
+        place = next(path for path in (target, *target.parents) if path.exists())
+        stage = place / f".binmat-{os.getpid()}"
+        stage.mkdir()
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    try:
+        yield stage
+        try:
+            _move(stage, target)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _move(stage: Path, target: Path) -> None:
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage.rename(target)
+        return
+    for file in sorted(path for path in stage.rglob("*") if path.is_file()):
+        place = target / file.relative_to(stage)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, place)
+
+
+def _unwritable(target: Path, error: OSError) -> InputError:
+    return InputError(f"{target} cannot be written ({error.strerror or error}): name another folder with -o")
