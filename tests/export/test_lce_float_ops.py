@@ -10,6 +10,7 @@ from lce_support import assert_same, both, export
 from torch.nn import functional as F
 
 from binmat.errors import ExportError
+from binmat.export.tflite.reader import read_model
 
 aten = torch.ops.aten
 
@@ -138,6 +139,7 @@ MOVING = {
     "cat": lambda x: torch.cat([x, x + 1], 1),
     "cat rows": lambda x: torch.cat([x, x * 2, x], 2),
     "cat with a constant": lambda x: torch.cat([x, torch.ones(1, 2, 7, 9)], 1),
+    "cat with nothing": lambda x: torch.cat([torch.zeros(0), x, x], 1),
     "cat of layouts": lambda x: torch.cat([x.permute(0, 2, 3, 1), torch.ones(1, 7, 9, 2)], 3),
     "stack": lambda x: torch.stack([x, x + 1], 1),
     "expand": lambda x: x[:, :1].expand(1, 4, 7, 9),
@@ -199,7 +201,8 @@ def test_convolution(kind, size, kernel, stride, padding, dilation, bias, relu):
         y = F.conv2d(x, weight, b, stride, padding, dilation, groups)
         return y.relu() if relu else y
 
-    assert_same(function, image(1, inputs, *size), tolerance=5e-6)
+    operators = read_model(assert_same(function, image(1, inputs, *size), tolerance=5e-6).content).operators
+    assert operators["DEPTHWISE_CONV_2D" if kind in ("depthwise", "multiplied") else "CONV_2D"] == 1
 
 
 def test_computed_kernel():
