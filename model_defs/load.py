@@ -15,7 +15,7 @@ from binmat.model_defs.checkpoint_file import is_converted, load_state
 from binmat.model_defs.network import Network, NetworkSpec
 from binmat.model_defs.registry import NETWORKS, get_spec
 
-__all__ = ["is_converted", "load", "load_state"]
+__all__ = ["fill", "is_converted", "load", "load_from_state", "load_state"]
 
 _SHOWN = 3
 
@@ -35,10 +35,16 @@ def load(path: str | os.PathLike[str], network: str | None = None, strict: bool 
         get_spec(network)
     if is_converted(path):
         raise CheckpointError(f"{path} holds a network that binmat converted: open it with binmat.load")
-    state = load_state(path)
+    return load_from_state(load_state(path), path, network, strict)
+
+
+def load_from_state(
+    state: Mapping[str, Tensor], path: str | os.PathLike[str], network: str | None = None, strict: bool = True
+) -> Network:
+    """:func:`load` for a state_dict that is read already; path names it in errors."""
     spec, config = _identify(state, network, path)
     net = spec.build(**{**spec.config, **config})
-    _fill(net, net.normalise_keys(state), strict, path)
+    fill(net, net.normalise_keys(state), path, strict)
     return net.eval()
 
 
@@ -73,7 +79,8 @@ def _closest(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return f"the closest is {best}, with {most} of whose {total} tensors it agrees; {advice}"
 
 
-def _fill(net: Network, state: Mapping[str, Tensor], strict: bool, path: str | os.PathLike[str]) -> None:
+def fill(net: Network, state: Mapping[str, Tensor], path: str | os.PathLike[str], strict: bool = True) -> None:
+    """Load tensors under the network's own keys, checked as :func:`load` says. Raises CheckpointError."""
     own = net.state_dict()
     missing = [key for key in own if key not in state and not key.endswith(".num_batches_tracked")]
     extra = [key for key in state if key not in own]
@@ -92,7 +99,7 @@ def _fill(net: Network, state: Mapping[str, Tensor], strict: bool, path: str | o
             "pass a checkpoint of exactly this network"
         )
     if faults:
-        warnings.warn(f"{path} does not fit {net.name} exactly: {', '.join(faults)}", stacklevel=3)
+        warnings.warn(f"{path} does not fit {net.name} exactly: {', '.join(faults)}", stacklevel=4)
     net.load_state_dict({key: _value(key, state.get(key), value, path) for key, value in own.items()})
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from binmat.errors import SizeError
+from binmat.model_defs.places import EncoderPlace, MaskPlace
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,15 @@ class Prediction:
 
     alpha: [1, 1, H, W] in [0, 1]. foreground: colours [1, 3, H, W] in [0, 1], None where the network predicts none.
     memory: what the next frame of the same clip needs, None where frames are independent.
+    notes: what the user should know about how the input was read, one sentence each.
+    details: how the matte was made, by name, for users and programs: PAM's path and its cost.
     """
 
     alpha: torch.Tensor
     foreground: torch.Tensor | None = None
     memory: Any = None
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, str | float] = field(default_factory=dict)
 
 
 class Network(nn.Module):
@@ -61,9 +66,14 @@ class Network(nn.Module):
     #: Default policy: layer name pattern (fnmatch) -> why the layer stays float.
     float_layers: Mapping[str, str] = {}
     #: Smallest height and width that the network takes.
-    min_size: ClassVar[int] = 16
+    min_size: int = 16
     #: Height and width must be multiples of this.
     size_multiple: ClassVar[int] = 1
+    #: Where BiMatting's encoder and sparse decoder go; None where the network has no place for them.
+    encoder_place: ClassVar[EncoderPlace | None] = None
+    mask_place: ClassVar[MaskPlace | None] = None
+    #: Names of outputs that a pass has added: the coarse matte of a sparse decoder's mask head.
+    side_outputs: tuple[str, ...] = ()
 
     def __init__(self, **config: Any) -> None:
         super().__init__()
@@ -80,6 +90,10 @@ class Network(nn.Module):
         if program is not None:
             return program(self, *args)
         return getattr(self, self.modes[mode])(*args)
+
+    def output_names(self, mode: str) -> tuple[str, ...] | None:
+        """What a mode returns, in order, side outputs included; None where the network has no names for it."""
+        return None
 
     @classmethod
     def normalise_keys(cls, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -102,10 +116,19 @@ class Network(nn.Module):
     ) -> Prediction:
         """The matte of one image [1, 3, H, W] in [0, 1] of any size that the network takes, or can be padded to.
 
-        memory: of the frame before, from its Prediction. trimap: [1, 1, H, W], 0 background, 1 foreground, 0.5
-        unknown, for the networks that need one. Raises InputError and SizeError.
+        memory: of the frame before, from its Prediction. trimap: for the networks that need one, of the image's size,
+        with any values that :func:`binmat.model_defs.trimap.read_trimap` reads; [1, 1, H, W] of 0 background, 0.5
+        unknown, 1 foreground is one form. A network declares options of its own as further keyword arguments.
+        Raises InputError and SizeError.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it mattes an image")
+
+    def refuse_ratio(self, downsample_ratio: float) -> None:
+        """Raise SizeError for a downsample ratio, for networks that have none."""
+        if downsample_ratio != 1:
+            raise SizeError(
+                f"{self.name} has no downsample ratio: leave out {downsample_ratio} and give a smaller size"
+            )
 
     def check_size(self, height: int, width: int) -> None:
         """Raise SizeError where the network cannot take this size."""

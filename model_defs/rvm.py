@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from binmat.errors import InputError, SizeError, UnknownNameError
 from binmat.model_defs.mobilenet_v3 import MobileNetV3
 from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
+from binmat.model_defs.places import EncoderPlace, MaskPlace
 from binmat.model_defs.resnet import ResNet50
 from binmat.model_defs.rvm_decoder import LRASPP, Projection, RecurrentDecoder
 from binmat.nn.guided_filter import DeepGuidedFilter, FastGuidedFilter
@@ -62,6 +63,16 @@ class RVM(Network):
     modes: ClassVar[Mapping[str, str]] = {"matting": "matting", "refined": "refined", "segmentation": "segmentation"}
     #: One cell of the coarsest features. Smaller frames run too, but what they see is padding.
     min_size = 16
+    encoder_place = EncoderPlace("backbone")
+    mask_place = MaskPlace(
+        after="decoder.decode4",
+        head="decoder.decode4.conv",
+        method="coarse_matte",
+        outputs=("fgr_s", "pha_s"),
+        alpha="pha_s",
+        targets=("decoder.decode3.*", "decoder.decode2.*", "decoder.decode1.*", "decoder.decode0.*"),
+        min_size=17,
+    )
 
     def __init__(self, variant: str = "mobilenetv3", refiner: str = "deep_guided_filter") -> None:
         super().__init__(variant=variant, refiner=refiner)
@@ -114,6 +125,19 @@ class RVM(Network):
         hidden, r1, r2, r3, r4 = self._features(src, r1, r2, r3, r4)
         return self.project_seg(hidden), r1, r2, r3, r4
 
+    def coarse_matte(self, features: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
+        """Foreground and alpha at the size of coarse features [N, 16, h, w], by the projection that the fine ones use.
+
+        What a sparse decoder's mask is made of (BiMatting); no mode calls it otherwise.
+        """
+        out = self.project_mat(features)
+        small = F.interpolate(src, size=(out.shape[2], out.shape[3]), mode="bilinear", align_corners=False)
+        return (out[:, :3] + small).clamp(0.0, 1.0), out[:, 3:].clamp(0.0, 1.0)
+
+    def output_names(self, mode: str) -> tuple[str, ...]:
+        maps = ("logits",) if mode == "segmentation" else ("fgr", "pha", *self.side_outputs)
+        return (*maps, *_STATES)
+
     @staticmethod
     def downsample(src: Tensor, downsample_ratio: float) -> Tensor:
         """Reduce frames bilinearly to the floor of ratio times their size; the sampling step is exactly 1 / ratio."""
@@ -133,7 +157,8 @@ class RVM(Network):
 
         r1..r4: the states that the call on the frames before returned; None at the start of a clip.
         Returns [fgr, pha, r1, r2, r3, r4], or [logits, r1, r2, r3, r4] in a segmentation pass, with as many
-        dimensions as src. Raises SizeError for a src, a ratio or states that do not fit.
+        dimensions as src. A sparse decoder's coarse matte, fgr_s and pha_s at 1/16, follows pha.
+        Raises SizeError for a src, a ratio or states that do not fit.
         """
         if src.ndim not in (4, 5) or src.shape[-3] != 3 or 0 in src.shape:
             raise SizeError(f"src has shape {list(src.shape)}: pass clips [B, T, 3, H, W] or frames [B, 3, H, W]")
@@ -206,8 +231,8 @@ class RVM(Network):
         for name, shape in zip(_STATES, shapes, strict=True):
             inputs[name] = torch.zeros(shape, device=device)
         if downsample_ratio == 1:
-            return Example("matting", inputs, ("fgr", "pha", *_STATES))
-        return Example("refined", inputs | {"downsample_ratio": downsample_ratio}, ("fgr", "pha", *_STATES))
+            return Example("matting", inputs, self.output_names("matting"))
+        return Example("refined", inputs | {"downsample_ratio": downsample_ratio}, self.output_names("refined"))
 
     def _check_frame(self, height: int, width: int, downsample_ratio: float) -> None:
         self.check_size(height, width)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
 import torch
 from torch import Tensor, fx, nn
 
+from binmat.errors import PolicyError
 from binmat.model_defs.network import Network
-from binmat.nn import RPReLU
+from binmat.nn import BinaryConv2d, BinaryLayer, BinaryLinear, RPReLU
+from binmat.nn.masked_path import MaskedPath
 
-from .patterns import ACTIVATIONS, BinaryBlock, activation_key, binary_blocks, called_module
+from .patterns import ACTIVATIONS, NORMS, BinaryBlock, activation_key, binary_blocks, called_module
+from .policy import nearest
 from .trace import graphs, recompile
+
+#: Where the slope starts that replaces a function without one of its own.
+DEFAULT_SLOPE = 0.25
 
 
 class ReplaceActivations:
-    """Puts an RPReLU where a binary layer of a scheme with ``replacement = "rprelu"`` is activated.
+    """Puts an RPReLU where a binary layer is activated whose scheme's ``replacement`` asks for one.
+
+    ``rprelu`` is the full one, ``shifted_prelu`` the one without a shift of its output. keep: names of layers, exact or
+    fnmatch, whose activation stays; one that matches no binary layer is a PolicyError.
 
     Module, function and method calls are all found on the graph (layer, batch norm, activation in a row). The new
     module takes the old one's name, or ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its
@@ -21,27 +33,49 @@ class ReplaceActivations:
     Source: Liu et al., ReActNet, ECCV 2020, Eq. 5.
     """
 
+    def __init__(self, keep: Iterable[str] = ()) -> None:
+        self.keep = tuple(keep)
+
     def apply(self, network: Network) -> Network:
+        self._check_keep(network)
         made: dict[str, str] = {}
         for graph in graphs(network).values():
             for block in binary_blocks(graph, network):
-                if block.module.scheme.replacement == "rprelu" and block.activation is not None:
+                if block.activation is not None and self._replaces(str(block.layer.target), block.module):
                     self._replace(network, graph, block, block.activation, made)
+        for name, path in network.named_modules():
+            if isinstance(path, MaskedPath):
+                self._replace_inside(name, path)
         recompile(network)
         return network
+
+    def _check_keep(self, network: Network) -> None:
+        binary = [name for name, module in network.named_modules() if isinstance(module, BinaryLayer)]
+        for pattern in self.keep:
+            if not any(fnmatchcase(name, pattern) for name in binary):
+                raise PolicyError(f"keep_activations '{pattern}' matches no binary layer{nearest(pattern, binary)}")
+
+    def _replaces(self, name: str, layer: BinaryLayer) -> bool:
+        return layer.scheme.replacement != "keep" and not any(fnmatchcase(name, pattern) for pattern in self.keep)
+
+    def _replace_inside(self, name: str, path: MaskedPath) -> None:
+        """A masked path is one node of the graph: its rows are found by their order in it."""
+        layer: BinaryConv2d | None = None
+        for key, module in path.named_children():
+            if isinstance(module, BinaryConv2d):
+                layer = module if self._replaces(f"{name}.{key}", module) else None
+            elif layer is not None and not isinstance(module, NORMS):
+                if type(module) in ACTIVATIONS:
+                    path.set_submodule(key, _made_for(layer, _start_slope_of(module)))
+                layer = None
 
     def _replace(
         self, network: Network, graph: fx.Graph, block: BinaryBlock, old: fx.Node, made: dict[str, str]
     ) -> None:
         layer = str(block.layer.target)
         if layer not in made:
-            channels = block.module.weight.shape[0]
             name = self._free_name(network, old, layer)
-            weight = block.module.weight
-            replacement = RPReLU(channels, device=weight.device, dtype=weight.dtype)
-            with torch.no_grad():
-                replacement.slope.copy_(torch.as_tensor(_start_slope(network, old)).expand(channels))
-            network.set_submodule(name, replacement)
+            network.set_submodule(name, _made_for(block.module, _start_slope(network, old)))
             made[layer] = name
         with graph.inserting_before(old):
             new = graph.call_module(made[layer], (old.args[0] if old.args else old.kwargs["input"],))
@@ -64,11 +98,28 @@ class ReplaceActivations:
         return f"{layer}_rprelu"
 
 
+def _made_for(layer: BinaryConv2d | BinaryLinear, slope: float | Tensor) -> RPReLU:
+    weight = layer.weight
+    channels = weight.shape[0]
+    shifted_only = layer.scheme.replacement == "shifted_prelu"
+    made = RPReLU(channels, device=weight.device, dtype=weight.dtype, output_shift=not shifted_only)
+    with torch.no_grad():
+        made.slope.copy_(torch.as_tensor(slope).expand(channels))
+    return made.train(layer.training)
+
+
 def _start_slope(network: Network, node: fx.Node) -> float | Tensor:
     module = called_module(node, network)
+    if module is not None:
+        return _start_slope_of(module)
+    slope = ACTIVATIONS[activation_key(node, network)]
+    return DEFAULT_SLOPE if slope is None else slope
+
+
+def _start_slope_of(module: nn.Module) -> float | Tensor:
     if isinstance(module, nn.LeakyReLU):
         return module.negative_slope
     if isinstance(module, nn.PReLU):
         return module.weight
-    slope = ACTIVATIONS[activation_key(node, network)]
-    return 0.25 if slope is None else slope
+    slope = ACTIVATIONS[type(module)]
+    return DEFAULT_SLOPE if slope is None else slope

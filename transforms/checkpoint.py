@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from binmat.errors import CheckpointError
 from binmat.model_defs import registry
+from binmat.model_defs.load import fill, is_converted, load_from_state, load_state
 from binmat.model_defs.load import load as load_float
 from binmat.model_defs.network import Network
 
+from . import official_bimatting
 from .convert import convert, recipe_of
 from .recipe import Recipe
 
@@ -44,17 +46,18 @@ def save(network: Network, path: str | Path) -> None:
 
 
 def load(path: str | Path, network: str | None = None) -> Network:
-    """Read a checkpoint: an official float one, a converted ``model.safetensors``, or the folder that holds it.
+    """Read a checkpoint: an official one, a converted ``model.safetensors``, or the folder that holds it.
 
     network: a registry name, where the keys alone should not decide. The result is in evaluation mode and takes the
-    official call. Raises CheckpointError.
+    official call. The authors' BiMatting (``bimatting``) comes as the network that the recipe of that name makes of
+    RVM, see :mod:`binmat.transforms.official_bimatting`. Raises CheckpointError.
     """
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").is_file():
         path = path / "model.safetensors"
     about = _read_metadata(path)
     if about is None:
-        return load_float(path, network)
+        return _load_official(path, network)
     result = registry.build(about["network"], **about["config"])
     if about["recipe"]:
         result = convert(result, recipe=Recipe.from_toml(about["recipe"], str(path)))
@@ -67,6 +70,20 @@ def load(path: str | Path, network: str | None = None) -> Network:
             f"{len(extra)} left over {sorted(extra)[:3]}; convert the float checkpoint again"
         )
     result.load_state_dict(state, strict=False)
+    return result.eval()
+
+
+def _load_official(path: Path, network: str | None) -> Network:
+    if network not in (None, "bimatting") or is_converted(path):
+        return load_float(path, network)
+    state = load_state(path)
+    if not official_bimatting.recognise(state):
+        if network is not None:
+            raise CheckpointError(f"{path} does not hold official BiMatting: leave the network's name out")
+        return load_from_state(state, path)
+    translation = official_bimatting.translate(state, path)
+    result = convert(registry.build("rvm_mobilenetv3", refiner=translation.refiner), recipe="bimatting")
+    fill(result, translation.state, path)
     return result.eval()
 
 
@@ -91,5 +108,3 @@ def _unique_state(network: nn.Module) -> dict[str, Tensor]:
             seen.add(id(tensor))
             state[name] = tensor.detach().contiguous()
     return state
-
-

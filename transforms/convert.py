@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -16,6 +17,8 @@ from .activation import ReplaceActivations
 from .binarize import Binarize
 from .policy import LayerPlan, resolve
 from .recipe import Recipe, get_recipe
+from .sab import sab_decoder
+from .sbb import sbb_encoder
 from .shortcut import AddShortcuts
 from .trace import trace
 
@@ -45,14 +48,30 @@ def convert(
     if size is not None and isinstance(network, Network):
         network.check_size(*size)
     result = trace(copy.deepcopy(network))
+    notes = _restructure(result, chosen)
     plan = resolve(result, chosen.build_scheme(), chosen.layers)
+    plan = {name: replace(layer, note=notes.get(name, "")) for name, layer in plan.items()}
     Binarize(plan, pad_value=1 if chosen.padding == "one" else 0).apply(result)
     # A shortcut stands between batch norm and activation, so the activation is replaced while it still follows.
-    ReplaceActivations().apply(result)
+    ReplaceActivations(chosen.keep_activations).apply(result)
     if chosen.shortcut != "none":
         AddShortcuts(chosen.shortcut).apply(result)
     result.conversion = (chosen, plan)
     return result
+
+
+def _restructure(network: Network, recipe: Recipe) -> dict[str, str]:
+    """Change what layers there are, before any becomes binary; layer -> what happened to it."""
+    notes: dict[str, str] = {}
+    if recipe.encoder == "sbb":
+        encoder = sbb_encoder(network, recipe.block_shortcut)
+        encoder.apply(network)
+        notes |= encoder.notes
+    if recipe.decoder == "sab":
+        decoder = sab_decoder(network)
+        decoder.apply(network)
+        notes |= decoder.notes
+    return notes
 
 
 def recipe_of(network: nn.Module) -> Recipe | None:

@@ -38,6 +38,21 @@ ACTIVATIONS: dict[Any, float | None] = {
 }
 
 
+#: Functions -> the module that does the same; their further arguments have the same order.
+_FUNCTION_MODULES: dict[Any, type[nn.Module]] = {
+    torch.relu: nn.ReLU,
+    F.relu: nn.ReLU,
+    "relu": nn.ReLU,
+    "relu_": nn.ReLU,
+    F.relu6: nn.ReLU6,
+    F.leaky_relu: nn.LeakyReLU,
+    F.elu: nn.ELU,
+    F.gelu: nn.GELU,
+    F.silu: nn.SiLU,
+    F.hardswish: nn.Hardswish,
+}
+
+
 @dataclass(frozen=True)
 class BinaryBlock:
     """A binary layer and what follows it directly: its norm and activation, each used by nothing else before.
@@ -57,14 +72,19 @@ def binary_blocks(graph: fx.Graph, network: nn.Module) -> list[BinaryBlock]:
     for node in graph.nodes:
         module = called_module(node, network)
         if isinstance(module, (BinaryConv2d, BinaryLinear)):
-            tail = node
-            after = _only_user(tail)
-            if after is not None and isinstance(called_module(after, network), NORMS):
-                tail = after
-                after = _only_user(tail)
-            activation = after if after is not None and activation_key(after, network) is not None else None
+            tail, activation = row_of(node, network)
             blocks.append(BinaryBlock(node, module, tail, activation))
     return blocks
+
+
+def row_of(layer: fx.Node, network: nn.Module) -> tuple[fx.Node, fx.Node | None]:
+    """The last node of layer and norm, and the activation behind it: each follows directly and reads nothing else."""
+    tail = layer
+    after = only_user(tail)
+    if after is not None and isinstance(called_module(after, network), NORMS):
+        tail = after
+        after = only_user(tail)
+    return tail, after if after is not None and activation_key(after, network) is not None else None
 
 
 def called_module(node: fx.Node, network: nn.Module) -> nn.Module | None:
@@ -83,5 +103,13 @@ def activation_key(node: fx.Node, network: nn.Module) -> Any | None:
     return key if key in ACTIVATIONS else None
 
 
-def _only_user(node: fx.Node) -> fx.Node | None:
+def activation_module(node: fx.Node) -> nn.Module:
+    """A module for a functional activation, with its arguments."""
+    options = {key: value for key, value in node.kwargs.items() if key not in ("input", "inplace")}
+    arguments = node.args[1:] if node.args else ()
+    return _FUNCTION_MODULES[node.target](*arguments, **options)
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The one node that reads this one; None where there are several or none."""
     return next(iter(node.users)) if len(node.users) == 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -23,12 +23,16 @@ KINDS = ("conv", "pointwise", "grouped", "depthwise", "linear")
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What becomes of one layer. reason says why a float layer is float; it is empty for a binary one."""
+    """What becomes of one layer.
+
+    reason: why a float layer is float; empty for a binary one. note: what a structure pass did to the layer, if it did.
+    """
 
     name: str
     kind: str
     scheme: Scheme | None
     reason: str = ""
+    note: str = ""
 
     @property
     def precision(self) -> str:
@@ -59,7 +63,7 @@ def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None =
     """
     rules = dict(rules or {})
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
-    protected = _protected_layers(network, layers)
+    protected = protected_layers(network)
     matches = {pattern: _match(pattern, layers) for pattern in rules}
     schemes = {value: get_scheme(value) for value in set(rules.values()) if value not in (FLOAT, default.name)}
     schemes[default.name] = default
@@ -90,10 +94,14 @@ def _match(pattern: str, layers: Mapping[str, nn.Module]) -> set[str]:
     else:
         found = {name for name in layers if name == pattern or fnmatchcase(name, pattern)}
     if not found:
-        near = difflib.get_close_matches(pattern, layers, n=1, cutoff=0.0)
-        hint = f"; the nearest layer is '{near[0]}'" if near else ""
-        raise PolicyError(f"policy rule '{pattern}' matches no convolution or linear layer{hint}")
+        raise PolicyError(f"policy rule '{pattern}' matches no convolution or linear layer{nearest(pattern, layers)}")
     return found
+
+
+def nearest(pattern: str, names: Iterable[str]) -> str:
+    """The end of an error message: which name is closest to what was asked for."""
+    near = difflib.get_close_matches(pattern, list(names), n=1, cutoff=0.0)
+    return f"; the nearest layer is '{near[0]}'" if near else ""
 
 
 def _winning_rule(
@@ -115,7 +123,9 @@ def _obstacle(layer: nn.Module) -> str:
     return ""
 
 
-def _protected_layers(network: Network, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+def protected_layers(network: Network) -> dict[str, str]:
+    """The network's input and output layers by name, with the reason why each stays float."""
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
     if not network.float_layers:
         return {
             **dict.fromkeys(_edge_layers(network, layers, forward=True), "first layer: it reads the network's input"),
@@ -147,5 +157,3 @@ def _edge_layers(network: Network, layers: Mapping[str, nn.Module], *, forward: 
 
 def _is_inside(layer: str, node: fx.Node) -> bool:
     return node.op == "call_module" and (layer == node.target or layer.startswith(f"{node.target}."))
-
-

@@ -20,6 +20,11 @@ class Recipe(BaseModel):
 
     scheme: the binarization scheme of every layer that no rule names.
     options: the scheme's settings, for example ``estimator = "clip"``.
+    encoder: ``keep``, or ``sbb``: BiMatting's encoder takes the place of the network's.
+    block_shortcut: of that encoder's blocks: ``official`` (where the size changes, as the authors' code has it) or
+        ``paper`` (always, Eq. 7).
+    decoder: ``keep``, or ``sab``: BiMatting's sparse-assisted decoder.
+    keep_activations: layers, by name or pattern, whose activation the scheme does not replace.
     layers: policy rules, pattern -> ``float`` or a scheme (see :func:`binmat.transforms.policy.resolve`).
     padding: what a binary convolution's padding holds: ``zero`` (what the papers train) or ``one`` (what every
         1-bit kernel runs fastest).
@@ -35,6 +40,10 @@ class Recipe(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     padding: Literal["zero", "one"] = "zero"
     shortcut: Literal["none", "same", "all"] = "none"
+    encoder: Literal["keep", "sbb"] = "keep"
+    block_shortcut: Literal["official", "paper"] = "official"
+    decoder: Literal["keep", "sab"] = "keep"
+    keep_activations: tuple[str, ...] = ()
     layers: dict[str, str] = Field(default_factory=dict)
 
     def build_scheme(self) -> Scheme:

@@ -14,6 +14,7 @@ class RPReLU(nn.Module):
 
     Parameters ``gamma``, ``slope``, ``zeta``, each [C]; gamma and zeta start at 0. slope: where ``slope`` starts, .25
     by default; give 0 where it replaces a ReLU, the negative slope where it replaces a LeakyReLU.
+    output_shift: False leaves zeta out (None): the shifted PReLU of official BiMatting's decoder.
 
     forward: [N, C, ...] to the same shape. Gradients: 1 or slope (x below gamma) to x, minus their sum to gamma, the
     sum of min(x - gamma, 0) to slope, 1 to zeta.
@@ -23,21 +24,27 @@ class RPReLU(nn.Module):
 
     is_leaf: ClassVar[bool] = True
 
+    zeta: nn.Parameter | None
+
     def __init__(
         self,
         channels: int,
         slope: float = 0.25,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        output_shift: bool = True,
     ) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
         self.slope = nn.Parameter(torch.full((channels,), slope, device=device, dtype=dtype))
-        self.zeta = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
+        zeta = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype)) if output_shift else None
+        self.register_parameter("zeta", zeta)
 
     def forward(self, x: Tensor) -> Tensor:
         per_channel = (-1, *[1] * (x.dim() - 2))
-        return F.prelu(x - self.gamma.view(per_channel), self.slope) + self.zeta.view(per_channel)
+        y = F.prelu(x - self.gamma.view(per_channel), self.slope)
+        return y if self.zeta is None else y + self.zeta.view(per_channel)
 
     def extra_repr(self) -> str:
-        return f"{self.gamma.numel()}"
+        return f"{self.gamma.numel()}" + (", output_shift=False" if self.zeta is None else "")

@@ -10,7 +10,7 @@ from binmat.quantizers.activations import ActivationBinarizer
 from binmat.quantizers.choices import check_choice
 from binmat.quantizers.weights import WeightBinarizer
 
-REPLACEMENTS = ("keep", "rprelu")
+REPLACEMENTS = ("keep", "rprelu", "shifted_prelu")
 
 # option of a recipe -> (part of the scheme, field)
 OPTIONS: dict[str, tuple[str, str]] = {
@@ -32,7 +32,8 @@ class Scheme:
     weight: B and alpha. activation: a. See their classes for formulas and gradients.
     activation_scale: multiply by XNOR-Net's map K, the mean over the window of mean abs x over the group's channels
         (zeros outside the map), a constant in the backward pass.
-    replacement: what becomes of the activation function that follows: ``keep`` it, or ``rprelu``.
+    replacement: what becomes of the activation function that follows: ``keep`` it, ``rprelu`` (ReActNet), or
+        ``shifted_prelu``, the same without the shift of the output (BiMatting).
     summary: one line. source: the paper. description: formula, gradient and shapes, in full.
 
     A scheme of one's own needs no more than::

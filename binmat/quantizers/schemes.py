@@ -102,15 +102,16 @@ BIMATTING = Scheme(
     name="bimatting",
     weight=WeightBinarizer(method="centred", scale="channel", gradient="straight"),
     activation=ActivationBinarizer(threshold="channel"),
-    replacement="rprelu",
-    summary="centred weights, threshold per channel, RPReLU, scale per output channel",
+    replacement="shifted_prelu",
+    summary="centred weights, threshold per channel, shifted PReLU, scale per output channel",
     source="Qin et al., BiMatting, NeurIPS 2023, official code",
     description="""\
 o = alpha * conv(sign(x - tau), sign(v)) + bias, v = w - m_o, tau [I] learnable from 0, alpha [O] = mean_o |v|, no
 gradient to alpha. The official code adds a shift before sign: tau = -shift.
 dL/dx = g 1[|x - tau| <= 1]; dL/dtau = -sum over N, H, W of dL/dx
 dL/dv = G 1[|v| <= 1], dL/dw = dL/dv - mean_o(dL/dv)
-The activation function that follows becomes RPReLU; the official code's two added shifts are its -gamma and zeta.""",
+The activation function that follows becomes PReLU(x - gamma), RPReLU without its second shift
+(binmat.nn.RPReLU(output_shift=False)). The official code adds the shift: gamma = -shift.""",
 )
 
 SCHEMES: dict[str, Scheme] = {

@@ -69,3 +69,15 @@ def test_it_is_a_leaf_with_three_parameters_per_channel() -> None:
     assert repr(layer) == "RPReLU(5)"
     assert torch.equal(copy.deepcopy(layer).slope, layer.slope)
     assert RPReLU(5, device="meta", dtype=torch.float16)(torch.empty(1, 5, device="meta").half()).shape == (1, 5)
+
+
+def test_without_an_output_shift_it_is_a_prelu_of_the_shifted_input() -> None:
+    plain, full = RPReLU(3, output_shift=False), RPReLU(3)
+    full.load_state_dict(plain.state_dict() | {"zeta": torch.zeros(3)})
+    with torch.no_grad():
+        plain.gamma.copy_(gamma := torch.tensor([-0.5, 0.0, 0.7]))
+        full.gamma.copy_(gamma)
+    x = torch.randn(2, 3, 4, 4)
+    assert plain.zeta is None
+    assert set(plain.state_dict()) == {"gamma", "slope"}
+    assert torch.equal(plain(x), full(x))

@@ -36,7 +36,7 @@ def test_the_seven_schemes_are_there_and_described() -> None:
         ("recu", "signed", "none", ("identity", "polynomial"), "learnable", "keep"),
         ("reactnet", "signed", "channel", ("clip", "polynomial"), "channel", "rprelu"),
         ("threshold", "signed", "layer", ("clip", "clip"), "channel", "keep"),
-        ("bimatting", "signed", "channel", ("clip", "clip"), "channel", "rprelu"),
+        ("bimatting", "signed", "channel", ("clip", "clip"), "channel", "shifted_prelu"),
     ],
 )
 def test_each_scheme_is_its_papers(

@@ -1,0 +1,146 @@
+"""Run convolutions at some pixels only: gather their windows, compute, scatter. Equal to the dense result there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from binmat.nn.binary_conv import BinaryConv2d
+from binmat.nn.rprelu import RPReLU
+from binmat.nn.shift import Shift
+
+#: Layers between convolutions that see one pixel at a time.
+_POINTWISE = (
+    nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish,
+    nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Identity, RPReLU, Shift,
+)  # fmt: skip
+#: Numbers gathered at a time: what a core's second-level cache holds.
+_CHUNK = 2**18
+
+
+def keeps_size(conv: nn.Conv2d) -> bool:
+    """Whether the convolution is ungrouped, zero-padded and maps every size to itself."""
+    wanted = [d * (k - 1) / 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
+    return (
+        conv.groups == 1
+        and conv.stride == (1, 1)
+        and conv.padding_mode == "zeros"
+        and (conv.padding == "same" or list(conv.padding) == wanted)
+        and all(w.is_integer() for w in wanted)
+    )
+
+
+def can_skip(layers: Iterable[nn.Module]) -> bool:
+    """Whether :func:`run_at` knows all of these layers, as they are now (batch norm in evaluation)."""
+    for layer in layers:
+        known = keeps_size(layer) if isinstance(layer, nn.Conv2d) else isinstance(layer, _POINTWISE)
+        if isinstance(layer, nn.BatchNorm2d):
+            known = not layer.training and layer.running_mean is not None
+        if not known:
+            return False
+    return True
+
+
+def run_at(layers: Sequence[nn.Module], x: Tensor, mask: Tensor) -> Tensor:
+    """layers(x) * mask, computed where mask is not 0 and exactly 0 elsewhere.
+
+    x: [N, C, H, W]; mask: [N, 1, H, W]. layers: such as :func:`can_skip` accepts. Without gradients.
+    """
+    batch, _, height, width = x.shape
+    # Where each layer's result is needed, from the last layer back.
+    needed = mask != 0
+    where = []
+    for layer in reversed(layers):
+        where.append(_places(needed))
+        if isinstance(layer, nn.Conv2d):
+            needed = _dilated(needed, layer)
+    columns = _gather(x, _places(needed), (batch, height, width))
+    for layer, places in zip(layers, reversed(where), strict=True):
+        if isinstance(layer, nn.Conv2d):
+            columns = _convolve(layer, columns, places)
+        else:
+            columns = _Columns(layer(columns.values[None, :, :, None])[0, :, :, 0], columns.places, columns.size)
+    result = columns.values.new_zeros(columns.values.shape[0], batch * height * width)
+    result[:, columns.places] = columns.values * mask.reshape(1, -1)[:, columns.places].to(columns.values.dtype)
+    return result.unflatten(1, (batch, height * width)).transpose(0, 1).unflatten(2, (height, width))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The values [C, P] at P pixels of maps of size (N, H, W); places [P] counts them row by row, ascending."""
+
+    values: Tensor
+    places: Tensor
+    size: tuple[int, int, int]
+
+
+def _places(needed: Tensor) -> Tensor:
+    return needed.flatten().nonzero()[:, 0]
+
+
+def _dilated(needed: Tensor, conv: nn.Conv2d) -> Tensor:
+    """The pixels in the windows of the needed ones."""
+    reach = [d * (k - 1) // 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
+    if not any(reach):
+        return needed
+    window = [2 * r + 1 for r in reach]
+    return F.max_pool2d(needed.float(), window, stride=1, padding=reach) != 0
+
+
+def _gather(x: Tensor, places: Tensor, size: tuple[int, int, int]) -> _Columns:
+    frames, pixels = x.shape[0], size[1] * size[2]
+    ends = torch.searchsorted(places, torch.arange(frames + 1, device=x.device) * pixels).tolist()
+    parts = [
+        x[n].reshape(x.shape[1], pixels).index_select(1, places[ends[n] : ends[n + 1]] - n * pixels)
+        for n in range(frames)
+    ]
+    return _Columns(parts[0] if frames == 1 else torch.cat(parts, dim=1), places, size)
+
+
+def _convolve(conv: nn.Conv2d, columns: _Columns, places: Tensor) -> _Columns:
+    if not isinstance(conv, BinaryConv2d):
+        values = _windows(conv, columns, places, conv.weight, 0.0)
+        return _Columns(values if conv.bias is None else values + conv.bias[:, None], places, columns.size)
+    threshold = None if conv.threshold is None else conv.threshold.view(-1, 1, 1)
+    bits = conv.scheme.activation.binarize(columns.values[None, :, :, None], threshold, (-3, -2, -1))[0, :, :, 0]
+    weight = conv.binary_weight().to(bits.dtype)
+    values = _windows(conv, _Columns(bits, columns.places, columns.size), places, weight, float(conv.pad_value))
+    values = values * conv.output_scale().to(values.dtype)[:, None]
+    if conv.scheme.activation_scale:
+        magnitude = _Columns(columns.values.abs().mean(0, keepdim=True), columns.places, columns.size)
+        box = values.new_full((1, 1, *conv.kernel_size), 1 / (conv.kernel_size[0] * conv.kernel_size[1]))
+        values = values * _windows(conv, magnitude, places, box, 0.0)
+    if conv.bias is not None:
+        values = values + conv.bias.to(values.dtype)[:, None]
+    return _Columns(values, places, columns.size)
+
+
+def _windows(conv: nn.Conv2d, columns: _Columns, places: Tensor, weight: Tensor, pad_value: float) -> Tensor:
+    """Sums of the windows round the places, [O, P]; weight: [O, C, kh, kw]."""
+    channels, known = columns.values.shape
+    batch, height, width = columns.size
+    (kh, kw), (dh, dw) = conv.kernel_size, conv.dilation
+    top, left = dh * (kh - 1) // 2, dw * (kw - 1) // 2
+    # One row per known pixel, and a last one for everything outside the map.
+    rows = columns.values.new_empty(known + 1, channels)
+    rows[:known] = columns.values.t()
+    rows[known] = pad_value
+    padded_height, padded_width = height + 2 * top, width + 2 * left
+    row_of = torch.full((batch * padded_height * padded_width,), known, device=rows.device)
+    frame, pixel = columns.places // (height * width), columns.places % (height * width)
+    corner = (frame * padded_height + pixel // width) * padded_width + pixel % width
+    row_of[corner + top * padded_width + left] = torch.arange(known, device=rows.device)
+    frame, pixel = places // (height * width), places % (height * width)
+    corner = (frame * padded_height + pixel // width) * padded_width + pixel % width
+    vertical, horizontal = (torch.arange(k, device=rows.device) * d for k, d in ((kh, dh), (kw, dw)))
+    taps = (vertical[:, None] * padded_width + horizontal).flatten()
+    matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
+    sums = [
+        rows.index_select(0, row_of[(part[:, None] + taps).flatten()]).view(part.shape[0], -1) @ matrix
+        for part in corner.split(max(1, _CHUNK // matrix.shape[0]))
+    ]
+    return torch.cat(sums).t()

@@ -1,0 +1,230 @@
+"""Make a decoder sparse-assisted: compute its wide convolutions only where a coarse matte is not sure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from binmat.errors import PolicyError
+from binmat.model_defs.network import Example, Network
+from binmat.model_defs.places import MaskPlace
+from binmat.nn.conv_gru import ConvGRU
+from binmat.nn.incoherence import IncoherenceMask
+from binmat.nn.recurrence import Recurrent
+from binmat.nn.sparse_conv import keeps_size
+from binmat.nn.sparse_gru import SparseConvGRU
+
+from .mask_route import MaskRoute
+from .masked_rows import MaskedRows
+from .patterns import called_module, row_of
+from .policy import nearest, protected_layers
+from .shapes import probe_inputs, run_graphs
+from .subgraph import add_module, call_module, nodes_inside, outputs_of, splice, traced_method
+from .swap import swap
+from .trace import graphs, recompile
+
+
+class SparseDecoder:
+    """o = mask * path(x) + path_1x1(x) in place of o = path(x), for the convolutions that the targets name (Eq. 8).
+
+    targets: policy patterns (exact name or fnmatch) over the network's convolutions. Each one with a kernel wider than
+    1x1, together with the norm and the activation that follow it directly, becomes a
+    :class:`binmat.nn.masked_path.MaskedPath`; targets that follow each other directly share one, so the mask multiplies
+    once, at the end. Beside it comes the same row with 1x1 kernels, computed everywhere. A
+    :class:`binmat.nn.conv_gru.ConvGRU` whose gates are both targets becomes a
+    :class:`binmat.nn.sparse_gru.SparseConvGRU`.
+
+    place: where the mask head goes (:class:`binmat.model_defs.places.MaskPlace`); its mask
+    (:class:`binmat.nn.incoherence.IncoherenceMask`) is enlarged bilinearly to each target's size. example: the
+    deployment call, for modules that cannot tell theirs.
+
+    Runs before binarization, so that the policy covers the new convolutions; one that accompanies a float output layer
+    stays float like it. ``notes`` says what became of layers that an observer would miss: layer -> sentence.
+
+    Source: Qin et al., BiMatting, NeurIPS 2023, Sec. 3.3. Raises PolicyError where there is no place for the mask head,
+    where targets match nothing, run before the mask is known or cannot be masked, and where channels do not fit. The
+    network may be half rewritten then: apply the pass to a copy, as :func:`binmat.transforms.convert.convert` does.
+    """
+
+    def __init__(self, targets: Iterable[str], place: MaskPlace, example: Example | None = None) -> None:
+        self.targets = tuple(targets)
+        self.place = place
+        self.example = example
+        self.notes: dict[str, str] = {}
+
+    def apply(self, network: Network) -> Network:
+        inputs = probe_inputs(network, self.example)
+        convs, gates = self._select(network)
+        protected = protected_layers(network)
+        masks = self._add_head(network, inputs)
+        rows = MaskedRows(network, convs)
+        for mode, graph in graphs(network).items():
+            route = MaskRoute(graph, masks.get(mode), self.place.after)
+            for chain in rows.chains(graph):
+                rows.rewrite(graph, chain, route)
+            for node in list(graph.nodes):
+                if node.op == "call_module" and node.target in gates:
+                    node.args = (*node.args, route.mask_for(node, node.args[0]))
+        rows.install()
+        swap(network, {name: SparseConvGRU.from_dense(gru) for name, gru in gates.items()})
+        self._protect(network, protected, rows)
+        network.min_size = max(network.min_size, self.place.min_size)
+        recompile(network)
+        for _ in run_graphs(network, inputs):
+            pass
+        return network
+
+    def _select(self, network: Network) -> tuple[set[str], dict[str, ConvGRU]]:
+        """The convolutions in rows, and the recurrences by name, that the targets name."""
+        convs = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
+        chosen: set[str] = set()
+        for pattern in self.targets:
+            found = {name for name in convs if name == pattern or fnmatchcase(name, pattern)}
+            if not found:
+                raise PolicyError(f"sparse target '{pattern}' matches no convolution{nearest(pattern, convs)}")
+            for name in found:
+                obstacle = _obstacle(convs[name])
+                if obstacle and name == pattern:
+                    raise PolicyError(f"'{name}' cannot be masked: {obstacle}; leave it out of the targets")
+                if not obstacle:
+                    chosen.add(name)
+                elif convs[name].kernel_size != (1, 1):
+                    self.notes[name] = f"left dense: {obstacle}"
+        if not chosen:
+            raise PolicyError(
+                f"none of the convolutions that {', '.join(self.targets)} name can be masked: "
+                "aim at convolutions wider than 1x1 that keep the size"
+            )
+        gates = {}
+        for name, module in network.named_modules():
+            inner = {conv for conv in convs if conv.startswith(f"{name}.")} if isinstance(module, Recurrent) else set()
+            if not inner & chosen:
+                continue
+            if type(module) is not ConvGRU or not inner <= chosen:
+                left = ", ".join(sorted(inner - chosen))
+                raise PolicyError(
+                    f"'{name}' cannot be masked: "
+                    + (f"its gates {left} are not targets; name all or none" if left else "only a ConvGRU can")
+                )
+            chosen -= inner
+            gates[name] = module
+        return chosen, gates
+
+    def _add_head(self, network: Network, inputs: Mapping[str, Tensor | float]) -> dict[str, fx.Node]:
+        """Add the mask head to every mode that runs the place; mode -> the mask."""
+        place = self.place
+        features = {
+            mode: (node, run.shape(node)[1])
+            for mode, run in run_graphs(network, inputs)
+            if (node := _feature(run.graph, network, place.after)) is not None
+        }
+        if not features:
+            raise PolicyError(
+                f"{network.name} has no place for the mask head: no mode runs '{place.after}'; "
+                "name a coarse block of its decoder"
+            )
+        like = next(network.parameters())
+        channels = {count for _, count in features.values()}
+        if len(channels) > 1:
+            raise PolicyError(f"'{place.after}' gives {sorted(channels)} channels in different modes: choose another")
+        head = nn.Sequential(
+            nn.Conv2d(channels.pop(), place.channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(place.channels),
+            nn.ReLU(),
+        )
+        add_module(network, place.head, head.to(like.device, like.dtype).train(network.training))
+        add_module(network, f"{place.head}_mask", IncoherenceMask())
+        if place.method is None:
+            alpha = nn.Conv2d(place.channels, 1, kernel_size=1, device=like.device, dtype=like.dtype)
+            add_module(network, f"{place.head}_alpha", alpha)
+        names = {mode: network.output_names(mode) for mode in features}
+        network.side_outputs = place.outputs
+        return {mode: self._add_nodes(network, mode, node, names[mode]) for mode, (node, _) in features.items()}
+
+    def _add_nodes(self, network: Network, mode: str, feature: fx.Node, names: tuple[str, ...] | None) -> fx.Node:
+        graph, place = feature.graph, self.place
+        with graph.inserting_before(feature.next):
+            x = feature
+            for index in range(3):
+                x = call_module(graph, f"{place.head}.{index}", (x,), feature)
+            if place.method is None:
+                sides: dict[str, fx.Node] = {place.alpha: call_module(graph, f"{place.head}_alpha", (x,), feature)}
+            else:
+                part = traced_method(network, place.method)
+                first, *others = [str(node.target) for node in part.nodes if node.op == "placeholder"]
+                known = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
+                arguments = {first: x} | {name: known[name] for name in others}
+                sides = dict(zip(place.outputs, splice(graph, part, arguments), strict=True))
+            mask = call_module(graph, f"{place.head}_mask", (sides[place.alpha],), feature)
+        self._add_outputs(network, mode, graph, sides, names)
+        return mask
+
+    def _add_outputs(
+        self,
+        network: Network,
+        mode: str,
+        graph: fx.Graph,
+        sides: Mapping[str, fx.Node],
+        before: tuple[str, ...] | None,
+    ) -> None:
+        output = graph.output_node()
+        results: Any = output.args[0]
+        results = tuple(results) if isinstance(results, (tuple, list)) else (results,)
+        after = network.output_names(mode)
+        if before is None or after is None:
+            extended = (*results, *(sides[name] for name in self.place.outputs))
+        else:
+            known = dict(zip(before, results, strict=True)) | dict(sides)
+            extended = tuple(known[name] for name in after)
+        if extended != results:
+            output.args = (extended,)
+
+    def _protect(self, network: Network, protected: Mapping[str, str], rows: MaskedRows) -> None:
+        """Keep input and output layers float under their new names, their 1x1 companions and alpha with them."""
+        kept = {rows.moved.get(name, name): reason for name, reason in (network.float_layers or protected).items()}
+        for name, companion in rows.companions.items():
+            if name in protected:
+                kept[companion] = protected[name]
+        if self.place.method is None:
+            kept[f"{self.place.head}_alpha"] = "output layer: the coarse alpha that the mask is made of"
+        network.float_layers = kept
+
+
+def _feature(graph: fx.Graph, network: Network, after: str) -> fx.Node | None:
+    """The tensor that a part hands on; of a layer, with the norm and activation behind it."""
+    inside = nodes_inside(graph, after)
+    if not inside:
+        return None
+    handed_on = [node for node in outputs_of(inside) if any(user.op != "output" for user in node.users)]
+    if len(inside) == 1 and isinstance(called_module(inside[0], network), nn.Conv2d):
+        tail, activation = row_of(inside[0], network)
+        return activation or tail
+    if len(handed_on) != 1:
+        raise PolicyError(
+            f"'{after}' hands on {len(handed_on)} tensors ({', '.join(node.name for node in handed_on)}): "
+            "name a part of it that hands on one"
+        )
+    return handed_on[0]
+
+
+def _obstacle(conv: nn.Conv2d) -> str:
+    if conv.kernel_size == (1, 1):
+        return "its kernel is 1x1"
+    return "" if keeps_size(conv) else "it has groups, a stride or a padding that changes the size"
+
+
+def sab_decoder(network: Network) -> SparseDecoder:
+    """The pass that makes a network's own decoder sparse-assisted where the network says it should be.
+
+    Raises PolicyError where it does not say.
+    """
+    place = network.mask_place
+    if place is None:
+        raise PolicyError(
+            f"{network.name} has no place for the mask head: apply binmat.transforms.sab.SparseDecoder(targets, "
+            "MaskPlace(...)) to binmat.transforms.trace.trace(network) first"
+        )
+    return SparseDecoder(place.targets, place)

@@ -1,0 +1,227 @@
+"""Put another encoder in the place of a network's own."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from binmat.errors import PolicyError
+from binmat.model_defs.network import Example, Network
+from binmat.nn.sbb import BlockShortcut, SBBEncoder, SBBPlan, SBBRow
+
+from .patterns import called_module
+from .shapes import ShapeInterpreter, probe_inputs, run_graphs
+from .subgraph import inputs_of, nodes_inside, outputs_of, splice, traced_method
+from .swap import swap
+from .trace import graphs, recompile
+
+
+class ReplaceEncoder:
+    """Puts an encoder in the place of a submodule, in the graph of every mode.
+
+    encoder: takes what the old one takes and returns its features in the same order, at the same sizes; any module that
+    torch.fx can trace, such as :class:`binmat.nn.sbb.SBBEncoder`. Only the features that the network reads count. name:
+    the submodule; it keeps that name. example: the deployment call, for modules that cannot tell theirs.
+
+    Convolutions, linear layers and batch norms that read features whose channels changed are made anew, with fresh
+    weights; ``notes`` says which: layer -> what happened to it. In a network that names its float layers, the new
+    encoder's first convolution takes the old one's place among them.
+
+    Raises PolicyError where there is no such submodule, where it takes more than one tensor, where features differ in
+    number or size, and where a layer cannot take the new channels; LoweringError where the network cannot say what its
+    deployment call is. The network may be half rewritten then: apply the pass to a copy, as
+    :func:`binmat.transforms.convert.convert` does.
+    """
+
+    def __init__(self, encoder: nn.Module, name: str = "backbone", example: Example | None = None) -> None:
+        self.encoder = encoder
+        self.name = name
+        self.example = example
+        self.notes: dict[str, str] = {}
+
+    def apply(self, network: Network) -> Network:
+        old = _submodule(network, self.name)
+        like = next(iter(old.parameters()), None)
+        if like is not None:
+            self.encoder.to(like.device, like.dtype)
+        inputs = probe_inputs(network, self.example)
+        # The old features' values tell the sizes that the rest of the network counts on.
+        before = {
+            mode: [tuple(run.env[node].shape) for node in outputs_of(nodes_inside(run.graph, self.name))]
+            for mode, run in run_graphs(network, inputs)
+        }
+        part = traced_method(self.encoder)
+        after: dict[str, list[fx.Node]] = {}
+        for mode, graph in graphs(network).items():
+            features = self._replace(graph, part)
+            if features:
+                after[mode] = features
+        if not after:
+            raise PolicyError(f"no mode of {network.name} runs '{self.name}': name the encoder that its graphs call")
+        swap(network, {self.name: self.encoder})
+        self._move_float_layers(network)
+        for mode, run in run_graphs(network, inputs, _Adapting):
+            assert isinstance(run, _Adapting)
+            self._check_sizes(before[mode], [run.shape(node) for node in after.get(mode, [])])
+            for name, layer in run.fresh.items():
+                layer.train(network.get_submodule(name).training)
+            swap(network, run.fresh)
+            self.notes |= run.notes
+        recompile(network)
+        return network
+
+    def _replace(self, graph: fx.Graph, part: fx.Graph) -> list[fx.Node]:
+        """Swap one graph's nodes; the new features that stand for the old ones, in order."""
+        inside = nodes_inside(graph, self.name)
+        if not inside:
+            return []
+        sources = [node for node in inputs_of(inside) if node.op != "get_attr"]
+        wanted = [str(node.target) for node in part.nodes if node.op == "placeholder"]
+        if len(sources) != 1 or len(wanted) != 1:
+            raise PolicyError(
+                f"'{self.name}' reads {', '.join(node.name for node in sources)} and the new encoder takes "
+                f"{', '.join(wanted)}: an encoder reads one tensor"
+            )
+        features = outputs_of(inside)
+        with graph.inserting_before(inside[0]):
+            new = splice(graph, part, {wanted[0]: sources[0]}, self.name)
+        if len(new) != len(features):
+            raise PolicyError(
+                f"the network reads {len(features)} features of '{self.name}' and the new encoder gives {len(new)}: "
+                "return exactly the features that are read"
+            )
+        for feature, replacement in zip(features, new, strict=True):
+            feature.replace_all_uses_with(replacement)
+        for node in reversed(inside):
+            graph.erase_node(node)
+        return list(new)
+
+    def _check_sizes(self, before: Sequence[tuple[int, ...]], after: Sequence[tuple[int, ...]]) -> None:
+        for number, (old, new) in enumerate(zip(before, after, strict=True), 1):
+            if old[2:] != new[2:]:
+                raise PolicyError(
+                    f"feature {number} of the new '{self.name}' has size {new[2]}x{new[3]} where the old one has "
+                    f"{old[2]}x{old[3]}: give the plan the same strides"
+                )
+
+    def _move_float_layers(self, network: Network) -> None:
+        if not network.float_layers:
+            return
+        kept = {k: v for k, v in network.float_layers.items() if not k.startswith(f"{self.name}.")}
+        first = next((n for n, m in self.encoder.named_modules() if isinstance(m, nn.Conv2d)), None)
+        if first is not None and len(kept) < len(network.float_layers):
+            kept[f"{self.name}.{first}"] = "input layer: reads the frame"
+        network.float_layers = kept
+
+
+class _Adapting(ShapeInterpreter):
+    """Makes layers anew whose input no longer has the channels they were made for."""
+
+    def __init__(self, shadow: Network, graph: fx.Graph) -> None:
+        super().__init__(shadow, graph)
+        self.fresh: dict[str, nn.Module] = {}
+        self.notes: dict[str, str] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        layer = called_module(n, self.shadow)
+        source = self.env[n.args[0]] if n.args and isinstance(n.args[0], fx.Node) else None
+        if layer is not None and isinstance(source, Tensor):
+            with unset_fake_temporarily():
+                self._adapt(str(n.target), layer, source)
+        return super().run_node(n)
+
+    def _adapt(self, name: str, layer: nn.Module, source: Tensor) -> None:
+        made = _with_channels(layer, source)
+        if made is not None:
+            self.fresh[name], change = made
+            self.notes[name] = f"made anew, with fresh weights: {change}"
+            swap(self.shadow, {name: copy.deepcopy(made[0]).eval()})
+
+
+def _with_channels(layer: nn.Module, source: Tensor) -> tuple[nn.Module, str] | None:
+    """A layer of the same kind for the input's channels and what changed; None where nothing needs to."""
+    if isinstance(layer, nn.Conv2d):
+        old, new = layer.in_channels, source.shape[1]
+        if old == new:
+            return None
+        groups = layer.groups
+        out = layer.out_channels
+        if groups > 1:
+            if groups != old or out % old:
+                raise PolicyError(f"a convolution of {groups} groups cannot read {new} channels in place of {old}")
+            groups, out = new, out // old * new
+        shape: dict[str, Any] = {
+            name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+        }
+        like = layer.weight
+        bias = layer.bias is not None
+        fresh: nn.Module = nn.Conv2d(new, out, groups=groups, bias=bias, device=like.device, dtype=like.dtype, **shape)
+        return fresh, f"reads {new} channels instead of {old}"
+    if isinstance(layer, nn.Linear):
+        old, new = layer.in_features, source.shape[-1]
+        if old == new:
+            return None
+        fresh = nn.Linear(
+            new, layer.out_features, layer.bias is not None, device=layer.weight.device, dtype=layer.weight.dtype
+        )
+        return fresh, f"reads {new} features instead of {old}"
+    if isinstance(layer, nn.BatchNorm2d):
+        old, new = layer.num_features, source.shape[1]
+        if old == new:
+            return None
+        fresh = nn.BatchNorm2d(new, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        return fresh, f"normalises {new} channels instead of {old}"
+    return None
+
+
+def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> ReplaceEncoder:
+    """The pass that gives a network of the registry BiMatting's encoder, at the strides of its own one's features.
+
+    Table 4 as it is where the features lie at 1/2, 1/4, 1/8 and 1/16. A network that reads fewer of them is given
+    those, and one that reads 1/32 has the last block strided, which is where the paper took the stride away.
+    Raises PolicyError where the network does not say what its encoder is, or reads other strides.
+    """
+    place = network.encoder_place
+    if place is None:
+        raise PolicyError(
+            f"{network.name} does not say which part of it is the encoder: "
+            "apply binmat.transforms.sbb.ReplaceEncoder(encoder, name) to binmat.transforms.trace.trace(network) first"
+        )
+    _submodule(network, place.name)
+    inputs = probe_inputs(network)
+    _, run = next(iter(run_graphs(network, inputs)))
+    inside = nodes_inside(run.graph, place.name)
+    frame = run.shape(next(node for node in inputs_of(inside) if node.op != "get_attr"))
+    strides = [math.ceil(frame[2] / run.shape(node)[2]) for node in outputs_of(inside)]
+    plan = _plan(strides, shortcut, place.normalise)
+    if plan is None:
+        raise PolicyError(
+            f"no SBB plan has features at strides {strides}: apply binmat.transforms.sbb.ReplaceEncoder with an "
+            "SBBEncoder of your own plan"
+        )
+    return ReplaceEncoder(SBBEncoder(plan), place.name)
+
+
+def _plan(strides: Sequence[int], shortcut: BlockShortcut, normalise: bool) -> SBBPlan | None:
+    default = SBBPlan()
+    last = default.blocks[-1].channels
+    blocks = default.blocks if strides[-1] == 16 else (*default.blocks[:-1], SBBRow(last, stride=2))
+    places = {2: 0, 4: 1, 8: 3, 16: 4}
+    if strides[-1] not in (16, 32) or not all(s in places and s < strides[-1] for s in strides[:-1]):
+        return None
+    return SBBPlan(
+        blocks=blocks, features=tuple(places[s] for s in strides[:-1]), shortcut=shortcut, normalise=normalise
+    )
+
+
+def _submodule(network: Network, name: str) -> nn.Module:
+    try:
+        return network.get_submodule(name)
+    except AttributeError as error:
+        children = ", ".join(child for child, _ in network.named_children())
+        raise PolicyError(f"{network.name} has no part called '{name}': it has {children}") from error

@@ -1,0 +1,84 @@
+"""Shapes in a traced graph, by running it on tensors without data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from binmat.errors import BinmatError, PolicyError
+from binmat.model_defs.network import Example, Network
+
+from .trace import graphs
+
+#: Size of the frames that graphs are tried on; rounded up to what the network takes.
+_PROBE = 64
+
+
+def probe_inputs(network: Network, example: Example | None = None) -> dict[str, Tensor | float]:
+    """Argument name -> tensor or number, for all modes: those of the network's deployment calls at a small size.
+
+    example: the call to take instead. Raises LoweringError where the network cannot say what its call is.
+    """
+    if example is not None:
+        return dict(example.inputs)
+    size = max(_PROBE, network.min_size)
+    size = -(-size // network.size_multiple) * network.size_multiple
+    inputs = dict(network.example(size, size).inputs)
+    try:
+        # At ratio 1/2 a frame of twice the size has the same states; only the numbers are wanted here.
+        reduced = network.example(2 * size, 2 * size, 0.5).inputs
+    except BinmatError:
+        return inputs
+    return inputs | {name: 1.0 for name, value in reduced.items() if not isinstance(value, Tensor)}
+
+
+def run_graphs(
+    network: Network, inputs: Mapping[str, Tensor | float], interpreter: type[ShapeInterpreter] | None = None
+) -> Iterator[tuple[str, ShapeInterpreter]]:
+    """Run every mode whose arguments are known; yields (mode, its interpreter, which has the values).
+
+    Raises PolicyError, naming the node, where shapes do not fit.
+    """
+    # Fake tensors leave weak references on the parameters that they stand for, and those cannot be cast afterwards.
+    shadow = copy.deepcopy(network).eval()
+    for mode, graph in graphs(network).items():
+        names = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
+        if not set(names) <= inputs.keys():
+            continue
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        runner = (interpreter or ShapeInterpreter)(shadow, graph)
+        values = [fake.from_tensor(v) if isinstance(v := inputs[name], Tensor) else v for name in names]
+        try:
+            with torch.no_grad(), fake:
+                runner.run(*values)
+        except BinmatError:
+            raise
+        except Exception as error:
+            where = runner.at.target if runner.at.op == "call_module" else runner.at.name
+            reason = str(error).strip().splitlines()[0]
+            raise PolicyError(f"the shapes of {network.name} do not fit at '{where}': {reason}") from error
+        yield mode, runner
+
+
+class ShapeInterpreter(fx.Interpreter):
+    """Runs a graph on a copy of its network and keeps every node's value; ``at`` is the node that runs."""
+
+    def __init__(self, shadow: Network, graph: fx.Graph) -> None:
+        super().__init__(shadow, graph=graph, garbage_collect_values=False)
+        self.shadow = shadow
+        self.at = next(iter(graph.nodes))
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.at = n
+        return super().run_node(n)
+
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        """The shape of a node's tensor."""
+        value = self.env[node]
+        assert isinstance(value, Tensor)
+        return tuple(value.shape)

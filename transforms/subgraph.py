@@ -1,0 +1,107 @@
+"""Parts of a traced graph: what a submodule computes, and another graph spliced in its place."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import fx, nn
+
+from binmat.errors import PolicyError, TraceError
+from binmat.model_defs.network import Network
+
+from .trace import Tracer
+
+_STACK = "nn_module_stack"
+
+
+def stack_of(node: fx.Node) -> dict[str, Any]:
+    """The modules whose code made this node, outermost first: path -> (path, class)."""
+    stack: dict[str, Any] = node.meta.get(_STACK) or {}
+    return stack
+
+
+def nodes_inside(graph: fx.Graph, name: str) -> list[fx.Node]:
+    """The nodes that the submodule's code made, in order, the unpacking of its results included."""
+    inside: dict[fx.Node, None] = {}
+    for node in graph.nodes:
+        paths = [path for path, _ in stack_of(node).values()]
+        unpacks = node.target is operator.getitem and node.args[0] in inside and node.args[0].op == "call_module"
+        if unpacks or any(path == name or path.startswith(f"{name}.") for path in paths):
+            inside[node] = None
+    return list(inside)
+
+
+def inputs_of(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """What the nodes read from outside, in order, each once."""
+    inside = set(nodes)
+    return list(dict.fromkeys(source for node in nodes for source in node.all_input_nodes if source not in inside))
+
+
+def outputs_of(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """Those of the nodes that others read, in order."""
+    inside = set(nodes)
+    return [node for node in nodes if any(user not in inside for user in node.users)]
+
+
+def traced_method(module: nn.Module, method: str = "forward") -> fx.Graph:
+    """The graph of one method. Raises TraceError."""
+    tracer = Tracer()
+    tracer.traced_func_name = method
+    try:
+        return tracer.trace(module)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TraceError(f"torch.fx cannot trace {type(module).__name__}.{method}: {reason}") from error
+
+
+def splice(graph: fx.Graph, part: fx.Graph, arguments: Mapping[str, fx.Node], prefix: str = "") -> tuple[fx.Node, ...]:
+    """Copy a traced method to the graph's insertion point; returns the nodes of what it returns, in order.
+
+    arguments: placeholder's name -> node of the graph. prefix: path in the network of the module that was traced; empty
+    where that is the network itself.
+    """
+    known = {node: arguments[str(node.target)] for node in part.nodes if node.op == "placeholder"}
+    before = set(graph.nodes)
+    results = graph.graph_copy(part, known)
+    for node in graph.nodes:
+        if node in before:
+            continue
+        if prefix and node.op in ("call_module", "get_attr"):
+            node.target = f"{prefix}.{node.target}"
+        if prefix:
+            inner = {f"{prefix}.{key}": (f"{prefix}.{path}", kind) for key, (path, kind) in stack_of(node).items()}
+            node.meta[_STACK] = {prefix: (prefix, nn.Module), **inner}
+    return _flat(results)
+
+
+def call_module(graph: fx.Graph, name: str, args: Sequence[Any], like: fx.Node) -> fx.Node:
+    """A call of a module that may not be in its place yet, as if the code that calls ``like``'s layer called it."""
+    node = graph.call_module(name, tuple(args))
+    node.meta["nn_module_stack"] = outside(like) | {name: (name, nn.Module)}
+    return node
+
+
+def outside(node: fx.Node) -> dict[str, Any]:
+    """The stack of the code that calls the node's layer."""
+    return {key: entry for key, entry in stack_of(node).items() if entry[0] != node.target}
+
+
+def add_module(network: Network, name: str, module: nn.Module) -> None:
+    """Put a new module at a path whose parent exists and that is free. Raises PolicyError."""
+    parent, _, child = name.rpartition(".")
+    try:
+        holder = network.get_submodule(parent)
+    except AttributeError as error:
+        raise PolicyError(f"there is no part '{parent}' of {network.name} to put '{child}' in") from error
+    if hasattr(holder, child):
+        raise PolicyError(f"{network.name} has a '{name}' already: give the mask head another name")
+    holder.add_module(child, module)
+
+
+def _flat(results: Any) -> tuple[fx.Node, ...]:
+    if isinstance(results, fx.Node):
+        return (results,)
+    values = results.values() if isinstance(results, Mapping) else results
+    return tuple(node for value in values for node in _flat(value))
