@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from binmat.errors import InputError
+from binmat.whole_file import whole_file
 
 #: Suffixes that a folder of frames is searched for.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -44,18 +44,15 @@ def to_rgb(image: Image.Image) -> Tensor:
 def write_image(image: Tensor, path: str | Path) -> None:
     """Write [1, 1 or 3 or 4, H, W] in [0, 1] as 8 bits, rounded half up; the suffix names the format.
 
-    Written to a temporary file, then renamed. Raises InputError.
+    Written whole or not at all. Raises InputError.
     """
     path = Path(path)
     pixels = (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(temporary)
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(temporary)
     except (OSError, ValueError) as error:
         raise InputError(f"image {path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def photograph(height: int, width: int) -> Tensor:

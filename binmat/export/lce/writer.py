@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from binmat.export.lce.emitter import RULES, Emitter
 from binmat.export.lce.layout import preferred_order
 from binmat.export.lce.values import DTYPES, Bits, StoredValue, Value
 from binmat.export.tflite.builder import ModelBuilder, Named
+from binmat.whole_file import whole_file
 
 for _family in ("activations", "convolution", "elementwise", "pooling", "reductions", "resize", "shapes"):
     importlib.import_module(f"binmat.export.lce.{_family}")
@@ -101,25 +101,12 @@ def export_lce(
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write through a temporary file in the same folder, so that nobody sees half a file."""
+    """Write the model so that nobody sees half a file. Raises ExportError."""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _where(node: Node) -> str:
