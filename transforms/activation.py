@@ -13,11 +13,11 @@ from binmat.model_defs.network import Network
 from binmat.nn import BinaryConv2d, BinaryLayer, BinaryLinear, RPReLU
 from binmat.nn.masked_path import MaskedPath
 
-from .patterns import ACTIVATIONS, NORMS, BinaryBlock, activation_key, binary_blocks, called_module
+from .patterns import ACTIVATIONS, NORMS, BinaryBlock, activation_module, binary_blocks, called_module
 from .policy import nearest
 from .trace import graphs, recompile
 
-#: Where the slope starts that replaces a function without one of its own.
+#: Where the slope starts that replaces a function without one of its own, or with the slope 0.
 DEFAULT_SLOPE = 0.25
 
 
@@ -29,7 +29,8 @@ class ReplaceActivations:
 
     Module, function and method calls are all found on the graph (layer, batch norm, activation in a row). The new
     module takes the old one's name, or ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its
-    slope starts as that of the function it replaces (ReLU 0, LeakyReLU and PReLU their own), else at .25.
+    slope starts as LeakyReLU's or PReLU's own, else at .25. Not at ReLU's 0: what is never negative has the sign +1
+    everywhere, and the next binary layer would see nothing of the picture.
     Source: Liu et al., ReActNet, ECCV 2020, Eq. 5.
     """
 
@@ -75,7 +76,8 @@ class ReplaceActivations:
         layer = str(block.layer.target)
         if layer not in made:
             name = self._free_name(network, old, layer)
-            network.set_submodule(name, _made_for(block.module, _start_slope(network, old)))
+            replaced = called_module(old, network) or activation_module(old)
+            network.set_submodule(name, _made_for(block.module, _start_slope_of(replaced)))
             made[layer] = name
         with graph.inserting_before(old):
             new = graph.call_module(made[layer], (old.args[0] if old.args else old.kwargs["input"],))
@@ -108,18 +110,7 @@ def _made_for(layer: BinaryConv2d | BinaryLinear, slope: float | Tensor) -> RPRe
     return made.train(layer.training)
 
 
-def _start_slope(network: Network, node: fx.Node) -> float | Tensor:
-    module = called_module(node, network)
-    if module is not None:
-        return _start_slope_of(module)
-    slope = ACTIVATIONS[activation_key(node, network)]
-    return DEFAULT_SLOPE if slope is None else slope
-
-
 def _start_slope_of(module: nn.Module) -> float | Tensor:
     if isinstance(module, nn.LeakyReLU):
         return module.negative_slope
-    if isinstance(module, nn.PReLU):
-        return module.weight
-    slope = ACTIVATIONS[type(module)]
-    return DEFAULT_SLOPE if slope is None else slope
+    return module.weight if isinstance(module, nn.PReLU) else DEFAULT_SLOPE

@@ -13,31 +13,6 @@ from binmat.nn import BinaryConv2d, BinaryLinear
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)
 
-#: Activation functions that a scheme may replace -> the slope their negative side starts with as a PReLU
-#: (None: the scheme's own start). Gates (sigmoid, tanh, softmax) are not activations in this sense.
-ACTIVATIONS: dict[Any, float | None] = {
-    nn.ReLU: 0.0,
-    nn.ReLU6: 0.0,
-    nn.LeakyReLU: None,
-    nn.PReLU: None,
-    nn.ELU: None,
-    nn.SELU: None,
-    nn.GELU: None,
-    nn.SiLU: None,
-    nn.Hardswish: None,
-    torch.relu: 0.0,
-    F.relu: 0.0,
-    F.relu6: 0.0,
-    F.leaky_relu: None,
-    F.elu: None,
-    F.gelu: None,
-    F.silu: None,
-    F.hardswish: None,
-    "relu": 0.0,
-    "relu_": 0.0,
-}
-
-
 #: Functions -> the module that does the same; their further arguments have the same order.
 _FUNCTION_MODULES: dict[Any, type[nn.Module]] = {
     torch.relu: nn.ReLU,
@@ -51,6 +26,9 @@ _FUNCTION_MODULES: dict[Any, type[nn.Module]] = {
     F.silu: nn.SiLU,
     F.hardswish: nn.Hardswish,
 }
+
+#: Activation functions that a scheme may replace. Gates (sigmoid, tanh, softmax) are not activations in this sense.
+ACTIVATIONS: frozenset[Any] = frozenset({*_FUNCTION_MODULES, *_FUNCTION_MODULES.values(), nn.PReLU, nn.SELU})
 
 
 @dataclass(frozen=True)

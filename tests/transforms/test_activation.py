@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from example_networks import ResNet, UNet
 from torch import nn
+from torch.nn import functional as F
 
 from binmat.nn import RPReLU
 from binmat.transforms.convert import convert
@@ -43,7 +44,7 @@ def test_slopes_start_where_the_replaced_function_has_them():
     prelu = nn.PReLU(2)
     with torch.no_grad():
         prelu.weight.copy_(torch.tensor([0.3, -0.2]))
-    assert torch.equal(start(nn.ReLU()), torch.zeros(2))
+    assert torch.equal(start(nn.ReLU()), torch.full((2,), 0.25))
     assert torch.equal(start(nn.Hardswish()), torch.full((2,), 0.25))
     assert torch.equal(start(prelu), torch.tensor([0.3, -0.2]))
 
@@ -54,9 +55,32 @@ def test_schemes_that_keep_activations_and_float_layers_are_left_alone():
 
 
 def test_the_replacement_computes_the_replaced_function_at_the_start():
-    module = UNet().eval()
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3), nn.LeakyReLU(0.3), nn.Conv2d(6, 1, 1)).eval()
     x = torch.rand(1, 3, 20, 24)
-    settings = ["options.threshold=channel", "options.estimator=polynomial", "up=float"]
-    kept = convert(module, "threshold", settings=settings).eval()
-    replaced = convert(module, "reactnet", settings=["up=float"]).eval()
+    kept = convert(module, "reactnet", settings=["options.replacement=keep"]).eval()
+    replaced = convert(module, "reactnet").eval()
+    assert rprelus(replaced)
     torch.testing.assert_close(replaced(x), kept(x))
+
+
+def test_functional_leaky_relu_hands_its_slope_on():
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.conv, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 1, 1)
+
+        def forward(self, x):
+            return self.last(F.leaky_relu(self.conv(self.first(x)), negative_slope=0.15))
+
+    torch.testing.assert_close(rprelus(convert(Functional(), "reactnet"))["conv_rprelu"].slope, torch.full((2,), 0.15))
+
+
+def test_signs_vary_behind_a_replaced_relu():
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 1, 1)
+    )
+    network = convert(module, "reactnet").eval()
+    seen = []
+    network.get_submodule("4").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network(torch.randn(1, 3, 16, 16))
+    assert 0.05 < (seen[0] < 0).float().mean() < 0.95
