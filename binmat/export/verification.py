@@ -88,6 +88,15 @@ class KernelVerification:
         return sum(f.flipped for f in self.flips) / max(sum(f.elements for f in self.flips), 1)
 
     @property
+    def first_flips(self) -> SignFlips | None:
+        """Where flipping begins: the first binarization of the first frame that any sign flips in.
+
+        Nothing before it has flipped, so its distance shows what rounding alone has moved; those of later layers and
+        frames also show what that flip has changed.
+        """
+        return next((flips for flips in self.flips if flips.flipped), None)
+
+    @property
     def failures(self) -> list[NodeCheck]:
         return [node for node in self.nodes if not node.passed]
 
@@ -108,6 +117,7 @@ class Verification:
                 "mean_abs": kernel.mean_abs,
                 "flipped_signs": kernel.flipped_signs,
                 "failures": len(kernel.failures),
+                "first_flips": None if kernel.first_flips is None else asdict(kernel.first_flips),
                 **asdict(kernel),
             }
             for kernel in self.kernels

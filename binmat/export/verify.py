@@ -41,7 +41,7 @@ OPERAND_LIMIT = 1e-5
 #: In units of the float32 spacing at |sum| * |multiplier| + |bias|: LCE rounds its own bias, product and sum.
 ROUNDINGS = 4
 #: Bytes of intermediate values that one run of the interpreter hands out.
-CHUNK_BYTES = 192 * 2**20
+CHUNK_BYTES = 256 * 2**20
 
 _BINARIZE = torch.ops.binmat.binarize.default
 _BINARY_CONV = torch.ops.binmat.binary_conv2d.default
@@ -54,7 +54,7 @@ def verify_lce(
     frames: Sequence[Mapping[str, Tensor]],
     kernels: Sequence[Kernel] = ("optimized", "reference"),
     content: bytes | None = None,
-    threads: int = 2,
+    threads: int = 1,
     checked_frames: int = 1,
 ) -> Verification:
     """Run the model in LCE's interpreter and compare it with the lowered graph.

@@ -90,6 +90,7 @@ def test_dyadic_binary_layers_are_exact_end_to_end():
     check(result)
     for kernel in result.kernels:
         assert kernel.max_abs == 0 and kernel.flipped_signs == 0 and len(kernel.flips) == 6
+        assert kernel.first_flips is None
 
 
 def test_states_are_fed_back():
@@ -150,6 +151,8 @@ def test_signs_that_rounding_flips_pass():
     check(result)
     (flips,) = result.kernels[0].flips
     assert flips.flipped > 10 and flips.distance < 1e-5
+    assert result.kernels[0].first_flips == flips
+    assert result.to_json()["kernels"][0]["first_flips"]["flipped"] == flips.flipped
     assert result.kernels[0].max_abs >= 2
 
 
