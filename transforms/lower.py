@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from binmat.errors import LoweringError
-from binmat.model_defs.network import Example
+from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryConv2d, BinaryLinear
 
 from . import lowered_ops  # noqa: F401  (registers the operators)
@@ -50,7 +50,8 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
 
     Batch norm, scales and biases are folded into the convolutions (in float64); DoReFa's {0, 1} activations become
     +-1 with the sums corrected exactly; XNOR-Net's K map stays as float operators. The result computes what
-    ``network.eval()`` computes, up to the rounding of ``dtype``. Raises LoweringError.
+    ``network.eval()`` computes, up to the rounding of ``dtype``. An example that leaves out some of the outputs that the
+    network has names for (the side outputs of a sparse decoder) leaves them out of the graph. Raises LoweringError.
     """
     owner = trace(copy.deepcopy(network)).eval().to(dtype)
     _swap_binary_layers(owner)
@@ -63,7 +64,7 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
         bound = dict(zip(tensors, values, strict=True))
         arguments = [bound.get(name, value) for name, value in example.inputs.items()]
         result = _NameFunctions(owner, graph=program.graph).run(*arguments)
-        return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+        return _asked_for(owner, example, tuple(result) if isinstance(result, (tuple, list)) else (result,))
 
     try:
         with torch.no_grad():
@@ -83,6 +84,15 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
             f"{len(example.outputs)}: name every output"
         )
     return Lowered(module, tuple(tensors), example.outputs, example)
+
+
+def _asked_for(network: Network, example: Example, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Those of a mode's results that the example names; all of them where the network has no names for them."""
+    names = network.output_names(example.mode)
+    if names is None or not set(example.outputs) <= set(names):
+        return results
+    known = dict(zip(names, results, strict=True))
+    return tuple(known[name] for name in example.outputs)
 
 
 class _NameFunctions(fx.Interpreter):

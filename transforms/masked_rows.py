@@ -16,7 +16,7 @@ from binmat.nn.masked_path import MaskedPath
 from .mask_route import MaskRoute
 from .patterns import NORMS, activation_module, called_module, only_user, row_of
 from .subgraph import add_module, call_module
-from .swap import swap
+from .swap import remove, swap
 from .trace import graphs
 
 
@@ -142,12 +142,12 @@ class MaskedRows:
     def install(self) -> None:
         """Put the paths in their places, once every graph is rewritten."""
         called = {node.target for graph in graphs(self.network).values() for node in graph.nodes}
+        taken = {name for path in self.paths.values() for name in path.taken if name not in called}
+        for name in taken:
+            remove(self.network, name)
         for path in self.paths.values():
             swap(self.network, {path.name: path.masked})
             add_module(self.network, path.companion_name, path.companion)
-            for name in path.taken:
-                if name not in called:
-                    self.network.delete_submodule(name)
 
 
 def _companion(module: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from binmat.errors import PolicyError
 from binmat.model_defs.network import Example, Network
+from binmat.model_defs.places import EncoderPlace
 from binmat.nn.sbb import BlockShortcut, SBBEncoder, SBBPlan, SBBRow
 
 from .patterns import called_module
@@ -183,7 +184,8 @@ def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> Repla
     """The pass that gives a network of the registry BiMatting's encoder, at the strides of its own one's features.
 
     Table 4 as it is where the features lie at 1/2, 1/4, 1/8 and 1/16. A network that reads fewer of them is given
-    those, and one that reads 1/32 has the last block strided, which is where the paper took the stride away.
+    those; one that reads 1/32 has the last block strided, which is where the paper took the stride away; the last
+    feature has the channels that the network counts on, if it says so.
     Raises PolicyError where the network does not say what its encoder is, or reads other strides.
     """
     place = network.encoder_place
@@ -198,7 +200,7 @@ def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> Repla
     inside = nodes_inside(run.graph, place.name)
     frame = run.shape(next(node for node in inputs_of(inside) if node.op != "get_attr"))
     strides = [math.ceil(frame[2] / run.shape(node)[2]) for node in outputs_of(inside)]
-    plan = _plan(strides, shortcut, place.normalise)
+    plan = _plan(strides, shortcut, place)
     if plan is None:
         raise PolicyError(
             f"no SBB plan has features at strides {strides}: apply binmat.transforms.sbb.ReplaceEncoder with an "
@@ -207,16 +209,16 @@ def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> Repla
     return ReplaceEncoder(SBBEncoder(plan), place.name)
 
 
-def _plan(strides: Sequence[int], shortcut: BlockShortcut, normalise: bool) -> SBBPlan | None:
+def _plan(strides: Sequence[int], shortcut: BlockShortcut, place: EncoderPlace) -> SBBPlan | None:
     default = SBBPlan()
+    tail = default.tail if place.channels is None else (*default.tail[:-1], place.channels)
     last = default.blocks[-1].channels
     blocks = default.blocks if strides[-1] == 16 else (*default.blocks[:-1], SBBRow(last, stride=2))
     places = {2: 0, 4: 1, 8: 3, 16: 4}
     if strides[-1] not in (16, 32) or not all(s in places and s < strides[-1] for s in strides[:-1]):
         return None
-    return SBBPlan(
-        blocks=blocks, features=tuple(places[s] for s in strides[:-1]), shortcut=shortcut, normalise=normalise
-    )
+    features = tuple(places[s] for s in strides[:-1])
+    return SBBPlan(blocks=blocks, tail=tail, features=features, shortcut=shortcut, normalise=place.normalise)
 
 
 def _submodule(network: Network, name: str) -> nn.Module:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,7 +56,7 @@ def run_graphs(
         runner = (interpreter or ShapeInterpreter)(shadow, graph)
         values = [fake.from_tensor(v) if isinstance(v := inputs[name], Tensor) else v for name in names]
         try:
-            with torch.no_grad(), fake:
+            with torch.no_grad(), _quiet(), fake:
                 runner.run(*values)
         except BinmatError:
             raise
@@ -63,6 +65,17 @@ def run_graphs(
             reason = str(error).strip().splitlines()[0]
             raise PolicyError(f"the shapes of {network.name} do not fit at '{where}': {reason}") from error
         yield mode, runner
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging a traceback for what is reported as an error of ours."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 class ShapeInterpreter(fx.Interpreter):

@@ -1,4 +1,4 @@
-"""Put another module in a layer's place, under every name that the layer is registered with."""
+"""Put another module in a layer's place, or none, under every name that the layer is registered with."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ from torch import nn
 
 def swap(owner: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
     """Replace layers by name; a layer registered twice (MODNet's backbone) stays one object under all its names."""
-    aliases: dict[int, list[str]] = {}
-    for name, layer in owner.named_modules(remove_duplicate=False):
-        aliases.setdefault(id(layer), []).append(name)
+    aliases = _aliases(owner)
     found = {name: aliases[id(owner.get_submodule(name))] for name in replacements}
     for name, replacement in replacements.items():
         for alias in found[name]:
             owner.set_submodule(alias, replacement)
+
+
+def remove(owner: nn.Module, name: str) -> None:
+    """Take a layer out, under all its names."""
+    for alias in _aliases(owner)[id(owner.get_submodule(name))]:
+        parent, _, child = alias.rpartition(".")
+        delattr(owner.get_submodule(parent), child)
+
+
+def _aliases(owner: nn.Module) -> dict[int, list[str]]:
+    """The names of every module, by its identity."""
+    aliases: dict[int, list[str]] = {}
+    for name, layer in owner.named_modules(remove_duplicate=False):
+        aliases.setdefault(id(layer), []).append(name)
+    return aliases
