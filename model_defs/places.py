@@ -10,10 +10,12 @@ class EncoderPlace:
     """The part that another encoder may stand for.
 
     name: the submodule. normalise: whether it takes frames in [0, 1], which ImageNet's statistics then apply to.
+    channels: of its last feature, where the rest of the network counts on them.
     """
 
     name: str
     normalise: bool = True
+    channels: int | None = None
 
 
 @dataclass(frozen=True)
