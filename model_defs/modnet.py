@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from binmat.errors import CheckpointError, SizeError, UnknownNameError
 from binmat.model_defs.mobilenet_v2 import MobileNetV2
 from binmat.model_defs.network import Example, Network, NetworkSpec
+from binmat.model_defs.places import EncoderPlace
 from binmat.nn.ibnorm import IBNorm
 
 Context = Literal["se", "easpp"]
@@ -230,6 +231,8 @@ class MODNet(Network):
     float_layers = FLOAT_LAYERS
     min_size = 32
     size_multiple = 32
+    #: It takes images in [-1, 1] already, and the context block gates as many channels as it was built for.
+    encoder_place = EncoderPlace("backbone", normalise=False, channels=1280)
 
     def __init__(self, context: Context = "se") -> None:
         if context not in ("se", "easpp"):
