@@ -11,6 +11,7 @@ from binmat.errors import ExportError, SizeError, UnknownNameError
 from binmat.export.frames import Clips, clips_of
 from binmat.export.lce import LceModel, export_lce
 from binmat.export.lce.writer import write_whole
+from binmat.export.lowering_check import check_lowering
 from binmat.export.verdict import Verdict
 from binmat.export.verify import verify_lce
 from binmat.model_defs.network import Example, Network
@@ -31,8 +32,9 @@ def check_format(name: str) -> str:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A network as it ships: its deployment graph and the model file made of it."""
+    """A network as it ships: the network, its deployment graph and the model file made of it."""
 
+    network: nn.Module
     lowered: Lowered
     model: LceModel
 
@@ -41,13 +43,15 @@ class Deployment:
         write_whole(Path(path), self.model.content)
 
     def verify(self, content: bytes | None = None, clips: Clips | None = None) -> Verdict:
-        """Run the file in its own interpreter and compare it with the deployment graph; see :func:`verify`."""
+        """Compare network and deployment graph, and that graph with the file in its interpreter; see :func:`verify`."""
         clips = clips or clips_of(self.lowered.example)
+        first = next(iter(clips.values()))[0]
         return Verdict(
+            check_lowering(self.network, self.lowered.example, first),
             {
                 name: verify_lce(self.lowered.module, self.model, frames, content=content)
                 for name, frames in clips.items()
-            }
+            },
         )
 
 
@@ -66,7 +70,7 @@ def deploy(
     if example is None:
         example = _call(network, size, downsample_ratio)
     lowered = lower(network, example)
-    return Deployment(lowered, export_lce(lowered.module, None, lowered.inputs, lowered.outputs))
+    return Deployment(network, lowered, export_lce(lowered.module, None, lowered.inputs, lowered.outputs))
 
 
 def export(
@@ -100,7 +104,10 @@ def verify(
     example: Example | None = None,
     clips: Clips | None = None,
 ) -> Verdict:
-    """Compare a model file with the network it was made from: node by node, and end to end with states.
+    """Compare a model file with the network it was made from.
+
+    Network and deployment graph are compared in float64; deployment graph and file operator by operator on equal
+    inputs, and end to end over frames with states.
 
     path: the file; None verifies a fresh export that is not written. size, downsample_ratio, example: what the file
     was exported with, as for :func:`deploy`. clips: name -> inputs of consecutive frames; by default a photograph that

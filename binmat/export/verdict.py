@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from binmat.errors import VerificationError
+from binmat.export.lowering_check import LoweringCheck
 from binmat.export.verification import CheckKind, KernelVerification, NodeCheck, Verification, check
 
 #: The backend's name in reports.
@@ -15,8 +16,12 @@ BACKEND = "lce"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verifying a model file found, clip by clip, with every kernel that ran it."""
+    """What verifying a model file found: network against deployment graph, then graph against file.
 
+    clips: clip by clip, with every kernel that ran it.
+    """
+
+    lowering: LoweringCheck
     clips: Mapping[str, Verification]
 
     def runs(self) -> dict[tuple[str, str], KernelVerification]:
@@ -25,6 +30,11 @@ class Verdict:
 
     def check(self) -> None:
         """Raise VerificationError where a difference is systematic; rounding is none."""
+        if not self.lowering.passed:
+            raise VerificationError(
+                f"the deployment graph differs from the network by {self.lowering.worst:.2g} of an output's range "
+                "in float64: please report this as a bug of binmat, with the recipe"
+            )
         for name, clip in self.clips.items():
             try:
                 check(clip)
@@ -48,12 +58,14 @@ class Verdict:
         them differs by more than rounding.
         """
         runs = {f"{BACKEND} {kernel}, {clip}": [run] for (clip, kernel), run in self.runs().items()}
-        return {name: _numbers(found) for name, found in {BACKEND: [*self.runs().values()], **runs}.items()}
+        backends = {name: _numbers(found) for name, found in {BACKEND: [*self.runs().values()], **runs}.items()}
+        return {**backends, "deployment graph, float64": {"max_abs": self.lowering.max_abs}}
 
     def to_json(self) -> dict[str, Any]:
         """Everything that was measured."""
         return {
             "systematic": self.systematic,
+            "lowering": asdict(self.lowering),
             "summary": self.summary(),
             "clips": {name: clip.to_json() for name, clip in self.clips.items()},
         }
@@ -70,6 +82,8 @@ class Verdict:
             [
                 "The model file computes what the PyTorch graph computes "
                 f"(LCE's kernels {kernels}; inputs {' and '.join(self.clips)}).",
+                "The deployment graph is the network: in float64 their outputs differ by at most "
+                f"{self.lowering.max_abs:.1e}.",
                 f"Operator by operator, {len(nodes):,} results were compared with PyTorch's on equal inputs: "
                 f"{_rounding(nodes)}.",
                 f"End to end, over {max(run.frames for run in runs)} frames with states, outputs differ by at most "

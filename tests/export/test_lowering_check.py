@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from example_networks import UNet, randomize
+
+from binmat.errors import VerificationError
+from binmat.export import lowering_check
+from binmat.export.deployment import deploy
+from binmat.export.frames import clips_of
+from binmat.export.lowering_check import check_lowering
+from binmat.transforms.convert import convert
+
+
+@pytest.fixture
+def network():
+    return convert(randomize(UNet()), "reactnet").eval()
+
+
+def test_network_and_deployment_graph_agree_to_rounding(network):
+    example = network.example(24, 33)
+    found = check_lowering(network, example, clips_of(example)["noise"][0])
+    assert found.passed
+    assert found.max_abs < 1e-12
+
+
+def test_a_deployment_graph_that_folds_wrongly_is_found(network, monkeypatch):
+    example = network.example(24, 32)
+
+    def wrong(*args):
+        lowered = lowering_check_lower(*args)
+        for name, buffer in lowered.module.named_buffers():
+            if buffer.is_floating_point():
+                setattr(lowered.module, name, buffer * 1.001)
+        return lowered
+
+    lowering_check_lower = lowering_check.lower
+    monkeypatch.setattr(lowering_check, "lower", wrong)
+    assert not check_lowering(network, example, clips_of(example)["noise"][0]).passed
+    verdict = deploy(network, example=example).verify()
+    with pytest.raises(VerificationError, match="deployment graph differs from the network"):
+        verdict.check()
+    assert "NOT" in str(verdict)
+
+
+def test_a_result_that_is_no_number_does_not_pass(network):
+    with torch.no_grad():
+        network.get_submodule("head").bias.fill_(torch.nan)
+    assert not check_lowering(network, network.example(24, 32), {}).passed
