@@ -15,9 +15,7 @@ DEFAULT_SCHEME = "reactnet"
 
 
 def convert(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="A float network: .pth, .ckpt, .safetensors.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A network: .pth, .ckpt, .safetensors.")],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="DIR", help="Folder to write to: new, empty or an earlier conversion."),
@@ -40,8 +38,8 @@ def convert(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change the recipe; may be repeated. KEY: padding, shortcut, options.NAME, or a layer's name or "
-            "pattern whose VALUE is float or a scheme.",
+            help="Change the recipe; may be repeated. KEY: one of its fields (padding), options.NAME of its scheme, or "
+            "a layer's name or pattern whose VALUE is float or a scheme.",
         ),
     ] = None,
     size: Annotated[
@@ -77,8 +75,6 @@ def convert(
     """
     if scheme is not None and recipe is not None:
         raise typer.BadParameter("a recipe names its scheme: give --scheme or --recipe, not both.")
-    if scheme is None and recipe is None:
-        scheme = DEFAULT_SCHEME
     ratio = 1.0 if downsample_ratio is None else downsample_ratio
     steps = Steps()
     with written_whole(output) as folder:
@@ -91,13 +87,18 @@ def convert(
             from binmat.reports.count import deployment_call
             from binmat.transforms.checkpoint import load, save
             from binmat.transforms.convert import convert as transform
+            from binmat.transforms.convert import recipe_of
         for name in formats.split(","):
             check_format(name.strip())
         pictures = [] if clip is None else read_clip(clip, FRAMES)
         with steps.step("read the checkpoint"):
             net = load(checkpoint, network)
         with steps.step("trace and rewrite"):
-            converted = transform(net, scheme, recipe=recipe, settings=settings or (), size=size)
+            if recipe_of(net) is not None and not (scheme or recipe or settings):
+                converted = net  # The authors' BiMatting, or a conversion of ours at another size.
+            else:
+                default = None if recipe else DEFAULT_SCHEME
+                converted = transform(net, scheme or default, recipe=recipe, settings=settings or (), size=size)
             call = deployment_call(converted, size, ratio)
         with steps.step("lower and write the LCE model"):
             deployment = deploy(converted, example=call)
@@ -107,11 +108,11 @@ def convert(
             verdict.check()
         with steps.step("count, write weights and report"):
             save(converted, folder / WEIGHTS)
-            assert converted.conversion is not None
-            (folder / RECIPE).write_text(converted.conversion[0].to_toml(), encoding="utf-8")
+            made_by = recipe_of(converted)
+            assert made_by is not None
+            (folder / RECIPE).write_text(made_by.to_toml(), encoding="utf-8")
             counted = report(
-                net,
-                converted,
+                *dict.fromkeys((net, converted)),
                 example=call,
                 downsample_ratio=ratio,
                 verification=verdict.summary(),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from binmat.cli.options import JsonFlag
+
+if TYPE_CHECKING:
+    from binmat.transforms.recipe import Recipe
 
 
 def recipes(as_json: JsonFlag = False) -> None:
@@ -21,18 +26,17 @@ def recipes(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({name: recipe.model_dump() for name, recipe in found.items()})
         return
-    rows = [
-        [
-            name,
-            recipe.scheme,
-            recipe.padding,
-            recipe.shortcut,
-            "\n".join(f"{pattern} = {value}" for pattern, value in recipe.layers.items()) or "-",
-        ]
-        for name, recipe in found.items()
-    ]
-    heads = dict.fromkeys(("recipe", "scheme", "padding", "shortcut", "rules for layers"), "left")
-    print_table(heads, rows)
+    rows = [[name, recipe.scheme, "\n".join(_settings(recipe))] for name, recipe in found.items()]
+    print_table(dict.fromkeys(("recipe", "scheme", "what else it sets"), "left"), rows)
     for name, recipe in found.items():
         say(f"{name}: {recipe.description}", indent="  ")
     say("A scheme's name alone is a recipe too: binmat convert ... --scheme NAME")
+
+
+def _settings(recipe: Recipe) -> list[str]:
+    """What differs from a plain recipe of the scheme, as --set takes it; lists as TOML has them."""
+    changed = recipe.model_dump(exclude_defaults=True, exclude={"name", "description", "scheme"})
+    rules = changed.pop("layers", {})
+    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
+    options = {f"options.{key}": value for key, value in fields.pop("options", {}).items()}
+    return [f"{key} = {value}" for key, value in {**fields, **options, **rules}.items()]

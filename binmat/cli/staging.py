@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +31,27 @@ def staged(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(target, error) from error
     try:
-        yield stage
+        with _termination_raises():
+            yield stage
         try:
             _move(stage, target)
         except OSError as error:
             raise _unwritable(target, error) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _termination_raises() -> Iterator[None]:
+    """Let SIGTERM end the program by SystemExit, so that what is being written is cleared away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _move(stage: Path, target: Path) -> None:
