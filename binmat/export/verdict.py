@@ -126,8 +126,8 @@ def _flips(runs: list[KernelVerification]) -> str:
     signs, flipped = sum(flip.elements for flip in flips), sum(flip.flipped for flip in flips)
     if not flipped:
         return f"none of {signs:,} signs flipped" if signs else "there are no signs to flip"
-    distance = max(flip.distance for flip in flips)
+    first = max((run.first_flips.distance for run in runs if run.first_flips is not None), default=0.0)
     return (
-        f"{flipped:,} of {signs:,} signs ({flipped / signs:.1e}) flipped, "
-        f"of values at most {distance:.1e} standard deviations from their threshold"
+        f"{flipped:,} of {signs:,} signs ({flipped / signs:.1e}) flipped, the first of each run "
+        f"at most {first:.1e} standard deviations from their threshold, the others in consequence or likewise"
     )
