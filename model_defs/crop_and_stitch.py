@@ -27,6 +27,7 @@ def crop_and_stitch(
     *,
     window: int = WINDOW,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """The matte of an image of any size: float32 [H, W] in [0, 1], on the CPU.
@@ -34,7 +35,7 @@ def crop_and_stitch(
     network: LiteMatting, or any callable of its three inputs that takes windows of this size.
     image: [3, H, W] RGB, uint8 or floating point in [0, 1]; it is cropped first and converted window by window.
     window: height and width of a window, even, and a size that the network takes; the stride is half of it.
-    device: where the network is; the windows are sent there one by one.
+    device, dtype: where the network is and what its weights are; the windows are sent there one by one.
     progress: called with (windows done, windows to do).
 
     An image smaller than a window is padded on both sides, replicating its border; the trimap is padded with
@@ -66,7 +67,7 @@ def crop_and_stitch(
         crop = image[:, rows[here[0]].unsqueeze(1), columns[here[1]]]
         inputs = (to_unit(crop), one_hot(regions[here]), maps[:, here[0], here[1]])
         with torch.no_grad():
-            alpha = network(*(tensor.unsqueeze(0).to(device) for tensor in inputs))
+            alpha = network(*(tensor.unsqueeze(0).to(device, dtype) for tensor in inputs))
         weighted[here] += weight * alpha[0, 0].to("cpu", torch.float32)
         total[here] += weight
     if progress is not None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binmat.errors import SizeError
-
-from .network import Example, Network, NetworkSpec
+from .crop_and_stitch import WINDOW, crop_and_stitch
+from .network import Example, Network, NetworkSpec, Prediction
+from .trimap import read_trimap
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -293,14 +293,35 @@ class LiteMatting(Network):
         gate = F.interpolate(not_background, size=(high.shape[2], high.shape[3]), mode="nearest")
         return torch.cat((high, self.gfnb(self.layerx(image), high * gate)), 1)
 
+    def predict(
+        self,
+        image: Tensor,
+        memory: None = None,
+        *,
+        trimap: Tensor | None = None,
+        downsample_ratio: float = 1.0,
+        window: int = WINDOW,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Prediction:
+        """Alpha of an image [1, 3, H, W] in [0, 1] of any size, by crop-and-stitch, with the trimap's known pixels.
+
+        trimap: see :func:`binmat.model_defs.trimap.read_trimap`. window, progress: see
+        :func:`binmat.model_defs.crop_and_stitch.crop_and_stitch`. Raises InputError where the trimap is missing or does
+        not fit, SizeError for a window that the network does not take and for a downsample ratio, which it has not.
+        """
+        self.refuse_ratio(downsample_ratio)
+        self.check_size(window, window)
+        known = read_trimap(trimap, image.shape[2], image.shape[3])
+        alpha = crop_and_stitch(
+            self, image[0], known, window=window, device=image.device, dtype=image.dtype, progress=progress
+        )
+        return Prediction(alpha.to(image)[None, None], notes=known.remarks)
+
     def example(
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
         """One image of this size. Raises SizeError for a size or a downsample_ratio that the network does not take."""
-        if downsample_ratio != 1:
-            raise SizeError(
-                f"{self.name} has no downsample ratio: leave out {downsample_ratio} and give a smaller size"
-            )
+        self.refuse_ratio(downsample_ratio)
         self.check_size(height, width)
         channels = {"image": 3, "trimap": 3, "transform_map": 2}
         inputs: dict[str, Tensor | float] = {

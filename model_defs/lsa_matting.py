@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binmat.errors import SizeError
+from binmat.errors import InputError
 
 from .crop_and_stitch import check_image, to_unit
-from .network import Example, Network, NetworkSpec
+from .network import Example, Network, NetworkSpec, Prediction
 from .refinement import LEVELS, refine
+from .resizing import enlarge, reduced_size
 from .resnet import Bottleneck
-from .trimap import Trimap
+from .trimap import Trimap, read_trimap
 
 #: ImageNet's statistics of RGB in [0, 1], with which the official code normalises the image.
 MEAN = (0.485, 0.456, 0.406)
@@ -222,14 +223,38 @@ class LSAMatting(Network):
         corrections = dict(zip(LEVELS, zip((a5, a4, a3, a2), (b5, b4, b3, b2), strict=True), strict=True))
         return self.decoder(x, (f1, f2, f3, f4, f5), corrections)
 
+    def predict(
+        self,
+        image: Tensor,
+        memory: None = None,
+        *,
+        trimap: Tensor | None = None,
+        downsample_ratio: float = 1.0,
+        refinement_steps: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Prediction:
+        """Alpha of an image [1, 3, H, W] in [0, 1] of any size, with the trimap's known pixels.
+
+        trimap: see :func:`binmat.model_defs.trimap.read_trimap`. downsample_ratio, refinement_steps, progress: see
+        :func:`matte_image`. Raises InputError where the trimap is missing or does not fit, SizeError for a ratio that
+        is not positive or leaves nothing.
+        """
+        known = read_trimap(trimap, image.shape[2], image.shape[3])
+        alpha = matte_image(
+            self,
+            image[0],
+            known,
+            refinement_steps=refinement_steps,
+            downsample_ratio=downsample_ratio,
+            progress=progress,
+        )
+        return Prediction(alpha.to(image)[None, None], notes=known.remarks)
+
     def example(
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
         """One image of this size. Raises SizeError for a size or a downsample_ratio that the network does not take."""
-        if downsample_ratio != 1:
-            raise SizeError(
-                f"{self.name} has no downsample ratio: leave out {downsample_ratio} and give a smaller size"
-            )
+        self.refuse_ratio(downsample_ratio)
         self.check_size(height, width)
         return Example("matting", {"x": torch.zeros(1, 4, height, width, device=device)}, ("alpha",))
 
@@ -241,39 +266,50 @@ def network_input(image: Tensor, trimap: Tensor) -> Tensor:
 
 
 def matte_image(
-    network: Network,
+    network: LSAMatting,
     image: Tensor,
     trimap: Trimap,
     *,
     refinement_steps: int = 0,
-    device: torch.device | str = "cpu",
+    downsample_ratio: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """The matte of an image of any size, as official inference computes it: float32 [H, W] in [0, 1], on the CPU.
 
-    network: LSA-Matting in eval mode, float or converted, on ``device``.
+    network: LSA-Matting in eval mode, float or converted.
     image: [3, H, W] RGB, uint8 or floating point in [0, 1]. refinement_steps: steps of backpropagating refinement,
-    0 for none; the paper takes 100. progress: called with (decodes done, decodes to do) while refining.
+    0 for none; the paper takes 100. downsample_ratio: the image is reduced to this share by area and the trimap to its
+    nearest pixels first, and alpha is enlarged bilinearly: the whole image is one input, so memory grows with it.
+    progress: called with (decodes done, decodes to do) while refining.
 
     Image and trimap are padded by reflection to multiples of 64, then by 16 pixels of reflection and 16 of zeros on
     every side, and alpha is cropped back. Known pixels are 0 and 1 as the trimap says; a trimap without unknown pixels
-    is answered without the network. The whole image is one input: memory grows with it. Raises InputError for an image
-    that does not fit the trimap.
+    is answered without the network. Raises InputError for an image that does not fit the trimap and a negative number
+    of steps, SizeError for a ratio that is not positive or leaves nothing.
     """
     check_image(image, trimap)
+    if refinement_steps < 0:
+        raise InputError(f"refinement cannot take {refinement_steps} steps: give 0 for none, the paper takes 100")
+    height, width = reduced_size(*trimap.size, downsample_ratio)
     if trimap.all_known:
         return trimap.alpha()
-    values = np.array([0, UNKNOWN_VALUE, 1], np.float32)[_pad(trimap.regions)]
-    x = network_input(to_unit(torch.from_numpy(_pad(image.cpu().numpy())))[None], torch.from_numpy(values)[None, None])
-    x = x.to(device)
+    colours, levels = to_unit(image).cpu(), trimap.regions
+    if (height, width) != trimap.size:
+        colours = F.interpolate(colours[None], size=(height, width), mode="area")[0]
+        nearest = F.interpolate(torch.from_numpy(levels)[None, None], size=(height, width), mode="nearest-exact")
+        levels = nearest[0, 0].numpy()
+    known = np.array([0, UNKNOWN_VALUE, 1], np.float32)[_pad(levels)]
+    x = network_input(torch.from_numpy(_pad(colours.numpy()))[None], torch.from_numpy(known)[None, None])
+    parameter = next(network.parameters())
+    x = x.to(parameter.device, parameter.dtype)
     if refinement_steps > 0:
         alpha = refine(network, x, steps=refinement_steps, progress=progress)
     else:
         with torch.no_grad():
             alpha = network(x)
-    height, width = trimap.size
     border = _REFLECTED + _ZEROS
-    return trimap.settle(alpha[0, 0, border : border + height, border : border + width].to("cpu", torch.float32))
+    alpha = alpha[:, :, border : border + height, border : border + width].to("cpu", torch.float32)
+    return trimap.settle((alpha if (height, width) == trimap.size else enlarge(alpha, *trimap.size))[0, 0])
 
 
 def _pad(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from binmat.errors import CheckpointError, SizeError, UnknownNameError
+from binmat.errors import CheckpointError, InputError, SizeError, UnknownNameError
 from binmat.model_defs.mobilenet_v2 import MobileNetV2
-from binmat.model_defs.network import Example, Network, NetworkSpec
+from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
 from binmat.model_defs.places import EncoderPlace
+from binmat.model_defs.resizing import enlarge, pad_to_multiple, reduced_size
 from binmat.nn.ibnorm import IBNorm
 
 Context = Literal["se", "easpp"]
@@ -276,12 +277,31 @@ class MODNet(Network):
     def example(
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
+        self.refuse_ratio(downsample_ratio)
         self.check_size(height, width)
-        if downsample_ratio != 1:
-            raise SizeError(
-                f"modnet has no downsample_ratio, {downsample_ratio} was asked: choose a smaller size instead"
-            )
         return Example("matting", {"img": torch.zeros(1, 3, height, width, device=device)}, ("matte",))
+
+    def predict(
+        self,
+        image: Tensor,
+        memory: None = None,
+        *,
+        trimap: Tensor | None = None,
+        downsample_ratio: float = 1.0,
+    ) -> Prediction:
+        """Alpha of an image [1, 3, H, W] in [0, 1] of any size, padded to multiples of 32 by repeating its border.
+
+        downsample_ratio: the image is reduced to this share first, by area as the official demo does (it brings the
+        shorter side to 512), and the matte is enlarged bilinearly. Raises InputError for a trimap, SizeError for a
+        ratio that is not positive or leaves nothing.
+        """
+        if trimap is not None:
+            raise InputError("modnet takes no trimap: leave it out")
+        full = (image.shape[2], image.shape[3])
+        height, width = reduced_size(*full, downsample_ratio)
+        small = image if (height, width) == full else F.interpolate(image, size=(height, width), mode="area")
+        matte: Tensor = self.run("matting", pad_to_multiple(small * 2 - 1, self.size_multiple))[..., :height, :width]
+        return Prediction(matte if (height, width) == full else enlarge(matte, *full))
 
     @classmethod
     def normalise_keys(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from binmat.errors import InputError, SizeError, TraceError
 
-from .network import NetworkSpec
+from .network import NetworkSpec, Prediction
 from .pam_body import CONSTRAINTS, PathNetwork, path_costs
 from .pam_learning import gumbel_gates, gumbel_noise
 from .pam_paths import (
@@ -29,6 +29,8 @@ from .pam_paths import (
     open_bits,
     within,
 )
+from .resizing import pad_to_multiple
+from .trimap import read_trimap
 
 #: The size of the paper's costs; a limit for another size is brought to it by the area.
 REFERENCE_SIZE = (1024, 1024)
@@ -53,6 +55,19 @@ class PathSample(NamedTuple):
     alpha: Tensor
     logits: Tensor
     gates: Tensor
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A path, or None where each image's is to be estimated within the limit; costs and limit in multiply-accumulates.
+
+    note: what the user should know about it.
+    """
+
+    costs: Mapping[str, int]
+    limit: int
+    path: str | None = None
+    note: str = ""
 
 
 class PAM(PathNetwork):
@@ -89,26 +104,41 @@ class PAM(PathNetwork):
         Raises SizeError for a size that does not fit; InputError for a limit below the cheapest path, a path that
         does not exist, both arguments at once, or what a static network's path cannot satisfy.
         """
-        if cost_limit is not None and path is not None:
-            raise InputError("pam takes a cost limit or a path, not both: leave one of them out")
-        given = self._given_path(path)
         self._check_inputs(image, trimap)
-        costs = path_costs(image.shape[2], image.shape[3])
-        if cost_limit is not None and self.fixed is not None:
-            self._check_fits(cost_limit, costs[self.fixed], _size(image))
-        elif cost_limit is not None:
-            limit = limit_in_macs(cost_limit, costs, _size(image))
-            if limit < costs[WHOLE]:
-                return self._estimate(image, trimap, limit, costs)
-            if cost_limit * GIGA > limit + 0.5:
-                warnings.warn(
-                    f"the cost limit {cost_limit:g} G is above pam's dearest path, {WHOLE}, at {_size(image)}: "
-                    f"that path runs and costs {limit / GIGA:.3f} G",
-                    stacklevel=2,
-                )
-        alpha = self._follow(image, trimap, given)
-        count = image.shape[0]
-        return PathMatte(alpha, (given,) * count, (costs[given],) * count)
+        choice = self._choose(cost_limit, path, image.shape[2], image.shape[3])
+        if choice.note:
+            warnings.warn(choice.note, stacklevel=2)
+        return self._take(choice, image, trimap)
+
+    def predict(
+        self,
+        image: Tensor,
+        memory: None = None,
+        *,
+        trimap: Tensor | None = None,
+        downsample_ratio: float = 1.0,
+        cost_limit: float | None = None,
+        path: str | None = None,
+    ) -> Prediction:
+        """Alpha of an image [1, 3, H, W] in [0, 1] of any size, with the trimap's known pixels.
+
+        Image and trimap are padded to multiples of 32 by repeating their borders; costs are those of the padded size.
+        trimap: see :func:`binmat.model_defs.trimap.read_trimap`. cost_limit, path: see :meth:`infer`; the path that
+        was taken and its G multiply-accumulates are the prediction's details. Raises InputError where the trimap is
+        missing or does not fit and for what :meth:`infer` refuses, SizeError for a downsample ratio, which it has not.
+        """
+        self.refuse_ratio(downsample_ratio)
+        height, width = image.shape[2:]
+        known = read_trimap(trimap, height, width)
+        padded = pad_to_multiple(image, self.size_multiple)
+        choice = self._choose(cost_limit, path, padded.shape[2], padded.shape[3])
+        notes = (*known.remarks, *([choice.note] if choice.note else []))
+        if known.all_known:
+            return Prediction(known.alpha().to(image)[None, None], notes=notes)
+        one_hot = pad_to_multiple(known.one_hot()[None].to(image), self.size_multiple)
+        taken = self._take(choice, padded, one_hot)
+        alpha = known.settle(taken.alpha[0, 0, :height, :width])[None, None]
+        return Prediction(alpha, notes=notes, details={"path": taken.paths[0], "gmacs": taken.macs[0] / GIGA})
 
     def path(self, path: str) -> PAM:
         """One path as a static network of its own, with a copy of this network's weights and only the layers it needs.
@@ -213,6 +243,36 @@ class PAM(PathNetwork):
             alphas.append(self.walk(one_image, one_trimap, self.run, pass_stage))
             paths.append(path)
         return PathMatte(torch.cat(alphas), tuple(paths), tuple(costs[path] for path in paths))
+
+    def _choose(self, cost_limit: float | None, path: str | None, height: int, width: int) -> _Choice:
+        """What a cost limit or a path asks for at this size. Raises the errors of :meth:`infer`."""
+        if cost_limit is not None and path is not None:
+            raise InputError("pam takes a cost limit or a path, not both: leave one of them out")
+        given = self._given_path(path)
+        costs = path_costs(height, width)
+        if cost_limit is None:
+            return _Choice(costs, costs[given], given)
+        size = f"{height}x{width}"
+        if self.fixed is not None:
+            self._check_fits(cost_limit, costs[self.fixed], size)
+            return _Choice(costs, costs[self.fixed], self.fixed)
+        limit = limit_in_macs(cost_limit, costs, size)
+        if limit < costs[WHOLE]:
+            return _Choice(costs, limit)
+        note = ""
+        if cost_limit * GIGA > limit + 0.5:
+            note = (
+                f"the cost limit {cost_limit:g} G is above pam's dearest path, {WHOLE}, at {size}: "
+                f"that path runs and costs {limit / GIGA:.3f} G"
+            )
+        return _Choice(costs, limit, WHOLE, note)
+
+    def _take(self, choice: _Choice, image: Tensor, trimap: Tensor) -> PathMatte:
+        if choice.path is None:
+            return self._estimate(image, trimap, choice.limit, choice.costs)
+        alpha = self._follow(image, trimap, choice.path)
+        count = image.shape[0]
+        return PathMatte(alpha, (choice.path,) * count, (choice.costs[choice.path],) * count)
 
     def _check_fits(self, cost_limit: float, macs: int, where: str) -> None:
         if not within(macs, cost_limit):

@@ -10,8 +10,6 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from binmat.errors import SizeError
-
 from .network import Example, Network
 from .pam_blocks import (
     CONSTRAINT_FEATURES,
@@ -177,8 +175,7 @@ class PathNetwork(Network):
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
         """One image and its trimap. Raises SizeError for a size or a ratio that the network does not take."""
-        if downsample_ratio != 1:
-            raise SizeError(f"pam has no downsample ratio: leave out {downsample_ratio} and give a smaller size")
+        self.refuse_ratio(downsample_ratio)
         self.check_size(height, width)
         inputs: dict[str, Tensor | float] = {
             name: torch.zeros(1, 3, height, width, device=device) for name in ("image", "trimap")

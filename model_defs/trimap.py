@@ -51,6 +51,12 @@ class Trimap:
         """True where the trimap is the answer: no pixel is unknown."""
         return not self.unknown.any()
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes and, where it is so, that there is nothing to estimate: what a matte's user should know."""
+        answered = "the trimap has no unknown pixel, so it is the matte itself: the network did not run"
+        return (*self.notes, answered) if self.all_known else self.notes
+
     def alpha(self) -> Tensor:
         """float32 [H, W]: 0 in the background, 1 in the foreground, 0.5 where unknown."""
         return torch.from_numpy(self.regions).float() / 2

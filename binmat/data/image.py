@@ -33,6 +33,24 @@ def read_grey(path: str | Path) -> Tensor:
     return _to_tensor(pixels if pixels.ndim == 2 else pixels[..., :3].mean(-1))
 
 
+def read_values(path: str | Path) -> Tensor:
+    """The pixels as stored, for trimaps and labels; see :func:`to_values`. Raises InputError."""
+    return to_values(_open(path))
+
+
+def to_values(image: Image.Image) -> Tensor:
+    """A Pillow image's own numbers: [H, W] or [H, W, channels], uint8, int32 (more than 8 bits) or float32.
+
+    1-bit images become 0 and 255, palettes the colours that they stand for.
+    """
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    elif image.mode not in ("L", "LA", "RGB", "RGBA", "F") and not image.mode.startswith("I"):
+        image = image.convert("RGB" if image.mode != "1" else "L")
+    values = np.asarray(image)
+    return torch.from_numpy(values.astype(values.dtype if values.dtype in (np.uint8, np.float32) else np.int32))
+
+
 def to_rgb(image: Image.Image) -> Tensor:
     """A Pillow image as [1, 3, H, W] float32 in [0, 1]."""
     pixels = _pixels(image)

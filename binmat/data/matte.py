@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import inspect
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
 from binmat.errors import InputError
 from binmat.model_defs.network import Network, Prediction
+from binmat.model_defs.one_frame_delay import THRESHOLD, OneFrameDelay
 
-from .image import read_grey, read_image, to_rgb
+from .image import read_image, read_values, to_rgb, to_values
 
 #: The green that composites are laid on.
 GREEN = (120 / 255, 1.0, 155 / 255)
@@ -23,17 +29,24 @@ def matte(
     network: Network,
     image: str | Path | Image.Image | Tensor,
     *,
-    trimap: str | Path | Tensor | None = None,
+    trimap: str | Path | Image.Image | npt.NDArray[Any] | Tensor | None = None,
     downsample_ratio: float = 1.0,
+    **options: Any,
 ) -> Tensor:
     """The alpha matte [1, 1, H, W] in [0, 1] of one image.
 
-    image: a path, a Pillow image, or a tensor [3, H, W] or [1, 3, H, W] in [0, 1]. trimap: likewise, one channel.
-    Raises InputError and SizeError.
+    image: a path, a Pillow image, or a tensor [3, H, W] or [1, 3, H, W] in [0, 1]. trimap: likewise, one channel of
+    any values that :func:`binmat.model_defs.trimap.read_trimap` reads. options: what :func:`options_of` the network
+    names, such as ``refinement_steps`` of lsa_matting or ``path`` and ``cost_limit`` of pam.
+    What is not plain about the input is said by a Python warning. Raises InputError and SizeError.
     """
-    known = read_grey(trimap) if isinstance(trimap, (str, Path)) else trimap
-    frames = matte_frames(network, [_as_tensor(image)], trimaps=[known], downsample_ratio=downsample_ratio)
-    return next(frames).alpha
+    frames = matte_frames(
+        network, [_as_tensor(image)], trimaps=[_as_values(trimap)], downsample_ratio=downsample_ratio, **options
+    )
+    prediction = next(frames)
+    for note in prediction.notes:
+        warnings.warn(note, stacklevel=2)
+    return prediction.alpha
 
 
 def matte_frames(
@@ -42,12 +55,48 @@ def matte_frames(
     *,
     trimaps: Iterable[Tensor | None] = repeat(None),
     downsample_ratio: float = 1.0,
+    **options: Any,
 ) -> Iterator[Prediction]:
     """Predictions for consecutive frames [1, 3, H, W] of one size, states carried along.
 
-    The network is put in evaluation mode. Raises InputError where the size changes within the clip.
+    The network is put in evaluation mode. options: as for :func:`matte`. Raises InputError for an option that the
+    network does not have and where the size changes within the clip.
     """
+    known = options_of(network)
+    for name in options:
+        if name not in known:
+            others = f"its options are {', '.join(known)}" if known else "it has none"
+            raise InputError(f"{network.name} has no option '{name}' for mattes: {others}")
     network.eval()
+    return _predictions(network, frames, trimaps, {"downsample_ratio": downsample_ratio, **options})
+
+
+def options_of(network: Network) -> tuple[str, ...]:
+    """What the network's ``predict`` takes beyond what every network's does, by name."""
+    common = inspect.signature(Network.predict).parameters
+    return tuple(name for name in inspect.signature(network.predict).parameters if name not in common)
+
+
+def without_flicker(predictions: Iterable[Prediction], threshold: float = THRESHOLD) -> Iterator[Prediction]:
+    """The same predictions with alpha filtered by the one-frame delay, each given out once the next is there.
+
+    threshold: see :func:`binmat.model_defs.one_frame_delay.fix_flicker`.
+    """
+    delay = OneFrameDelay(threshold)
+    waiting: Prediction | None = None
+    for prediction in predictions:
+        ready = delay.push(prediction.alpha)
+        if waiting is not None and ready is not None:
+            yield replace(waiting, alpha=ready)
+        waiting = prediction
+    last = delay.flush()
+    if waiting is not None and last is not None:
+        yield replace(waiting, alpha=last)
+
+
+def _predictions(
+    network: Network, frames: Iterable[Tensor], trimaps: Iterable[Tensor | None], options: Mapping[str, Any]
+) -> Iterator[Prediction]:
     memory, size = None, None
     for frame, trimap in zip(frames, trimaps, strict=False):
         if size is not None and frame.shape[2:] != size:
@@ -57,9 +106,7 @@ def matte_frames(
         size = frame.shape[2:]
         parameter = next(network.parameters())
         with torch.no_grad():
-            prediction = network.predict(
-                frame.to(parameter.device, parameter.dtype), memory, trimap=trimap, downsample_ratio=downsample_ratio
-            )
+            prediction = network.predict(frame.to(parameter.device, parameter.dtype), memory, trimap=trimap, **options)
         memory = prediction.memory
         yield prediction
 
@@ -79,6 +126,14 @@ def _as_tensor(image: str | Path | Image.Image | Tensor) -> Tensor:
             raise InputError(f"an image tensor is [3, H, W] or [1, 3, H, W], not {list(image.shape)}")
         return tensor
     return to_rgb(image) if isinstance(image, Image.Image) else read_image(image)
+
+
+def _as_values(trimap: str | Path | Image.Image | npt.NDArray[Any] | Tensor | None) -> Tensor | None:
+    if isinstance(trimap, (str, Path)):
+        return read_values(trimap)
+    if isinstance(trimap, Image.Image):
+        return to_values(trimap)
+    return trimap if trimap is None else torch.as_tensor(trimap)
 
 
 def _size(frame: Tensor) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from binmat.data.image import photograph, read_grey, read_image, write_image
+from binmat.data.image import photograph, read_grey, read_image, read_values, to_values, write_image
 from binmat.errors import InputError
 
 
@@ -42,6 +42,28 @@ def test_palette_and_grey_reading(tmp_path):
     assert read_image(tmp_path / "p.png").shape == (1, 3, 1, 2)
     Image.fromarray(np.uint8([[[0, 128, 255]]])).save(tmp_path / "c.png")
     torch.testing.assert_close(read_grey(tmp_path / "c.png"), torch.full((1, 1, 1, 1), (128 + 255) / 3 / 255))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "dtype"),
+    [
+        (np.uint8([[0, 128, 255]]), torch.uint8),
+        (np.uint16([[0, 32768, 65535]]), torch.int32),
+        (np.float32([[0, 0.5, 1]]), torch.float32),
+        (np.uint8([[[0, 255], [128, 255], [255, 0]]]), torch.uint8),
+        (np.uint8([[[0, 0, 0, 9], [1, 1, 1, 9], [2, 2, 2, 9]]]), torch.uint8),
+    ],
+)
+def test_values_are_those_that_are_stored(tmp_path, pixels, dtype):
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    values = read_values(tmp_path / "a.tif")
+    assert values.dtype == dtype and values.tolist() == pixels.tolist()
+
+
+def test_values_of_one_bit_and_palette_images():
+    assert to_values(Image.fromarray(np.array([[False, True]]))).tolist() == [[0, 255]]
+    palette = Image.fromarray(np.uint8([[[255, 0, 0], [0, 255, 0]]])).convert("P", palette=Image.Palette.ADAPTIVE)
+    assert to_values(palette).tolist() == [[[255, 0, 0], [0, 255, 0]]]
 
 
 def test_orientation_is_applied(tmp_path):

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from binmat.data.image import photograph
-from binmat.data.matte import composite, matte, matte_frames
+from binmat.data.matte import composite, matte, matte_frames, options_of, without_flicker
 from binmat.errors import InputError
 from binmat.model_defs.network import Network, Prediction
 
@@ -44,6 +45,34 @@ def test_images_come_as_paths_pictures_and_tensors(tmp_path):
 def test_a_trimap_reaches_the_network():
     trimap = torch.tensor([[[[0.0, 1.0]]]])
     assert matte(Counter(), torch.zeros(3, 1, 2), trimap=trimap).tolist() == [[[[0.0, pytest.approx(0.1)]]]]
+
+
+def test_a_trimap_file_is_read_with_its_own_numbers(tmp_path):
+    Image.fromarray(np.uint8([[0, 2]])).save(tmp_path / "labels.png")
+    for trimap in (tmp_path / "labels.png", Image.open(tmp_path / "labels.png"), np.uint8([[0, 2]])):
+        assert matte(Counter(), torch.zeros(3, 1, 2), trimap=trimap).tolist() == [[[[0.0, pytest.approx(0.2)]]]]
+
+
+def test_notes_are_warnings_and_options_reach_the_network():
+    class Noting(Counter):
+        def predict(self, image, memory=None, *, trimap=None, downsample_ratio=1.0, level=0.5):
+            return Prediction(torch.full_like(image[:, :1], level), notes=("half a note",))
+
+    assert options_of(Noting()) == ("level",) and options_of(Counter()) == ()
+    with pytest.warns(UserWarning, match="half a note"):
+        assert matte(Noting(), torch.zeros(3, 1, 1), level=0.25).item() == 0.25
+    with pytest.raises(InputError, match="counter has no option 'size' for mattes: its options are level"):
+        matte(Noting(), torch.zeros(3, 1, 1), size=3)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 5])
+def test_one_frame_delay_changes_alpha_alone_and_keeps_the_order(length):
+    levels = [0.2, 0.9, 0.2, 0.2, 0.5][:length]
+    predictions = [Prediction(torch.full((1, 1, 1, 1), level), memory=t) for t, level in enumerate(levels)]
+    filtered = list(without_flicker(predictions))
+    assert [prediction.memory for prediction in filtered] == list(range(length))
+    expected = [0.2, 0.2 if length > 2 else 0.9, 0.2, 0.2, 0.5][:length]
+    assert [prediction.alpha.item() for prediction in filtered] == pytest.approx(expected)
 
 
 def test_a_size_that_changes_within_a_clip_is_an_error():

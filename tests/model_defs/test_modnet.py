@@ -227,7 +227,7 @@ def test_wrong_shapes_are_errors(shape: tuple[int, ...]) -> None:
 
 
 def test_a_downsample_ratio_is_an_error() -> None:
-    with pytest.raises(SizeError, match="downsample_ratio"):
+    with pytest.raises(SizeError, match="no downsample ratio"):
         MODNet().example(64, 64, downsample_ratio=0.5)
 
 
