@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from binmat.nn import BinaryLayer
+from binmat.nn.sbb import SubSBB
 
 from .calls import Call
 from .convention import Convention, Cost
@@ -25,11 +26,18 @@ def _binary_layer(call: Call) -> Cost:
     layer = call.module
     assert isinstance(layer, BinaryLayer)
     per_output = has_bias(call) + (layer.scheme.weight.scale != "none")
-    per_input = int(layer.scheme.activation.threshold != "none")
+    per_input = int(layer.scheme.activation.threshold != "none") * _branches(call)
     if layer.scheme.activation_scale:
         per_output, per_input = per_output + 1, per_input + 1
     flops = per_output * _outputs(call) + per_input * call.input.numel() + activation_scale_macs(call)
     return Cost(flops=flops, bops=macs_of(call))
+
+
+def _branches(call: Call) -> int:
+    """How many convolutions the paper has in the place of this one: each copy that a sub-SBB makes of its input."""
+    if isinstance(call.parent, SubSBB) and call.module is call.parent.conv1:
+        return max(1, call.parent.conv1.out_channels // call.parent.conv1.in_channels)
+    return 1
 
 
 def _norm(call: Call) -> Cost:
@@ -70,7 +78,8 @@ Free: hardswish, sigmoid, tanh and other curves, F.interpolate, element-wise ari
 of a recurrence, the guided filter's products), the shifts in RPReLU, DoReFa's fixed threshold, moving data.
 
 Quirks, kept because the paper's numbers come out with them and not without: pooling costs in a float network and is
-free in a binary one, so one binary layer makes all pooling free; nn.Upsample costs and F.interpolate does not.
+free in a binary one, so one binary layer makes all pooling free; nn.Upsample costs and F.interpolate does not; the 1x1
+of a sub-SBB that multiplies channels pays its threshold once for each of the branches that the paper draws.
 The paper has no numbers for norms other than batch norm, activations other than ReLU and PReLU, and the map K: these
 follow what it does for their like.
 """

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from binmat.errors import TraceError
 from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryLayer
+from binmat.nn.masked_path import MaskedPath
 from binmat.nn.recurrence import Recurrent
 from binmat.transforms.trace import Tracer, graphs, trace
 
@@ -28,6 +29,9 @@ class Call:
 
     name: the layer's full name (``decoder.decode4.gru.ih.0``); for a function or a method, its node's name under the
     module that calls it (``refiner.mul_9``).
+    parent: the module that has the layer.
+    path: the masked path (:class:`binmat.nn.masked_path.MaskedPath`) that it is part of, whose work only counts where
+    the mask is not 0; empty outside of one.
     """
 
     name: str
@@ -36,6 +40,8 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     output: Any
+    parent: nn.Module | None = None
+    path: str = ""
 
     def argument(self, position: int, name: str) -> Any:
         """An argument however it was passed; None where it was not."""
@@ -56,8 +62,8 @@ class Call:
 def record_calls(network: nn.Module, example: Example) -> list[Call]:
     """Every call of one frame, in order, in evaluation mode. The network is left as it was.
 
-    A recurrence is looked into: its step is one frame. Raises TraceError where the network cannot be traced or where
-    what it does depends on the values of tensors.
+    A recurrence is looked into: its step is one frame; so is a masked path, as if it were computed everywhere. Raises
+    TraceError where the network cannot be traced or where what it does depends on the values of tensors.
     """
     owner = traced(network)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -86,10 +92,14 @@ def traced(network: nn.Module) -> Network:
 class _Recorder(fx.Interpreter):
     """Runs a graph and notes what each node called."""
 
-    def __init__(self, root: nn.Module, graph: fx.Graph, *, names: Mapping[int, str], prefix: str = "") -> None:
+    def __init__(
+        self, root: nn.Module, graph: fx.Graph, *, names: Mapping[int, str], prefix: str = "", path: str = ""
+    ) -> None:
         super().__init__(root, graph=graph)
+        self.root = root
         self.names = names
         self.prefix = prefix
+        self.path = path
         self.calls: list[Call] = []
         self.at = ""
 
@@ -100,29 +110,32 @@ class _Recorder(fx.Interpreter):
         if n.op != "call_module":
             self.at = self._path(_caller(n), n.name)
             output = super().run_node(n)
-            self.calls.append(Call(self.at, n.target, None, args, kwargs, output))
+            self.calls.append(Call(self.at, n.target, None, args, kwargs, output, path=self.path))
             return output
         module = self.fetch_attr(str(n.target))
         self.at = self.names.get(id(module), self._path(str(n.target)))
         if isinstance(module, Recurrent):
-            return self._step(module, args)
+            return self._look_into(module, "step", args, self.path)
+        if isinstance(module, MaskedPath):
+            return self._look_into(module, "dense", args, self.at)
         if isinstance(module, BinaryLayer):
             # The float layer that it derives from has the same shapes and far fewer operators.
             output = super(BinaryLayer, module).forward(*args, **kwargs)
         else:
             output = super().run_node(n)
-        self.calls.append(Call(self.at, type(module), module, args, kwargs, output))
+        parent = self.root.get_submodule(str(n.target).rpartition(".")[0])
+        self.calls.append(Call(self.at, type(module), module, args, kwargs, output, parent, self.path))
         return output
 
-    def _step(self, recurrence: Recurrent, args: tuple[Any, ...]) -> Any:
+    def _look_into(self, leaf: nn.Module, method: str, args: tuple[Any, ...], path: str) -> Any:
         tracer = Tracer()
-        tracer.traced_func_name = "step"
+        tracer.traced_func_name = method
         name = self.at
         try:
-            graph = tracer.trace(recurrence)
+            graph = tracer.trace(leaf)
         except Exception as error:
-            raise TraceError(f"the step of recurrence '{name}' cannot be traced: {error}") from error
-        inner = _Recorder(recurrence, graph, names=self.names, prefix=name)
+            raise TraceError(f"method {method} of '{name}' cannot be traced: {error}") from error
+        inner = _Recorder(leaf, graph, names=self.names, prefix=name, path=path)
         try:
             output = inner.run(*args)
         finally:

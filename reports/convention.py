@@ -23,6 +23,10 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.flops + other.flops, self.bops + other.bops)
 
+    def share(self, part: float) -> Cost:
+        """That part of it, rounded to whole operations."""
+        return Cost(round(self.flops * part), round(self.bops * part))
+
 
 Rule = Callable[[Call], Cost]
 FREE = Cost()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -24,15 +24,27 @@ class Count:
 
     costs: layer (or function) name -> cost, in order of execution; what is called twice is summed; what is free is
     there with no cost. not_counted: operators that the convention does not know -> how often they were called.
+    masked: layer (or function) name -> the masked path that it is part of, for those that are part of one.
     """
 
     convention: Convention
     costs: Mapping[str, Cost]
     not_counted: Mapping[str, int]
+    masked: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> Cost:
         return sum(self.costs.values(), FREE)
+
+    def credited(self, density: float | Mapping[str, float]) -> Cost:
+        """The total where masked paths cost only their share of active pixels: one for all, or one for each path."""
+        total = FREE
+        for name, cost in self.costs.items():
+            path = self.masked.get(name)
+            if path is not None:
+                cost = cost.share(density[path] if isinstance(density, Mapping) else density)
+            total += cost
+        return total
 
 
 def is_binary(network: nn.Module) -> bool:
@@ -64,13 +76,16 @@ def price(calls: Iterable[Call], convention: Convention, *, binary_network: bool
     """What recorded calls cost in a convention."""
     costs: dict[str, Cost] = {}
     not_counted: Counter[str] = Counter()
+    masked: dict[str, str] = {}
     for call in calls:
         cost = convention.cost(call, binary_network=binary_network)
         if cost is None:
             not_counted[operator_name(call)] += 1
         else:
             costs[call.name] = costs.get(call.name, FREE) + cost
-    return Count(convention, costs, dict(not_counted))
+        if call.path:
+            masked[call.name] = call.path
+    return Count(convention, costs, dict(not_counted), masked)
 
 
 def operator_name(call: Call) -> str:

@@ -27,7 +27,8 @@ class Layer:
     precision: ``binary`` or ``float``; scheme: the binary layer's.
     macs: multiply-accumulates in one frame, whatever their precision; bops: those of them that are done on bits.
     weight_bits: of one weight. bytes: what the layer stores, by formula.
-    reason: why the layer is float, why it has no macs; empty where there is nothing to explain.
+    reason: why the layer is float, what a structure pass did to it, why it has no macs; empty where there is nothing to
+    explain.
     """
 
     name: str
@@ -56,7 +57,7 @@ def list_layers(network: nn.Module, calls: Iterable[Call], downsample_ratio: flo
     layers = []
     for name, module in network.named_modules():
         if isinstance(module, _LAYERS):
-            reasons = [_why_float(network, name, module)]
+            reasons = [_why_float(network, name, module), _note(network, name)]
             if name not in macs:
                 leaf = next((leaf for leaf in opaque if name.startswith(f"{leaf}.")), None)
                 absent = f"not on the path at ratio {downsample_ratio:g}"
@@ -89,3 +90,8 @@ def _why_float(network: nn.Module, name: str, module: nn.Module) -> str:
     if isinstance(module, BinaryLayer) or plan is not None:
         return "" if plan is None else plan.reason
     return "not converted" if layer_kind(module) else f"{type(module).__name__} has no binary form"
+
+
+def _note(network: nn.Module, name: str) -> str:
+    plan = plan_of(network).get(name)
+    return "" if plan is None else plan.note

@@ -21,6 +21,7 @@ from .conventions import CONVENTIONS
 from .count import Count, deployment_call, is_binary, price
 from .layers import Layer, list_layers
 from .save import save_as
+from .sparse import PAPER_DENSITY, Sparse, measure_density
 from .storage import as_bytes, saved_bytes, stored_bits
 
 SCHEMA = 1
@@ -46,7 +47,7 @@ class Report:
     before: the float network's numbers, after: the converted one's; None where there is no such network.
     blocks: how layers are grouped. layers: of the converted network, else of the float one. notes: what a reader should
     know, one sentence or two each. files: name -> bytes of the files that were written. verification: backend ->
-    {max_abs, mean_abs, flipped_signs}.
+    {max_abs, mean_abs, flipped_signs}. sparse: what a sparse-assisted decoder is credited with; None without one.
     """
 
     network: str
@@ -62,6 +63,7 @@ class Report:
     notes: tuple[str, ...] = ()
     files: Mapping[str, int] = field(default_factory=dict)
     verification: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sparse: Sparse | None = None
 
     def ratio(self, convention: str) -> float | None:
         """How many times fewer operations the converted network takes; None without both networks."""
@@ -75,7 +77,7 @@ class Report:
         return None if self.before is None or self.after is None else _ratio(self.before.bytes, self.after.bytes)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of report.json, schema 1. What is not known is None."""
+        """The content of report.json, schema 1. What is not known is None; ``sparse`` is there with such a decoder."""
         return {
             "schema": SCHEMA,
             "network": self.network,
@@ -90,6 +92,7 @@ class Report:
             },
             "layers": [asdict(layer) for layer in self.layers],
             "verification": {backend: dict(result) for backend, result in self.verification.items()},
+            **({} if self.sparse is None else {"sparse": self.sparse.to_json()}),
         }
 
     def _count_json(self, convention: str) -> dict[str, Any]:
@@ -127,6 +130,8 @@ def report(
     example: Example | None = None,
     verification: Mapping[str, Mapping[str, Any]] | None = None,
     files: Iterable[str | Path] | None = None,
+    density: float = PAPER_DENSITY,
+    clip: Iterable[Tensor] | None = None,
 ) -> Report:
     """Count a float network, a converted one, or both, for one frame.
 
@@ -135,6 +140,8 @@ def report(
     size: (height, width), by default the registry's example size. example: the deployment call itself, for modules that
     do not say what theirs is.
     verification, files: what exporting found and wrote, to be part of the report.
+    density, clip: for a sparse-assisted decoder, the share of active pixels to credit it with, and the frames
+    [1, 3, H, W] of a clip to measure it on as well. Without such a decoder they are not looked at.
 
     Raises SizeError, TraceError, and InputError for networks that do not belong together or files that are not there.
     """
@@ -172,7 +179,19 @@ def report(
         notes=tuple(notes),
         files={Path(file).name: _size_of(Path(file)) for file in files or ()},
         verification=verification or {},
+        sparse=_sparse(subject, after or before, density, clip, downsample_ratio),
     )
+
+
+def _sparse(
+    network: Network, side: Side | None, density: float, clip: Iterable[Tensor] | None, downsample_ratio: float
+) -> Sparse | None:
+    if side is None or not any(count.masked for count in side.counts.values()):
+        return None
+    if not 0 <= density <= 1:
+        raise InputError(f"density {density} is not a share of pixels: pass a number from 0 to 1")
+    measured = None if clip is None else measure_density(network, clip, downsample_ratio)
+    return Sparse(density, measured, side.counts)
 
 
 def _sort_out(networks: tuple[nn.Module, ...]) -> tuple[Network | None, Network | None]:

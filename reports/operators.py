@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from torch.nn.modules import batchnorm, dropout, instancenorm, padding, pooling
 
 from binmat.nn import RPReLU
+from binmat.nn.incoherence import IncoherenceMask
+from binmat.nn.shift import Shift
 
 from .calls import Target
 
@@ -68,6 +70,7 @@ ARITHMETIC: frozenset[Target] = frozenset(
         "clamp_min", "clamp_max", "where", "sign", "mean", "sum", "var", "std", "amax", "amin", "max", "min", "floor",
         "ceil", "lerp", "add_", "sub_", "mul_", "div_", "ge", "gt", "le", "lt", "eq", "ne", "logical_not",
         "logical_and", "logical_or",
+        IncoherenceMask, Shift,
     }
 )  # fmt: skip
 
