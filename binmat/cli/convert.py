@@ -9,7 +9,7 @@ import typer
 
 from binmat.cli.console import Steps, print_json
 from binmat.cli.folder import MODEL, RECIPE, REPORT, REPORT_TEXT, WEIGHTS, written_whole
-from binmat.cli.options import JsonFlag, RatioOption, Size, parse_size
+from binmat.cli.options import JsonFlag, NewRatioOption, Size, parse_size
 
 DEFAULT_SCHEME = "reactnet"
 
@@ -48,7 +48,7 @@ def convert(
             metavar="HxW", parser=parse_size, help="Height and width of the frames. Default: the network's usual size."
         ),
     ] = None,
-    downsample_ratio: RatioOption = None,
+    downsample_ratio: NewRatioOption = 1.0,
     formats: Annotated[
         str, typer.Option(metavar="NAMES", help="Model files to write, with commas between them: lce.")
     ] = "lce",
@@ -63,19 +63,19 @@ def convert(
     \b
     Writes into DIR:
       model.safetensors   the converted network: trainable weights and its recipe
-      model.tflite        the same for Larq Compute Engine, verified against PyTorch
+      model.tflite        the same for Larq Compute Engine, verified
       recipe.toml         what was done, to be changed and used again
       report.json, .md    operations, storage, layers and verification
 
     \b
     Examples:
       binmat convert rvm_mobilenetv3.pth --size 288x512 -o out
-      binmat convert rvm_mobilenetv3.pth --scheme dorefa --set 'decoder.*=float' -o out
-      binmat convert rvm_mobilenetv3.pth --recipe arm --size 1080x1920 --downsample-ratio 0.25 -o out
+      binmat convert rvm_mobilenetv3.pth -o out --scheme bnn --set 'aspp.*=float'
+      binmat convert rvm_mobilenetv3.pth -o out --recipe arm \\
+        --size 1080x1920 --downsample-ratio 0.25
     """
     if scheme is not None and recipe is not None:
         raise typer.BadParameter("a recipe names its scheme: give --scheme or --recipe, not both.")
-    ratio = 1.0 if downsample_ratio is None else downsample_ratio
     steps = Steps()
     with written_whole(output) as folder:
         with steps.step("start, with PyTorch"):
@@ -99,7 +99,7 @@ def convert(
             else:
                 default = None if recipe else DEFAULT_SCHEME
                 converted = transform(net, scheme or default, recipe=recipe, settings=settings or (), size=size)
-            call = deployment_call(converted, size, ratio)
+            call = deployment_call(converted, size, downsample_ratio)
         with steps.step("lower and write the LCE model"):
             deployment = deploy(converted, example=call)
             deployment.write(folder / MODEL)
@@ -114,7 +114,7 @@ def convert(
             counted = report(
                 *dict.fromkeys((net, converted)),
                 example=call,
-                downsample_ratio=ratio,
+                downsample_ratio=downsample_ratio,
                 verification=verdict.summary(),
                 files=[folder / WEIGHTS, folder / MODEL],
             )

@@ -43,7 +43,7 @@ def matte(
     \b
     Examples:
       binmat matte rvm_mobilenetv3.pth photo.jpg -o matte
-      binmat matte out frames/ -o matte --downsample-ratio 0.25 --background beach.jpg
+      binmat matte out frames/ -o matte --background sea.jpg
     """
     steps = Steps()
     with steps.step("start, with PyTorch"):

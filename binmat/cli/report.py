@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Checkpoints and converted folders.")],
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Checkpoints and converted folders.")],
     size: SizeOption = None,
     downsample_ratio: RatioOption = None,
     compare: Annotated[bool, typer.Option("--compare", help="One table, one row per MODEL.")] = False,
@@ -30,7 +30,7 @@ def report(
     \b
     Examples:
       binmat report out
-      binmat report rvm_mobilenetv3.pth --size 1080x1920 --downsample-ratio 0.25 --layers
+      binmat report rvm_mobilenetv3.pth --size 512x512 --layers
       binmat report out/bnn out/reactnet out/threshold --compare
     """
     steps = Steps()

@@ -11,7 +11,8 @@ def schemes(as_json: JsonFlag = False) -> None:
     \b
     Example:
       binmat schemes
-      binmat convert rvm_mobilenetv3.pth --scheme dorefa --set options.activation=signed -o out
+      binmat convert rvm_mobilenetv3.pth -o out --scheme xnor \\
+        --set options.activation_scale=true
     """
     from binmat.cli.console import print_json, print_table
     from binmat.quantizers import SCHEMES

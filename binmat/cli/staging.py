@@ -33,10 +33,9 @@ def staged(target: Path) -> Iterator[Path]:
     try:
         with _termination_raises():
             yield stage
-        try:
-            _move(stage, target)
-        except OSError as error:
-            raise _unwritable(target, error) from error
+        _move(stage, target)
+    except OSError as error:
+        raise _unwritable(target, error) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

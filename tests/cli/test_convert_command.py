@@ -1,0 +1,160 @@
+"""binmat convert: what it writes, what it says, and that it leaves nothing half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import binmat
+from binmat.cli.folder import FILES
+from binmat.data.image import photograph, write_image
+from binmat.export import deployment
+from binmat.export.tflite.reader import read_model
+from binmat.export.verification import KernelVerification, NodeCheck, Verification
+from binmat.quantizers import SCHEMES
+from binmat.transforms.convert import recipe_of
+
+
+def _report(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def _check_folder(folder: Path, scheme: str, size: tuple[int, int]) -> None:
+    """Everything is there and fits together; the verification found rounding only."""
+    assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
+    report = _report(folder)
+    assert report["schema"] == 1
+    assert report["network"] == "rvm_mobilenetv3"
+    assert (report["input"]["height"], report["input"]["width"]) == size
+    for name in ("model.safetensors", "model.tflite"):
+        assert report["storage"]["files"][name] == (folder / name).stat().st_size
+    counts = report["counts"]["bimatting"]
+    assert counts["converted"]["ops"] < counts["float"]["flops"] / 4
+    lce = report["verification"]["lce"]
+    assert lce["systematic"] is False
+    assert lce["operators"] > 1000
+    assert 0 <= lce["mean_abs"] <= lce["max_abs"] < 1e-2
+    assert 0 <= lce["flipped_signs"] < 1e-4
+    assert {name for name in report["verification"] if name != "lce"} == {
+        f"lce {kernel}, {clip}" for kernel in ("optimized", "reference") for clip in ("photograph", "noise")
+    }
+    recipe = binmat.Recipe.from_toml((folder / "recipe.toml").read_text(), "recipe.toml")
+    network = binmat.load(folder)
+    assert recipe == recipe_of(network)
+    assert recipe.scheme == scheme
+    model = read_model((folder / "model.tflite").read_bytes())
+    assert model.inputs[0].shape == (1, *size, 3)
+    assert [info.name for info in model.outputs] == ["fgr", "pha", "r1", "r2", "r3", "r4"]
+    fgr, pha, *_ = network(photograph(*size))
+    assert fgr.isfinite().all()
+    assert 0 <= pha.min() <= pha.max() <= 1
+
+
+def test_the_folder(converted: Path) -> None:
+    _check_folder(converted, "reactnet", (32, 48))
+    # Permissions are those of any new file, and nothing else was left where it was made.
+    probe = converted.parent / "probe"
+    probe.touch()
+    assert {(converted / name).stat().st_mode for name in FILES} == {probe.stat().st_mode}
+    probe.unlink()
+    assert list(converted.parent.iterdir()) == [converted]
+
+
+def test_trained_weights_are_those_of_the_checkpoint(checkpoint: Path, converted: Path) -> None:
+    plain, binary = torch.load(checkpoint), binmat.load(converted).state_dict()
+    assert plain.keys() <= binary.keys()
+    assert all(torch.equal(binary[key], value.to(binary[key].dtype)) for key, value in plain.items())
+
+
+def test_options_and_an_earlier_conversion(program, checkpoint: Path, converted: Path, tmp_path: Path) -> None:
+    folder, frames = tmp_path / "out", tmp_path / "frames"
+    shutil.copytree(converted, folder)
+    frames.mkdir()
+    for number in (2, 10):
+        write_image(photograph(40, 60 + number), frames / f"{number}.png")
+    options = ["--recipe", "arm", "--set", "aspp.*=float", "--set", "options.estimator=clip"]
+    options += ["--size", "65x49", "--downsample-ratio", "0.5", "--clip", frames]
+    status, out, err = program("convert", checkpoint, "-o", folder, *options)
+    assert status == 0, err
+    assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
+    report = _report(folder)
+    assert report["input"] == {"height": 65, "width": 49, "downsample_ratio": 0.5}
+    layers = {layer["name"]: layer for layer in report["layers"]}
+    assert layers["aspp.aspp1.0"]["reason"] == "policy: aspp.*=float"
+    assert layers["refiner.conv.0"]["precision"] == "binary"
+    assert layers["refiner.conv.0"]["macs"] > 0
+    recipe = recipe_of(binmat.load(folder))
+    assert recipe is not None
+    assert (recipe.name, recipe.padding, recipe.options) == ("arm", "one", {"estimator": "clip"})
+    assert "lce optimized, clip" in report["verification"]
+
+    binary = sum(layer["precision"] == "binary" for layer in report["layers"])
+    assert f"recipe arm: {binary} of {len(layers)} layers are 1-bit" in " ".join(out.split())
+    for convention in ("textbook", "bimatting"):
+        assert f"{convention}" in out
+        assert f"{report['counts'][convention]['ratio']:.1f}x" in out
+    assert "The model file computes what the PyTorch graph computes" in " ".join(out.split())
+    assert all(str(folder / name) in out for name in FILES)
+    for step in ("read the checkpoint", "trace and rewrite", "verify it", "together"):
+        assert any(line.strip().startswith(step) and line.endswith(" s") for line in err.splitlines())
+
+
+def _differing(name: str) -> Verification:
+    node = NodeCheck("conv_7", "decoder.conv", "binmat.binary_conv2d.default", "sum", 10, worst=9.0, limit=1.0)
+    return Verification(32, 48, [KernelVerification("optimized", False, 2, 1, nodes=[node])])
+
+
+def test_a_systematic_difference_is_an_error(program, monkeypatch, checkpoint: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(deployment, "verify_lce", lambda *_, **__: _differing("optimized"))
+    status, out, err = program("convert", checkpoint, "-o", tmp_path / "out", "--size", "32x48")
+    assert (status, out) == (1, "")
+    assert "binmat: error: on photograph, LCE's optimized kernel: layer 'decoder.conv'" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ["interrupt", "termination", "full disk"])
+def test_what_was_begun_is_cleared_away(program, monkeypatch, checkpoint: Path, converted: Path, tmp_path, end) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(converted, folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def stop(*_: object, **__: object) -> None:
+        assert any(file.name == "model.tflite" for file in tmp_path.rglob(".binmat-*/*")), "nothing was begun"
+        if end == "interrupt":
+            raise KeyboardInterrupt
+        if end == "termination":
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(deployment.Deployment, "verify", lambda *_, **__: stop())
+    arguments = ("convert", checkpoint, "-o", folder, "--size", "32x48")
+    if end == "termination":
+        with pytest.raises(SystemExit) as termination:
+            program(*arguments)
+        assert termination.value.code == 128 + signal.SIGTERM
+    else:
+        status, out, err = program(*arguments)
+        assert out == ""
+        assert "Traceback" not in err
+        assert status == (130 if end == "interrupt" else 1)
+        assert ("No space left on device" in err) == (end == "full disk")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["288x512", "161x289"])
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_every_scheme_converts_and_verifies(program, checkpoint: Path, tmp_path: Path, scheme: str, size: str) -> None:
+    folder = tmp_path / scheme
+    status, out, err = program("convert", checkpoint, "--scheme", scheme, "--size", size, "-o", folder, "--json")
+    assert status == 0, err
+    assert json.loads(out) == _report(folder)
+    height, width = size.split("x")
+    _check_folder(folder, scheme, (int(height), int(width)))
