@@ -1,0 +1,110 @@
+"""Every network of the papers as an LCE model: operator by operator what PyTorch computes from the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from golden_fill import fill
+
+from binmat.errors import SizeError
+from binmat.export.deployment import deploy
+from binmat.export.frames import clips_of
+from binmat.export.verification import check
+from binmat.export.verify import verify_lce
+from binmat.model_defs.litematting import LiteMatting
+from binmat.model_defs.lsa_matting import LSAMatting
+from binmat.model_defs.modnet import MODNet
+from binmat.model_defs.network import Network
+from binmat.model_defs.pam import PAM
+from binmat.quantizers import SCHEMES
+from binmat.transforms.convert import convert
+
+Size = tuple[int, int]
+
+BUILD: dict[str, Callable[[], Network]] = {
+    "modnet": MODNet,
+    "modnet with e-ASPP": lambda: MODNet("easpp"),
+    "litematting": LiteMatting,
+    "litematting's backbone": lambda: LiteMatting(lsrppm=False, enb=False),
+    "lsa_matting": LSAMatting,
+    "pam 1011": lambda: PAM(path="1011"),
+    "pam 0100": lambda: PAM(path="0100"),
+}
+PAPERS = ("modnet", "litematting", "lsa_matting", "pam 1011", "pam 0100")
+#: What an exporter may get wrong in each: these operators must be among those that were compared.
+OPERATORS = {
+    "modnet": {"rsqrt", "sigmoid", "upsample_bilinear2d", "mean"},
+    "litematting": {"getitem", "_softmax", "bmm", "_adaptive_avg_pool2d", "upsample_nearest2d", "constant_pad_nd"},
+    "lsa_matting": {"getitem", "hardsigmoid", "avg_pool2d", "mean"},
+    "pam 1011": {"_adaptive_avg_pool2d", "upsample_bilinear2d", "sigmoid"},
+    "pam 0100": {"_adaptive_avg_pool2d", "upsample_bilinear2d", "sigmoid"},
+}
+#: The sizes that the papers and their counts are at.
+REAL: dict[str, Size] = {
+    "modnet": (512, 512),
+    "litematting": (640, 640),
+    "lsa_matting": (512, 512),
+    "pam 1011": (512, 512),
+}
+
+
+@cache
+def network(name: str) -> Network:
+    built = BUILD[name]()
+    built.load_state_dict({key: torch.from_numpy(value) for key, value in fill(built.state_dict()).items()})
+    return built.eval()
+
+
+def compared_in_one_frame(name: str, scheme: str | None, size: Size) -> set[str]:
+    """Verify on one photograph in LCE's default kernel; the operators that were compared."""
+    deployment = deploy(network(name) if scheme is None else convert(network(name), scheme), size)
+    frame = clips_of(deployment.lowered.example)["photograph"][0]
+    found = verify_lce(deployment.lowered.module, deployment.model, [frame], kernels=("optimized",))
+    check(found)
+    # A matte that is the same everywhere would agree without showing anything.
+    (alpha,) = deployment.lowered(*(frame[each] for each in deployment.lowered.inputs))
+    assert alpha.shape[2:] == size and alpha.std() > 1e-3
+    return {_short(node.operator) for node in found.kernels[0].nodes}
+
+
+def _short(operator: str) -> str:
+    """aten.mean.dim is mean; operator.getitem, by which norms and pools with indices are read, is getitem."""
+    return "getitem" if "getitem" in operator else operator.removeprefix("aten.").split(".")[0]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_converted(name: str) -> None:
+    compared = compared_in_one_frame(name, "reactnet", (32, 64))
+    assert compared >= OPERATORS[name] | {"binmat", "convolution", "_prelu_kernel"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(64, 96), (96, 64)])
+@pytest.mark.parametrize("scheme", ["reactnet", "bimatting"])
+@pytest.mark.parametrize("name", BUILD)
+def test_converted_in_every_kernel_over_frames(name: str, scheme: str, size: Size) -> None:
+    verdict = deploy(convert(network(name), scheme), size).verify()
+    verdict.check()
+    assert {kernel for _, kernel in verdict.runs()} == {"optimized", "reference"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", [*SCHEMES, None])
+@pytest.mark.parametrize("name", BUILD)
+def test_every_scheme_and_none(name: str, scheme: str | None) -> None:
+    assert ("binmat" in compared_in_one_frame(name, scheme, (64, 96))) == (scheme is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_size(name: str) -> None:
+    compared_in_one_frame(name, "reactnet", REAL[name])
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_size_that_does_not_fit_is_refused(name: str) -> None:
+    with pytest.raises(SizeError, match="multiples of 32"):
+        deploy(network(name), (40, 64))
