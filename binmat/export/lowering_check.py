@@ -5,44 +5,108 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from binmat.model_defs.network import Example
+from binmat.nn import BinaryLayer
+from binmat.quantizers.sign import is_negative
 from binmat.transforms.lower import lower
 from binmat.transforms.trace import trace
 
-#: Largest difference, relative to an output's range, that float64 rounding explains.
+#: Largest difference, relative to the range of an output or to the spread of a layer's input, that float64 rounding
+#: explains.
 LIMIT = 1e-9
+
+_BINARIZE = torch.ops.binmat.binarize.default
 
 
 @dataclass(frozen=True)
 class LoweringCheck:
-    """max_abs: the largest difference of an output; worst: the largest relative to its output's range."""
+    """max_abs, mean_abs: differences of the outputs; worst: the largest relative to its output's range.
+
+    flipped_signs: the share of signs that differ. distance: the largest |x - threshold| among them, relative to the
+    standard deviation of x - threshold in its layer.
+    """
 
     max_abs: float
+    mean_abs: float
     worst: float
+    flipped_signs: float
+    distance: float
 
     @property
     def passed(self) -> bool:
         # NaN must fail.
-        return self.worst <= LIMIT
+        return self.worst <= LIMIT and self.distance <= LIMIT
 
 
 def check_lowering(network: nn.Module, example: Example, frame: Mapping[str, Tensor]) -> LoweringCheck:
     """Run the network in evaluation mode and its deployment graph on one frame, both in float64, and compare.
 
-    frame: the inputs that are not states, by name, NCHW; states are zeros. In float64 rounding is too small to move a
-    value across its threshold, so folding that is wrong cannot hide behind flipped signs, nor right folding look wrong.
+    frame: the inputs that are not states, by name, NCHW; states are zeros. Each binary layer of the deployment graph
+    goes on with the network's own signs: where sums cancel to a rounding residue its sign is arbitrary (weights that
+    are not trained give many such sums), and what follows from it would hide a real difference.
     """
     owner = trace(copy.deepcopy(network)).eval().double()
+    signs = _record_signs(owner)
     inputs = {**example.inputs, **frame}
     arguments = [value.double() if isinstance(value, Tensor) else value for value in inputs.values()]
     with torch.no_grad():
         result = owner.run(example.mode, *arguments)
-    expected = tuple(result) if isinstance(result, (tuple, list)) else (result,)
-    actual = lower(network, example, torch.float64)(*[value for value in arguments if isinstance(value, Tensor)])
-    differences = torch.stack([(got - want).abs().max() for got, want in zip(actual, expected, strict=True)])
+        expected = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+        run = _ForcedRun(lower(network, example, torch.float64).module, signs)
+        actual = run.run(*[value for value in arguments if isinstance(value, Tensor)])
+    differences = [(got - want).abs() for got, want in zip(actual, expected, strict=True)]
+    largest = torch.stack([difference.max() for difference in differences])
     spans = torch.stack([want.abs().max() for want in expected]).clamp_min(torch.finfo(torch.float32).tiny)
-    return LoweringCheck(float(differences.max()), float((differences / spans).max()))
+    return LoweringCheck(
+        max_abs=float(largest.max()),
+        mean_abs=float(torch.stack([difference.mean() for difference in differences]).mean()),
+        worst=float((largest / spans).max()),
+        flipped_signs=run.flipped / max(run.compared, 1),
+        distance=run.distance,
+    )
+
+
+def _record_signs(owner: nn.Module) -> dict[str, list[Tensor]]:
+    """Layer -> where its input is negative, bool, call by call; filled while the network runs."""
+    signs: dict[str, list[Tensor]] = {}
+
+    def record(name: str, layer: BinaryLayer, x: Tensor) -> None:
+        per_channel = (-1,) if isinstance(layer, nn.Linear) else (-1, 1, 1)
+        signs.setdefault(name, []).append(is_negative(x - layer.input_threshold().view(per_channel)))
+
+    for name, layer in owner.named_modules():
+        if isinstance(layer, BinaryLayer):
+            layer.register_forward_pre_hook(lambda layer, inputs, name=name: record(name, layer, inputs[0]))
+    return signs
+
+
+class _ForcedRun(fx.Interpreter):
+    """The deployment graph with the network's signs; counts where its own differ."""
+
+    def __init__(self, module: fx.GraphModule, signs: Mapping[str, list[Tensor]]) -> None:
+        super().__init__(module)
+        self.signs = {name: list(calls) for name, calls in signs.items()}
+        self.flipped = 0
+        self.compared = 0
+        self.distance = 0.0
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        recorded = self.signs.get(str(n.meta.get("layer")))
+        if n.target is not _BINARIZE or not recorded:
+            return result
+        negative = recorded.pop(0).reshape(result.shape)
+        flips = negative != (result < 0)
+        self.compared += flips.numel()
+        if flips.any():
+            (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
+            apart = x - threshold.view(-1, 1, 1)
+            spread = apart.std(correction=0).clamp_min(torch.finfo(torch.float32).tiny)
+            self.flipped += int(flips.sum())
+            self.distance = max(self.distance, float(apart[flips].abs().max() / spread))
+        return torch.where(negative, -1.0, 1.0).to(result.dtype)

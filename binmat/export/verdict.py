@@ -32,8 +32,9 @@ class Verdict:
         """Raise VerificationError where a difference is systematic; rounding is none."""
         if not self.lowering.passed:
             raise VerificationError(
-                f"the deployment graph differs from the network by {self.lowering.worst:.2g} of an output's range "
-                "in float64: please report this as a bug of binmat, with the recipe"
+                "the deployment graph is not the network: in float64 they differ by "
+                f"{max(self.lowering.worst, self.lowering.distance):.2g} of their range; "
+                "please report this as a bug of binmat, with the recipe"
             )
         for name, clip in self.clips.items():
             try:
@@ -59,7 +60,9 @@ class Verdict:
         """
         runs = {f"{BACKEND} {kernel}, {clip}": [run] for (clip, kernel), run in self.runs().items()}
         backends = {name: _numbers(found) for name, found in {BACKEND: [*self.runs().values()], **runs}.items()}
-        return {**backends, "deployment graph, float64": {"max_abs": self.lowering.max_abs}}
+        lowering = asdict(self.lowering)
+        numbers = {key: lowering[key] for key in ("max_abs", "mean_abs", "flipped_signs")}
+        return {**backends, "deployment graph, float64": {**numbers, "systematic": not self.lowering.passed}}
 
     def to_json(self) -> dict[str, Any]:
         """Everything that was measured."""
