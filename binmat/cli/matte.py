@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from binmat.cli.console import Steps, print_json
+from binmat.cli.console import Steps, print_json, say
 from binmat.cli.options import JsonFlag, RatioOption
 from binmat.cli.staging import staged
 from binmat.errors import InputError
@@ -17,7 +18,7 @@ from binmat.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from binmat.model_defs.network import Prediction
+    from binmat.model_defs.network import Network, Prediction
 
 
 def matte(
@@ -32,6 +33,17 @@ def matte(
     background: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Image behind the composite. Default: green.")
     ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="What this network alone takes, such as refinement_steps of lsa_matting or cost_limit of pam.",
+        ),
+    ] = None,
+    one_frame_delay: Annotated[
+        bool, typer.Option("--one-frame-delay", help="Take single frames' flicker out of a clip's alpha (MODNet).")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a network, float or converted, on an image or on a folder of frames.
@@ -44,13 +56,14 @@ def matte(
     Examples:
       binmat matte rvm_mobilenetv3.pth photo.jpg -o matte
       binmat matte out frames/ -o matte --background sea.jpg
+      binmat matte pam.pth photo.jpg --trimap trimap.png -o matte
     """
     steps = Steps()
     with steps.step("start, with PyTorch"):
         from binmat.cli.clip import frame_paths
         from binmat.cli.model import open_model
-        from binmat.data.image import read_grey, read_image
-        from binmat.data.matte import matte_frames
+        from binmat.data.image import read_image, read_values
+        from binmat.data.matte import matte_frames, without_flicker
     paths = frame_paths(input)
     trimaps: list[Path] | list[None] = [None] * len(paths) if trimap is None else frame_paths(trimap)
     _check_names(paths, trimaps, input)
@@ -59,22 +72,50 @@ def matte(
         with steps.step("read the network"):
             network, _ = opened = open_model(model)
             _, ratio = opened.call(None, downsample_ratio)
+            chosen = _read_options(network, options or [])
         with steps.step(f"matte {len(paths)} frame{'s' * (len(paths) > 1)}") as show:
             images, frames = tee(read_image(path) for path in paths)
-            known = (None if path is None else read_grey(path) for path in trimaps)
-            predictions = matte_frames(network, frames, trimaps=known, downsample_ratio=ratio)
+            known = (None if path is None else read_values(path) for path in trimaps)
+            predictions = matte_frames(network, frames, trimaps=known, downsample_ratio=ratio, **chosen)
+            if one_frame_delay:
+                predictions = without_flicker(predictions)
             written: list[Path] = []
+            notes: dict[str, None] = {}
+            details: list[Mapping[str, str | float]] = []
             for number, (path, image, prediction) in enumerate(zip(paths, images, predictions, strict=True), 1):
                 name = f"/{path.stem}" if input.is_dir() else ""
                 written += _write(folder, name, image, prediction, behind)
+                notes |= dict.fromkeys(prediction.notes)
+                details.append(prediction.details)
                 show(f"{number} of {len(paths)}")
         files = [output / file.relative_to(folder) for file in written]
     if as_json:
-        print_json({"network": network.name, "downsample_ratio": ratio, "files": [str(file) for file in files]})
+        about = {"network": network.name, "downsample_ratio": ratio, "files": [str(file) for file in files]}
+        print_json({**about, "notes": list(notes), "details": details})
     else:
         print(f"{network.name}, {len(paths)} frame{'s' * (len(paths) > 1)}:")
         for file in files if not input.is_dir() else dict.fromkeys(file.parent for file in files):
             print(f"  {file}")
+        for name, value in details[0].items():
+            print(f"  {name}: {value}" + (" (first frame)" if len(details) > 1 else ""))
+        for note in notes:
+            say(note, indent="  ")
+
+
+def _read_options(network: Network, given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE options as the network's ``predict`` declares them; names that it lacks are left for it to refuse."""
+    declared = inspect.signature(network.predict).parameters
+    read: dict[str, Any] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise InputError(f"option '{text}' is not NAME=VALUE: give for example refinement_steps=10")
+        kind = str(declared[name].annotation).split(" | ")[0] if name in declared else "str"
+        try:
+            read[name] = {"str": str, "int": int, "float": float}[kind](value)
+        except (KeyError, ValueError) as error:
+            raise InputError(f"option {name} cannot be '{value}': {network.name} takes it as {kind}") from error
+    return read
 
 
 def _check_names(paths: list[Path], trimaps: list[Path] | list[None], input: Path) -> None:

@@ -35,8 +35,7 @@ def recipes(as_json: JsonFlag = False) -> None:
 
 def _settings(recipe: Recipe) -> list[str]:
     """What differs from a plain recipe of the scheme, as --set takes it; lists as TOML has them."""
-    changed = recipe.model_dump(exclude_defaults=True, exclude={"name", "description", "scheme"})
-    rules = changed.pop("layers", {})
+    changed = recipe.model_dump(exclude_defaults=True, exclude={"name", "description", "scheme", "options", "layers"})
     fields = {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
-    options = {f"options.{key}": value for key, value in fields.pop("options", {}).items()}
-    return [f"{key} = {value}" for key, value in {**fields, **options, **rules}.items()]
+    options = {f"options.{key}": value for key, value in recipe.options.items()}
+    return [f"{key} = {value}" for key, value in {**fields, **options, **recipe.layers}.items()]

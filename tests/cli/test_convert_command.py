@@ -41,9 +41,8 @@ def _check_folder(folder: Path, scheme: str, size: tuple[int, int]) -> None:
     assert lce["operators"] > 1000
     assert 0 <= lce["mean_abs"] <= lce["max_abs"] < 1e-2
     assert 0 <= lce["flipped_signs"] < 1e-4
-    assert {name for name in report["verification"] if name != "lce"} == {
-        f"lce {kernel}, {clip}" for kernel in ("optimized", "reference") for clip in ("photograph", "noise")
-    }
+    runs = {f"lce {kernel}, {clip}" for kernel in ("optimized", "reference") for clip in ("photograph", "noise")}
+    assert runs <= report["verification"].keys()
     recipe = binmat.Recipe.from_toml((folder / "recipe.toml").read_text(), "recipe.toml")
     network = binmat.load(folder)
     assert recipe == recipe_of(network)

@@ -1,0 +1,155 @@
+"""binmat matte: files, states, options."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import binmat
+from binmat.data.image import photograph, read_grey, read_image, write_image
+from binmat.model_defs.network import Prediction
+from binmat.model_defs.rvm import RVM
+
+HALF_STEP = 0.5 / 255 + 1e-6
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    wide = photograph(40, 80)
+    for number, name in enumerate(("f2.png", "f10.jpg", ".hidden.png")):
+        write_image(wide[..., 8 * number : 8 * number + 48], folder / name)
+    (folder / "notes.txt").write_text("no frame")
+    return folder
+
+
+def test_an_image(program, checkpoint: Path, frames: Path, tmp_path: Path) -> None:
+    image, out = frames / "f2.png", tmp_path / "deep" / "matte"
+    status, text, _ = program("matte", checkpoint, image, "-o", out)
+    assert status == 0
+    assert sorted(file.name for file in out.iterdir()) == ["alpha.png", "composite.png", "foreground.png"]
+    assert all(str(file) in text for file in out.iterdir())
+    with torch.no_grad():
+        fgr, pha, *_ = binmat.load(checkpoint)(read_image(image))
+    assert (read_grey(out / "alpha.png") - pha).abs().max() <= HALF_STEP
+    assert (read_image(out / "foreground.png") - fgr).abs().max() <= HALF_STEP
+    green = torch.tensor([120 / 255, 1.0, 155 / 255]).view(1, 3, 1, 1)
+    assert (read_image(out / "composite.png") - (pha * fgr + (1 - pha) * green)).abs().max() <= HALF_STEP
+
+
+def test_a_folder_is_one_clip_in_the_order_of_its_numbers(program, converted: Path, frames: Path, tmp_path) -> None:
+    out = tmp_path / "matte"
+    status, text, _ = program("matte", converted, frames, "-o", out, "--json")
+    assert status == 0
+    assert sorted(str(file.relative_to(out)) for file in out.rglob("*.png")) == [
+        f"{kind}/{name}.png" for kind in ("alpha", "composite", "foreground") for name in ("f10", "f2")
+    ]
+    assert json.loads(text)["files"] == [
+        str(out / kind / f"{name}.png") for name in ("f2", "f10") for kind in ("alpha", "foreground", "composite")
+    ]
+    network = binmat.load(converted)
+    with torch.no_grad():
+        _, first, *states = network(read_image(frames / "f2.png"))
+        _, second, *_ = network(read_image(frames / "f10.jpg"), *states)
+    assert (read_grey(out / "alpha" / "f2.png") - first).abs().max() <= HALF_STEP
+    assert (read_grey(out / "alpha" / "f10.png") - second).abs().max() <= HALF_STEP
+
+
+def test_results_of_before_are_replaced_and_other_files_stay(program, checkpoint, frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "alpha.png").write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert program("matte", checkpoint, frames / "f2.png", "-o", tmp_path).status == 0
+    assert read_grey(tmp_path / "alpha.png").shape == (1, 1, 40, 48)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_background_covers_the_frame(program, monkeypatch, checkpoint: Path, frames: Path, tmp_path: Path) -> None:
+    def nothing(self: RVM, image: torch.Tensor, *_: object, **__: object) -> Prediction:
+        return Prediction(torch.zeros_like(image[:, :1]))
+
+    monkeypatch.setattr(RVM, "predict", nothing)
+    # Red in the middle, blue above and below: covering 40x48 with 100x60 cuts the blue off.
+    picture = torch.zeros(1, 3, 100, 60)
+    picture[:, 0, 20:80], picture[:, 2, :20], picture[:, 2, 80:] = 1, 1, 1
+    write_image(picture, tmp_path / "background.png")
+    options = ["--background", tmp_path / "background.png"]
+    assert program("matte", checkpoint, frames / "f2.png", "-o", tmp_path / "out", *options).status == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["alpha.png", "composite.png"]
+    composite = read_image(tmp_path / "out" / "composite.png")
+    assert composite.shape == (1, 3, 40, 48)
+    assert (composite[0, 0] == 1).all()
+    assert (composite[0, 2] == 0).all()
+
+
+def test_the_ratio_is_the_one_asked_for(program, checkpoint: Path, frames: Path, tmp_path: Path) -> None:
+    arguments = ["matte", checkpoint, frames / "f2.png", "-o", tmp_path / "out", "--downsample-ratio", "0.5", "--json"]
+    status, text, _ = program(*arguments)
+    assert (status, json.loads(text)["downsample_ratio"]) == (0, 0.5)
+    with torch.no_grad():
+        _, pha, *_ = binmat.load(checkpoint)(read_image(frames / "f2.png"), downsample_ratio=0.5)
+    assert (read_grey(tmp_path / "out" / "alpha.png") - pha).abs().max() <= HALF_STEP
+
+
+def test_options_notes_and_details_of_a_network(program, monkeypatch, checkpoint, frames: Path, tmp_path: Path) -> None:
+    given = {}
+
+    def predict(
+        self: RVM, image: torch.Tensor, memory: object = None, *, trimap: torch.Tensor | None = None,
+        downsample_ratio: float = 1.0, path: str | None = None, steps: int = 0, limit: float | None = None,
+    ) -> Prediction:  # fmt: skip
+        given.update(path=path, steps=steps, limit=limit, trimap=trimap)
+        return Prediction(image[:, :1], notes=("read as it is",), details={"path": path or "", "cost": 1.5})
+
+    monkeypatch.setattr(RVM, "predict", predict)
+    write_image(torch.full((1, 1, 40, 48), 128 / 255), tmp_path / "trimap.png")
+    arguments = ["matte", checkpoint, frames / "f2.png", "-o", tmp_path / "out"]
+    options = [word for text in ("path=1011", "steps=3", "limit=2.5") for word in ("--option", text)]
+    status, text, _ = program(*arguments, *options, "--trimap", tmp_path / "trimap.png", "--json")
+    assert status == 0
+    assert given.pop("trimap").unique().tolist() == [128]
+    assert given == {"path": "1011", "steps": 3, "limit": 2.5}
+    said = json.loads(text)
+    assert (said["notes"], said["details"]) == (["read as it is"], [{"path": "1011", "cost": 1.5}])
+    status, text, _ = program(*arguments)
+    assert "  cost: 1.5\n" in text
+    assert "read as it is\n" in text
+    for option, message in {
+        "steps": "'steps' is not NAME=VALUE",
+        "steps=few": "option steps cannot be 'few': rvm_mobilenetv3 takes it as int",
+        "nothing=1": "has no option 'nothing'",
+    }.items():
+        status, _, errors = program(*arguments, "--option", option)
+        assert (status, message in errors) == (1, True)
+
+
+def test_one_frame_delay_takes_a_flicker_out(program, monkeypatch, checkpoint: Path, tmp_path: Path) -> None:
+    def predict(self: RVM, image: torch.Tensor, *_: object, **__: object) -> Prediction:
+        return Prediction(image[:, :1])
+
+    monkeypatch.setattr(RVM, "predict", predict)
+    (tmp_path / "frames").mkdir()
+    for number, grey in enumerate((0.2, 1.0, 0.2, 0.2)):
+        write_image(torch.full((1, 3, 16, 16), grey), tmp_path / "frames" / f"{number}.png")
+    arguments = ["matte", checkpoint, tmp_path / "frames", "-o", tmp_path / "out", "--one-frame-delay"]
+    assert program(*arguments).status == 0
+    alphas = [read_grey(tmp_path / "out" / "alpha" / f"{number}.png").mean().item() for number in range(4)]
+    assert alphas == pytest.approx([0.2] * 4, abs=1e-6)
+
+
+def test_frames_that_do_not_belong_together(program, checkpoint: Path, frames: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    arguments = ["matte", checkpoint, frames, "-o", tmp_path / "out"]
+    status, _, errors = program(*arguments, "--trimap", frames / "f2.png")
+    assert (status, "there are 1 trimaps for 2 images: pass one for each" in errors) == (1, True)
+    write_image(photograph(32, 32), frames / "f11.png")
+    status, _, errors = program(*arguments)
+    assert (status, "32x32 follows 40x48" in errors) == (1, True)
+    write_image(photograph(40, 48), frames / "f2.jpg")
+    status, _, errors = program(*arguments)
+    assert status == 1
+    assert "would both be written as f2.png" in errors
+    assert sorted(tmp_path.iterdir()) == before
