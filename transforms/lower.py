@@ -50,8 +50,8 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
 
     Batch norm, scales and biases are folded into the convolutions (in float64); DoReFa's {0, 1} activations become
     +-1 with the sums corrected exactly; XNOR-Net's K map stays as float operators. The result computes what
-    ``network.eval()`` computes, up to the rounding of ``dtype``. An example that leaves out some of the outputs that the
-    network has names for (the side outputs of a sparse decoder) leaves them out of the graph. Raises LoweringError.
+    ``network.eval()`` computes, up to the rounding of ``dtype``. Outputs that the network has names for and the example
+    does not name (a sparse decoder's side outputs) are left out of the graph. Raises LoweringError.
     """
     owner = trace(copy.deepcopy(network)).eval().to(dtype)
     _swap_binary_layers(owner)

@@ -10,8 +10,9 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from binmat.nn import BinaryConv2d, BinaryLinear
+from binmat.nn.ibnorm import IBNorm
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, IBNorm)
 
 #: Functions -> the module that does the same; their further arguments have the same order.
 _FUNCTION_MODULES: dict[Any, type[nn.Module]] = {

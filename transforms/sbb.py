@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from binmat.errors import PolicyError
 from binmat.model_defs.network import Example, Network
@@ -50,6 +49,7 @@ class ReplaceEncoder:
         like = next(iter(old.parameters()), None)
         if like is not None:
             self.encoder.to(like.device, like.dtype)
+        self.encoder.train(old.training)
         inputs = probe_inputs(network, self.example)
         # The old features' values tell the sizes that the rest of the network counts on.
         before = {
@@ -132,8 +132,7 @@ class _Adapting(ShapeInterpreter):
         layer = called_module(n, self.shadow)
         source = self.env[n.args[0]] if n.args and isinstance(n.args[0], fx.Node) else None
         if layer is not None and isinstance(source, Tensor):
-            with unset_fake_temporarily():
-                self._adapt(str(n.target), layer, source)
+            self._adapt(str(n.target), layer, source)
         return super().run_node(n)
 
     def _adapt(self, name: str, layer: nn.Module, source: Tensor) -> None:
@@ -176,6 +175,9 @@ def _with_channels(layer: nn.Module, source: Tensor) -> tuple[nn.Module, str] | 
         if old == new:
             return None
         fresh = nn.BatchNorm2d(new, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        for like in (*layer.parameters(), *layer.buffers()):
+            if like.is_floating_point():
+                fresh.to(like.device, like.dtype)
         return fresh, f"normalises {new} channels instead of {old}"
     return None
 

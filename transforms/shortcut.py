@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import fx
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from binmat.model_defs.network import Network
 from binmat.nn import BinaryConv2d
 
-from .patterns import BinaryBlock, binary_blocks
+from .patterns import BinaryBlock, binary_blocks, called_module
 from .trace import graphs, recompile
 
 
@@ -21,7 +21,8 @@ class AddShortcuts:
 
     ``same``: the identity, where channels and size stay the same (Liu et al., Bi-Real Net, ECCV 2018, Sec. 3.1).
     ``all``: also 2x2 average pooling where the stride is 2, and the input twice along the channels where they double
-    (Liu et al., ReActNet, ECCV 2020, Fig. 4). Convolutions that change the channels otherwise get none.
+    (Liu et al., ReActNet, ECCV 2020, Fig. 4). Convolutions that change the channels otherwise get none,
+    and neither do those that have a shortcut already, as all of an SBB's do.
     """
 
     def __init__(self, which: Literal["same", "all"]) -> None:
@@ -31,7 +32,7 @@ class AddShortcuts:
         for graph in graphs(network).values():
             for block in binary_blocks(graph, network):
                 if isinstance(block.module, BinaryConv2d) and self._fits(block.module):
-                    self._add(graph, block, block.module)
+                    self._add(graph, block, block.module, network)
         recompile(network)
         return network
 
@@ -45,10 +46,11 @@ class AddShortcuts:
         return (same or 2 * conv.in_channels == conv.out_channels) and conv.stride in ((1, 1), (2, 2))
 
     @staticmethod
-    def _add(graph: fx.Graph, block: BinaryBlock, conv: BinaryConv2d) -> None:
-        source = block.layer.args[0]
+    def _add(graph: fx.Graph, block: BinaryBlock, conv: BinaryConv2d, network: Network) -> None:
+        source: Any = block.layer.args[0]
         additions = [user for user in block.tail.users if user.target in (operator.add, torch.add)]
-        if any(source in addition.all_input_nodes for addition in additions):
+        added = {node for addition in additions for node in addition.all_input_nodes if node is not block.tail}
+        if any(_only_rearranges(node, source, network) for node in added):
             return
         with graph.inserting_after(block.tail):
             total = graph.call_function(operator.add, (block.tail, source))
@@ -60,3 +62,13 @@ class AddShortcuts:
             if conv.out_channels != conv.in_channels:
                 source = graph.call_function(torch.cat, ([source, source],), {"dim": 1})
         total.update_arg(1, source)
+
+
+def _only_rearranges(node: fx.Node, source: fx.Node, network: Network) -> bool:
+    """Whether the node is the source, or pooled, repeated or averaged out of it by nothing that has weights."""
+    if node is source:
+        return True
+    module = called_module(node, network)
+    if module is not None and any(True for _ in module.parameters()):
+        return False
+    return bool(node.all_input_nodes) and all(_only_rearranges(n, source, network) for n in node.all_input_nodes)

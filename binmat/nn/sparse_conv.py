@@ -140,7 +140,7 @@ def _windows(conv: nn.Conv2d, columns: _Columns, places: Tensor, weight: Tensor,
     taps = (vertical[:, None] * padded_width + horizontal).flatten()
     matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
     sums = [
-        rows.index_select(0, row_of[(part[:, None] + taps).flatten()]).view(part.shape[0], -1) @ matrix
+        rows.index_select(0, row_of[(part[:, None] + taps).flatten()]).view(part.shape[0], matrix.shape[0]) @ matrix
         for part in corner.split(max(1, _CHUNK // matrix.shape[0]))
     ]
     return torch.cat(sums).t()
