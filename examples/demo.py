@@ -44,7 +44,7 @@ def _untrained_checkpoint(path: Path) -> Path:
     torch.manual_seed(0)
     network = registry.build("rvm_mobilenetv3")
     for layer in network.modules():
-        # Fresh batch norms leave sums that cancel exactly, so that signs hang on rounding; those of real weights do not.
+        # Fresh batch norms leave sums that cancel exactly, so that signs hang on rounding; trained ones do not.
         if isinstance(layer, torch.nn.BatchNorm2d):
             assert layer.running_mean is not None and layer.running_var is not None
             layer.running_mean.uniform_(-0.1, 0.1)
