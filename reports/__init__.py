@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from binmat.reports.comparison import Comparison, compare
 from binmat.reports.convention import Convention, Cost
-from binmat.reports.conventions import CONVENTIONS, get_convention
+from binmat.reports.conventions import CONVENTIONS, CROSS_CHECKS, get_convention
 from binmat.reports.count import Count, count
 from binmat.reports.layers import Layer
 from binmat.reports.model_report import Report, Side, report
@@ -12,6 +12,7 @@ from binmat.reports.storage import saved_bytes, stored_bits
 
 __all__ = [
     "CONVENTIONS",
+    "CROSS_CHECKS",
     "Comparison",
     "Convention",
     "Cost",

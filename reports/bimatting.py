@@ -5,12 +5,23 @@ from __future__ import annotations
 from torch import Tensor
 
 from binmat.nn import BinaryLayer
+from binmat.nn.ibnorm import IBNorm
 from binmat.nn.sbb import SubSBB
 
 from .calls import Call
 from .convention import Convention, Cost
 from .macs import MACS, activation_scale_macs, has_bias, macs_of
-from .operators import ARITHMETIC, CURVES, INTERPOLATES, MOVEMENT, NORMS, POOLS, RECTIFIERS, UPSAMPLES
+from .operators import (
+    ARITHMETIC,
+    CURVES,
+    INTERPOLATES,
+    MOVEMENT,
+    NORMS,
+    POOLS,
+    RECTIFIERS,
+    UPSAMPLES,
+    ibnorm_elements,
+)
 
 
 def _outputs(call: Call) -> int:
@@ -45,6 +56,11 @@ def _norm(call: Call) -> Cost:
     return Cost(flops=(2 if affine else 1) * _outputs(call))
 
 
+def _ibnorm(call: Call) -> Cost:
+    with_gain, without = ibnorm_elements(call)
+    return Cost(flops=2 * with_gain + without)
+
+
 def _one_per_output(call: Call) -> Cost:
     return Cost(flops=_outputs(call))
 
@@ -63,6 +79,7 @@ BIMATTING = Convention(
         **dict.fromkeys(MACS, _float_layer),
         BinaryLayer: _binary_layer,
         **dict.fromkeys(NORMS, _norm),
+        IBNorm: _ibnorm,
         **dict.fromkeys(RECTIFIERS | UPSAMPLES, _one_per_output),
     },
     float_rules=dict.fromkeys(POOLS, _one_per_input),

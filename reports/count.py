@@ -62,7 +62,7 @@ def count(
 ) -> Count:
     """Count one deployment call, batch 1 and one frame, by shape propagation.
 
-    convention: ``textbook`` or ``bimatting``; see their modules for what they count.
+    convention: ``textbook``, ``bimatting`` or ``fvcore``; see their modules for what they count.
     size, downsample_ratio, example: as for :func:`deployment_call`.
     Raises UnknownNameError, SizeError and TraceError.
     """

@@ -17,7 +17,7 @@ from binmat.transforms.convert import convert, recipe_of
 from . import report_text
 from .blocks import Blocks
 from .calls import Call, record_calls, traced
-from .conventions import CONVENTIONS
+from .conventions import CONVENTIONS, CROSS_CHECKS
 from .count import Count, deployment_call, is_binary, price
 from .layers import Layer, list_layers
 from .save import save_as
@@ -47,7 +47,8 @@ class Report:
     before: the float network's numbers, after: the converted one's; None where there is no such network.
     blocks: how layers are grouped. layers: of the converted network, else of the float one. notes: what a reader should
     know, one sentence or two each. files: name -> bytes of the files that were written. verification: backend ->
-    {max_abs, mean_abs, flipped_signs}. sparse: what a sparse-assisted decoder is credited with; None without one.
+    {max_abs, mean_abs, flipped_signs}. cross_checks: convention -> FLOPs of the float network, for comparison with what
+    other programs print. sparse: what a sparse-assisted decoder is credited with; None without one.
     """
 
     network: str
@@ -63,6 +64,7 @@ class Report:
     notes: tuple[str, ...] = ()
     files: Mapping[str, int] = field(default_factory=dict)
     verification: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cross_checks: Mapping[str, int] = field(default_factory=dict)
     sparse: Sparse | None = None
 
     def ratio(self, convention: str) -> float | None:
@@ -92,6 +94,7 @@ class Report:
             },
             "layers": [asdict(layer) for layer in self.layers],
             "verification": {backend: dict(result) for backend, result in self.verification.items()},
+            "cross_checks": {name: {"float": {"flops": flops}} for name, flops in self.cross_checks.items()},
             **({} if self.sparse is None else {"sparse": self.sparse.to_json()}),
         }
 
@@ -158,9 +161,12 @@ def report(
     call = deployment_call(subject, size, downsample_ratio, example)
     calls = record_calls(subject, call)
     after = None if converted is None else _side(converted, calls, as_bytes(sum(stored_bits(converted).values())))
-    before = None
+    before, cross_checks = None, {}
     if plain is not None:
-        before = _side(plain, calls if plain is subject else record_calls(plain, call), saved_bytes(plain))
+        plain_calls = calls if plain is subject else record_calls(plain, call)
+        before = _side(plain, plain_calls, saved_bytes(plain))
+        for name, convention in CROSS_CHECKS.items():
+            cross_checks[name] = price(plain_calls, convention, binary_network=False).total.flops
     if plain is not None and converted is not None and after is not None:
         notes += _over_threshold(plain, converted, call, after)
     recipe = recipe_of(subject)
@@ -179,6 +185,7 @@ def report(
         notes=tuple(notes),
         files={Path(file).name: _size_of(Path(file)) for file in files or ()},
         verification=verification or {},
+        cross_checks=cross_checks,
         sparse=_sparse(subject, after or before, density, clip, downsample_ratio),
     )
 

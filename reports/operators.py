@@ -14,13 +14,14 @@ from torch.nn import functional as F
 from torch.nn.modules import batchnorm, dropout, instancenorm, padding, pooling
 
 from binmat.nn import RPReLU
+from binmat.nn.ibnorm import IBNorm
 from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.shift import Shift
 
-from .calls import Target
+from .calls import Call, Target
 
 NORMS: frozenset[Target] = frozenset(
-    {batchnorm._NormBase, instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm}
+    {batchnorm._NormBase, instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, IBNorm}
 )
 
 #: Activation functions of one comparison and at most one multiplication.
@@ -90,3 +91,11 @@ MOVEMENT: frozenset[Target] = frozenset(
         "unbind", "gather", "index_select", "narrow", "t", "view_as", "unfold",
     }
 )  # fmt: skip
+
+
+def ibnorm_elements(call: Call) -> tuple[int, int]:
+    """Of an IBNorm's call, the elements that are batch normalised, with gain and shift, and those that are not."""
+    norm = call.module
+    assert isinstance(norm, IBNorm)
+    with_gain = call.input.numel() * norm.batch_channels // norm.channels
+    return with_gain, call.input.numel() - with_gain

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .convention import FREE
-from .conventions import CONVENTIONS
+from .conventions import CONVENTIONS, CROSS_CHECKS
 from .tables import Table, Unit, bar_chart, bytes_unit, operations_unit, times, wrapped
 
 if TYPE_CHECKING:
@@ -215,6 +215,11 @@ def _layers(report: Report) -> Table:
 
 def _remarks(report: Report) -> list[str]:
     remarks = [f"{convention.name}: {convention.definition}" for convention in CONVENTIONS.values()]
+    for name, flops in report.cross_checks.items():
+        unit = operations_unit(flops)
+        remarks.append(
+            f"Cross-check {name}: the float network has {unit.show(flops)} {unit.name}. {CROSS_CHECKS[name].definition}"
+        )
     sides = []
     if report.before is not None:
         sides.append("of the float network the size of its saved state_dict")

@@ -21,11 +21,18 @@ class IBNorm(nn.Module):
     a TFLite-like runtime has. The variance is taken of the centred values, never as E[x^2] - E[x]^2.
     """
 
+    #: One node of a traced graph, so that passes and counts see a norm between convolution and activation.
+    is_leaf = True
+
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
+        self.channels = channels
         self.batch_channels = channels // 2
         self.eps = eps
         self.bnorm = nn.BatchNorm2d(self.batch_channels, eps=eps)
+
+    def reset_parameters(self) -> None:
+        self.bnorm.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         batch = self.bnorm(x[:, : self.batch_channels])

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from binmat.errors import CheckpointError, SizeError, UnknownNameError
 from binmat.model_defs.mobilenet_v2 import InvertedResidual
 from binmat.model_defs.modnet import SPECS, EfficientASPP, MODNet
+from binmat.nn import BinaryConv2d, RPReLU
 from binmat.nn.ibnorm import IBNorm
+from binmat.transforms.convert import convert
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 COPY = "lr_branch.backbone."
@@ -325,3 +327,12 @@ def test_flops_of_fvcore(
     assert total() == spelt_out
     monkeypatch.setattr(IBNorm, "forward", forward)
     assert total() == with_instance_norm
+
+
+def test_activations_behind_ibnorm_are_replaced_with_the_scheme() -> None:
+    network = convert(MODNet(), "reactnet")
+    for name, module in network.named_modules():
+        if name.startswith(("hr_branch", "f_branch")) and isinstance(module, IBNorm):
+            row = name.rsplit(".", 1)[0]
+            binary = isinstance(network.get_submodule(f"{row}.0"), BinaryConv2d)
+            assert isinstance(network.get_submodule(f"{row}.2"), RPReLU if binary else nn.ReLU)

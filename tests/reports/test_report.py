@@ -46,7 +46,7 @@ def test_json_has_the_fixed_schema(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "report.json").read_text())
     assert content == made.to_json()
     assert list(content) == [
-        "schema", "network", "recipe", "input", "counts", "storage", "layers", "verification",
+        "schema", "network", "recipe", "input", "counts", "storage", "layers", "verification", "cross_checks",
     ]  # fmt: skip
     assert (content["schema"], content["network"], content["recipe"]) == (1, "rvm_mobilenetv3", "threshold")
     assert content["input"] == {"height": 64, "width": 96, "downsample_ratio": 1.0}
