@@ -157,10 +157,14 @@ class PAM(PathNetwork):
     def dearest_path(self, cost_limit: float, height: int, width: int) -> str:
         """The dearest path that costs at most ``cost_limit`` G multiply-accumulates at this size, whatever the image.
 
-        Raises SizeError for a size that does not fit, InputError for a limit below the cheapest path.
+        A static network's is its own. Raises SizeError for a size that does not fit, InputError for a limit below the
+        cheapest path, or below a static network's.
         """
         self.check_size(height, width)
         costs = path_costs(height, width)
+        if self.fixed is not None:
+            self._check_fits(cost_limit, costs[self.fixed], f"{height}x{width}")
+            return self.fixed
         return dearest_within(costs, limit_in_macs(cost_limit, costs, f"{height}x{width}"))
 
     def gated(self, image: Tensor, trimap: Tensor, gates: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ from hypothesis import settings
 settings.register_profile("binmat", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("binmat")
 
+# Small tensors gain nothing from a second thread, and on a busy machine the two wait for each other.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def random_state() -> None:

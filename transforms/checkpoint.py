@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from binmat.model_defs import registry
 from binmat.model_defs.load import fill, is_converted, load_from_state, load_state
 from binmat.model_defs.load import load as load_float
 from binmat.model_defs.network import Network
+from binmat.whole_file import whole_file
 
 from . import official_bimatting
 from .convert import convert, recipe_of
@@ -35,14 +35,11 @@ def save(network: Network, path: str | Path) -> None:
     recipe = recipe_of(network)
     about = {"network": network.name, "config": network.config, "recipe": recipe.to_toml() if recipe else None}
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(_unique_state(network), temporary, metadata={METADATA_KEY: json.dumps(about)})
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            save_file(_unique_state(network), temporary, metadata={METADATA_KEY: json.dumps(about)})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: str | Path, network: str | None = None) -> Network:

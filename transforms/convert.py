@@ -49,6 +49,9 @@ def convert(
         network.check_size(*size)
     result = trace(copy.deepcopy(network))
     notes = _restructure(result, chosen)
+    if size is not None and isinstance(network, Network):
+        # A sparse decoder needs more than the network alone.
+        result.check_size(*size)
     plan = resolve(result, chosen.build_scheme(), chosen.layers)
     plan = {name: replace(layer, note=notes.get(name, "")) for name, layer in plan.items()}
     Binarize(plan, pad_value=1 if chosen.padding == "one" else 0).apply(result)

@@ -73,6 +73,9 @@ class MaskedRows:
 
     def _row(self, conv: fx.Node) -> list[fx.Node]:
         tail, activation = row_of(conv, self.network)
+        if tail is not conv and not isinstance(called_module(tail, self.network), nn.BatchNorm2d):
+            # Other norms look at the whole map, which is there only once both paths are added.
+            return [conv]
         row = [conv] if tail is conv else [conv, tail]
         return row if activation is None else [*row, activation]
 

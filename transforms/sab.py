@@ -31,7 +31,7 @@ class SparseDecoder:
     """o = mask * path(x) + path_1x1(x) in place of o = path(x), for the convolutions that the targets name (Eq. 8).
 
     targets: policy patterns (exact name or fnmatch) over the network's convolutions. Each one with a kernel wider than
-    1x1, together with the norm and the activation that follow it directly, becomes a
+    1x1, together with the batch norm and the activation that follow it directly, becomes a
     :class:`binmat.nn.masked_path.MaskedPath`; targets that follow each other directly share one, so the mask multiplies
     once, at the end. Beside it comes the same row with 1x1 kernels, computed everywhere. A
     :class:`binmat.nn.conv_gru.ConvGRU` whose gates are both targets becomes a

@@ -9,7 +9,8 @@ import typer
 
 from binmat.cli.console import Steps, print_json
 from binmat.cli.folder import MODEL, RECIPE, REPORT, REPORT_TEXT, WEIGHTS, written_whole
-from binmat.cli.options import JsonFlag, NewRatioOption, Size, parse_size
+from binmat.cli.options import CostLimitOption, JsonFlag, NewRatioOption, PathOption, Size, parse_size
+from binmat.cli.paths import static_path
 
 DEFAULT_SCHEME = "reactnet"
 
@@ -49,6 +50,8 @@ def convert(
         ),
     ] = None,
     downsample_ratio: NewRatioOption = 1.0,
+    path: PathOption = None,
+    cost_limit: CostLimitOption = None,
     formats: Annotated[
         str, typer.Option(metavar="NAMES", help="Model files to write, with commas between them: lce.")
     ] = "lce",
@@ -73,6 +76,7 @@ def convert(
       binmat convert rvm_mobilenetv3.pth -o out --scheme bnn --set 'aspp.*=float'
       binmat convert rvm_mobilenetv3.pth -o out --recipe arm \\
         --size 1080x1920 --downsample-ratio 0.25
+      binmat convert pam.pth -o out --cost-limit 60 --size 1024x1024
     """
     if scheme is not None and recipe is not None:
         raise typer.BadParameter("a recipe names its scheme: give --scheme or --recipe, not both.")
@@ -92,7 +96,7 @@ def convert(
             check_format(name.strip())
         pictures = [] if clip is None else read_clip(clip, FRAMES)
         with steps.step("read the checkpoint"):
-            net = load(checkpoint, network)
+            net = static_path(load(checkpoint, network), path, cost_limit, size)
         with steps.step("trace and rewrite"):
             if recipe_of(net) is not None and not (scheme or recipe or settings):
                 converted = net  # The authors' BiMatting, or a conversion of ours at another size.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from binmat.cli.console import Steps, print_json, say
-from binmat.cli.options import JsonFlag, RatioOption
+from binmat.cli.options import CostLimitOption, JsonFlag, PathOption, RatioOption
 from binmat.cli.staging import staged
 from binmat.errors import InputError
 
@@ -38,9 +38,11 @@ def matte(
         typer.Option(
             "--option",
             metavar="NAME=VALUE",
-            help="What this network alone takes, such as refinement_steps of lsa_matting or cost_limit of pam.",
+            help="What this network alone takes, such as refinement_steps of lsa_matting; may be repeated.",
         ),
     ] = None,
+    path: PathOption = None,
+    cost_limit: CostLimitOption = None,
     one_frame_delay: Annotated[
         bool, typer.Option("--one-frame-delay", help="Take single frames' flicker out of a clip's alpha (MODNet).")
     ] = False,
@@ -56,14 +58,16 @@ def matte(
     Examples:
       binmat matte rvm_mobilenetv3.pth photo.jpg -o matte
       binmat matte out frames/ -o matte --background sea.jpg
-      binmat matte pam.pth photo.jpg --trimap trimap.png -o matte
+      binmat matte pam.pth photo.jpg --trimap trimap.png --cost-limit 60 -o matte
+      binmat matte lsa.pth photo.jpg --trimap trimap.png -o matte \\
+        --option refinement_steps=100
     """
     steps = Steps()
     with steps.step("start, with PyTorch"):
         from binmat.cli.clip import frame_paths
         from binmat.cli.model import open_model
         from binmat.data.image import read_image, read_values
-        from binmat.data.matte import matte_frames, without_flicker
+        from binmat.data.matte import matte_frames, options_of, without_flicker
     paths = frame_paths(input)
     trimaps: list[Path] | list[None] = [None] * len(paths) if trimap is None else frame_paths(trimap)
     _check_names(paths, trimaps, input)
@@ -73,17 +77,20 @@ def matte(
             network, _ = opened = open_model(model)
             _, ratio = opened.call(None, downsample_ratio)
             chosen = _read_options(network, options or [])
+            chosen |= {name: value for name, value in (("path", path), ("cost_limit", cost_limit)) if value is not None}
         with steps.step(f"matte {len(paths)} frame{'s' * (len(paths) > 1)}") as show:
             images, frames = tee(read_image(path) for path in paths)
             known = (None if path is None else read_values(path) for path in trimaps)
+            if "progress" in options_of(network):
+                chosen["progress"] = lambda done, count: show(f"{done} of {count}")
             predictions = matte_frames(network, frames, trimaps=known, downsample_ratio=ratio, **chosen)
             if one_frame_delay:
                 predictions = without_flicker(predictions)
             written: list[Path] = []
             notes: dict[str, None] = {}
             details: list[Mapping[str, str | float]] = []
-            for number, (path, image, prediction) in enumerate(zip(paths, images, predictions, strict=True), 1):
-                name = f"/{path.stem}" if input.is_dir() else ""
+            for number, (source, image, prediction) in enumerate(zip(paths, images, predictions, strict=True), 1):
+                name = f"/{source.stem}" if input.is_dir() else ""
                 written += _write(folder, name, image, prediction, behind)
                 notes |= dict.fromkeys(prediction.notes)
                 details.append(prediction.details)

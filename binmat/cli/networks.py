@@ -21,7 +21,7 @@ def networks(as_json: JsonFlag = False) -> None:
     steps = Steps()
     with steps.step("start, with PyTorch"):
         from binmat.model_defs.registry import NETWORKS, build
-        from binmat.reports import CONVENTIONS, report
+        from binmat.reports import CONVENTIONS, CROSS_CHECKS, report
     found: dict[str, dict[str, Any]] = {}
     for name, spec in NETWORKS.items():
         with steps.step(f"count {name}"):
@@ -33,7 +33,7 @@ def networks(as_json: JsonFlag = False) -> None:
             "inputs": spec.inputs,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "size": {"height": counted.height, "width": counted.width},
-            "flops": {convention: counted.before.counts[convention].total.flops for convention in CONVENTIONS},
+            "flops": {c: counted.before.counts[c].total.flops for c in CONVENTIONS} | dict(counted.cross_checks),
             "paper": spec.paper,
             "layouts": list(spec.layouts),
         }
@@ -49,7 +49,8 @@ def networks(as_json: JsonFlag = False) -> None:
         ]
         for name, about in found.items()
     ]
-    heads = ["parameters", *(f"{convention}, G FLOPs" for convention in CONVENTIONS), "at"]
+    conventions = CONVENTIONS | CROSS_CHECKS
+    heads = ["parameters", *(f"{convention}, G FLOPs" for convention in conventions), "at"]
     print_table({"network": "left"} | dict.fromkeys(heads, "right"), rows)
     for name, about in found.items():
         say(f"{name}: {about['task']}")
@@ -57,5 +58,5 @@ def networks(as_json: JsonFlag = False) -> None:
         say(f"  paper: {about['paper']}", indent="    ")
         say(f"  checkpoints: {'; '.join(about['layouts'])}", indent="    ")
     print()
-    for convention in CONVENTIONS.values():
+    for convention in conventions.values():
         say(f"{convention.name}: {convention.definition}", indent="  ")

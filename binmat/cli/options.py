@@ -62,3 +62,13 @@ RatioOption = Annotated[
 NewRatioOption = Annotated[float, typer.Option("--downsample-ratio", metavar="R", parser=parse_ratio, help=_RATIO_HELP)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 ConvertedArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that binmat convert wrote.")]
+PathOption = Annotated[
+    str | None,
+    typer.Option(
+        "--path", metavar="BITS", help="PAM: one of its 16 paths, 1 where a stage's layers run, such as 1011."
+    ),
+]
+CostLimitOption = Annotated[
+    float | None,
+    typer.Option("--cost-limit", metavar="G", help="PAM: a path of at most this many G multiply-accumulates."),
+]

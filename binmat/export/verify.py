@@ -68,7 +68,7 @@ def verify_lce(
     shape = next(iter(frames[0].values())).shape
     result = Verification(int(shape[-2]), int(shape[-1]), [])
     for kernel in kernels:
-        variant, shipped = model, content or model.content
+        variant, shipped = model, model.content if content is None else content
         if kernel == "reference" and not model.portable:
             variant = export_lce(lowered, None, model.input_names, model.output_names, portable=True)
             shipped = variant.content

@@ -58,6 +58,7 @@ class _Reader:
         self.model = Table(content, root)
 
     def info(self) -> ModelInfo:
+        self._check_length()
         subgraph = self._tables(self.model, schema.MODEL["subgraphs"])[0]
         tensors = [self._tensor(table) for table in self._tables(subgraph, schema.SUBGRAPH["tensors"])]
         input_indices = self._int32s(subgraph, schema.SUBGRAPH["inputs"])
@@ -69,6 +70,13 @@ class _Reader:
             inputs = self._named(signatures[0], "inputs", input_indices, inputs)
             outputs = self._named(signatures[0], "outputs", output_indices, outputs)
         return ModelInfo(inputs, outputs, self._operators(subgraph), self._metadata())
+
+    def _check_length(self) -> None:
+        """The interpreter would read weights from beyond the end of a file that is cut short."""
+        slot = 4 + 2 * schema.BUFFER["data"]
+        for buffer in self._tables(self.model, schema.MODEL["buffers"]):
+            if (offset := buffer.Offset(slot)) and buffer.Vector(offset) + buffer.VectorLen(offset) > len(self.content):
+                raise ValueError("it is cut short")
 
     def _operators(self, subgraph: Table) -> dict[str, int]:
         names = [self._code_name(code) for code in self._tables(self.model, schema.MODEL["operator_codes"])]

@@ -1,0 +1,153 @@
+"""MODNet, LiteMatting, LSA-Matting and PAM on the command line: convert, verify, matte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden_fill import fill
+from official_checkpoints import official_state
+
+import binmat
+from binmat.cli.paths import static_path
+from binmat.data.image import photograph, read_grey, write_image
+from binmat.errors import InputError
+from binmat.model_defs.pam import PAM
+from binmat.model_defs.pam_body import path_costs
+
+#: Golden checkpoints in the official layouts; PAM has none.
+OFFICIAL = {"modnet": "modnet", "litematting": "litematting", "lsa_matting": "lsa"}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("other_checkpoints")
+
+    def write(name: str) -> Path:
+        path = folder / f"{name}.pth"
+        if not path.exists():
+            state: dict[str, Any] = official_state(OFFICIAL[name]) if name in OFFICIAL else fill(PAM().state_dict())
+            torch.save({key: torch.as_tensor(value) for key, value in state.items()}, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> tuple[Path, Path]:
+    """A photograph of 40x70 pixels and a trimap of it."""
+    write_image(photograph(40, 70), tmp_path / "photo.png")
+    trimap = torch.full((1, 1, 40, 70), 128 / 255)
+    trimap[..., :20], trimap[..., 50:] = 0, 1
+    write_image(trimap, tmp_path / "trimap.png")
+    return tmp_path / "photo.png", tmp_path / "trimap.png"
+
+
+def test_a_limit_takes_the_dearest_path_within_it() -> None:
+    network = PAM()
+    costs = path_costs(1024, 1024)
+    for limit, path in ((60, "0010"), (70, "0111"), (75, "1101"), (100, "1111")):
+        static = static_path(network, None, limit, (1024, 1024))
+        assert static.config == {"path": path}
+        assert costs[path] == max(cost for cost in costs.values() if cost <= limit * 1e9)
+        assert static_path(static, None, limit, (1024, 1024)).config == {"path": path}
+    # Without a size it is the registry's, 512x512: a quarter of the work.
+    assert static_path(network, None, 15, None).config == {"path": "0010"}
+    with pytest.raises(InputError, match="more than the cost limit 70 G"):
+        static_path(static_path(network, "1111", None, None), None, 70, (1024, 1024))
+    assert static_path(network, None, None, None) is network
+
+
+@pytest.mark.slow
+def test_pam_under_a_cost_limit(program, checkpoints, picture, tmp_path: Path) -> None:
+    costs = path_costs(32, 64)
+    limit = costs["1010"] / 1e9
+    arguments = ["convert", checkpoints("pam"), "--size", "32x64", "--cost-limit", limit, "-o", tmp_path / "out"]
+    status, out, _ = program(*arguments, "--json")
+    assert status == 0
+    converted = binmat.load(tmp_path / "out")
+    path = converted.config["path"]
+    assert costs[path] == max(cost for cost in costs.values() if cost <= costs["1010"])
+    assert json.loads(out)["counts"]["textbook"]["float"]["flops"] == costs[path]
+    photo, trimap = picture
+    status, out, _ = program("matte", tmp_path / "out", photo, "--trimap", trimap, "-o", tmp_path / "matte", "--json")
+    assert status == 0
+    assert json.loads(out)["details"] == [{"path": path, "gmacs": path_costs(64, 96)[path] / 1e9}]
+    alpha = read_grey(tmp_path / "matte" / "alpha.png")
+    assert (alpha[..., :20] == 0).all() and (alpha[..., 50:] == 1).all()
+    status, _, errors = program("matte", tmp_path / "out", photo, "--trimap", trimap, "-o", tmp_path, "--path", "1111")
+    assert (status, "is pam's path" in errors) == (1, True)
+
+
+def test_a_path_or_a_limit_for_one_matte(program, checkpoints, picture, tmp_path: Path) -> None:
+    photo, trimap = picture
+    arguments = ["matte", checkpoints("pam"), photo, "--trimap", trimap, "-o", tmp_path / "matte"]
+    status, out, _ = program(*arguments, "--path", "0110")
+    assert (status, "  path: 0110\n" in out) == (0, True)
+    status, out, _ = program(*arguments, "--cost-limit", "1000", "--json")
+    assert status == 0
+    assert json.loads(out)["details"][0]["path"] == "1111"
+    assert "above pam's dearest path" in json.loads(out)["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("convert", ["--path", "12"], "'12' is no path of pam: give 4 bits"),
+        ("convert", ["--path", "1010", "--cost-limit", "60"], "give --path or --cost-limit, not both"),
+        ("convert", ["--cost-limit", "56", "--size", "1024x1024"], "below pam's cheapest path, 0000, at 1024x1024"),
+        ("matte", ["--path", "1010", "--cost-limit", "60"], "a cost limit or a path, not both"),
+        ("matte", ["--cost-limit", "0.01"], "below pam's cheapest path"),
+    ],
+)
+def test_bad_paths_and_limits(
+    program, checkpoints, picture, tmp_path: Path, command: str, options: list[str], message: str
+) -> None:
+    photo, trimap = picture
+    inputs = [photo, "--trimap", trimap] if command == "matte" else []
+    status, _, errors = program(command, checkpoints("pam"), *inputs, "-o", tmp_path / "out", *options)
+    assert (status, message in errors) == (1, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_networks_have_no_paths(program, checkpoints, tmp_path: Path) -> None:
+    status, _, errors = program("convert", checkpoints("modnet"), "-o", tmp_path / "out", "--cost-limit", "60")
+    assert (status, "modnet has no paths: leave out --cost-limit" in errors) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["litematting", "lsa_matting", "pam"])
+def test_trimaps_on_the_command_line(program, checkpoints, picture, tmp_path: Path, name: str) -> None:
+    photo, _ = picture
+    arguments = ["matte", checkpoints(name), photo, "-o", tmp_path / "out"]
+    status, _, errors = program(*arguments)
+    assert (status, "the trimap is missing" in errors) == (1, True)
+    write_image(photograph(20, 30), tmp_path / "colour.png")
+    status, _, errors = program(*arguments, "--trimap", tmp_path / "colour.png")
+    assert (status, "20x30 pixels and the image 40x70" in errors or "colour image" in errors) == (1, True)
+    known = torch.zeros(1, 1, 40, 70)
+    known[..., 30:] = 1
+    write_image(known, tmp_path / "known.png")
+    status, out, _ = program(*arguments, "--trimap", tmp_path / "known.png")
+    assert (status, "no unknown pixel" in out) == (0, True)
+    assert torch.equal(read_grey(tmp_path / "out" / "alpha.png"), known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["reactnet"])
+@pytest.mark.parametrize("name", ["modnet", "pam 1011"])
+def test_convert_verify_and_matte(program, checkpoints, picture, tmp_path: Path, name: str, scheme: str) -> None:
+    photo, trimap = picture
+    name, _, path = name.partition(" ")
+    for size in ("64x64", "64x96"):
+        out = tmp_path / size
+        options = ["--scheme", scheme, "--size", size, *(["--path", path] if path else [])]
+        assert program("convert", checkpoints(name), "-o", out, *options).status == 0
+        status, text, _ = program("verify", out)
+        assert (status, "computes what the PyTorch graph computes" in text) == (0, True)
+    given = [] if name == "modnet" else ["--trimap", trimap]
+    assert program("matte", out, photo, "-o", tmp_path / "matte", *given).status == 0
+    assert read_grey(tmp_path / "matte" / "alpha.png").shape == (1, 1, 40, 70)

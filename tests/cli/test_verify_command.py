@@ -1,0 +1,132 @@
+"""binmat verify and binmat export: the file on disk is what is judged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import binmat
+from binmat.cli.folder import FILES
+from binmat.data.image import photograph, write_image
+from binmat.export import deployment
+from binmat.export.tflite.reader import read_model
+from binmat.export.verification import KernelVerification, NodeCheck, SignFlips, Verification
+
+
+@pytest.fixture
+def folder(converted: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "converted"
+    shutil.copytree(converted, copy)
+    return copy
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_what_convert_wrote_is_right(program, converted: Path, tmp_path: Path) -> None:
+    write_image(photograph(50, 50), tmp_path / "photo.png")
+    status, out, err = program("verify", converted, "--clip", tmp_path / "photo.png")
+    assert status == 0, err
+    words = _words(out)
+    assert "The model file computes what the PyTorch graph computes" in words
+    assert "inputs clip and noise" in words
+    assert "signs equal" in words
+    assert "flipped" in words
+    outputs = [line.split()[1] for line in out.splitlines() if line.startswith("│")]
+    assert [name for name in outputs if name in ("fgr", "pha", "r1", "r2", "r3", "r4")] == [
+        "fgr", "pha", "r1", "r2", "r3", "r4",
+    ]  # fmt: skip
+
+
+def test_another_files_outputs_are_found_out(program, folder: Path) -> None:
+    """One float of the file on disk is changed; everything else fits."""
+    content = (folder / "model.tflite").read_bytes()
+    bias = binmat.load(folder).get_parameter("project_mat.conv.bias").detach().numpy().tobytes()
+    assert content.count(bias) == 1
+    (folder / "model.tflite").write_bytes(content.replace(bias, torch.full((4,), 0.4321).numpy().tobytes()))
+    status, out, err = program("verify", folder, "--json")
+    assert status == 1
+    assert "the file's outputs are not those of the network it was made from" in err
+    said = json.loads(out)
+    assert said["systematic"] is not None
+    assert said["summary"]["lce"]["systematic"] is True
+
+
+def test_a_damaged_file_is_an_error_and_no_crash(program, folder: Path) -> None:
+    content = (folder / "model.tflite").read_bytes()
+    for damaged in (b"", b"hello", content[: len(content) // 2]):
+        (folder / "model.tflite").write_bytes(damaged)
+        status, out, err = program("verify", folder)
+        assert (status, out) == (1, "")
+        assert err.splitlines()[-1].startswith("binmat: error: ")
+
+
+def test_training_asks_for_a_new_export(program, folder: Path) -> None:
+    network = binmat.load(folder)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("threshold"):
+                parameter += 0.1
+    binmat.save(network, folder / "model.safetensors")
+    assert "export it again" in program("verify", folder).err
+    old = (folder / "model.tflite").read_bytes()
+    status, out, err = program("export", folder, "--format", "lce")
+    assert status == 0, err
+    assert str(folder / "model.tflite") in out
+    assert "The model file computes what the PyTorch graph computes" in _words(out)
+    assert (folder / "model.tflite").read_bytes() != old
+    assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
+    assert program("verify", folder).status == 0
+
+
+def test_export_of_another_size(program, converted: Path, tmp_path: Path) -> None:
+    before = {name: (converted / name).read_bytes() for name in FILES}
+    target = tmp_path / "wide.tflite"
+    options = ["--size", "40x64", "--downsample-ratio", "0.5", "-o", target, "--json"]
+    status, out, err = program("export", converted, "--format", "lce", *options)
+    assert status == 0, err
+    said = json.loads(out)
+    assert (said["file"], said["bytes"]) == (str(target), target.stat().st_size)
+    assert said["verification"]["lce"]["systematic"] is False
+    assert [info.shape for info in read_model(target.read_bytes()).inputs][:2] == [(1, 40, 64, 3), (1, 10, 16, 16)]
+    assert {name: (converted / name).read_bytes() for name in FILES} == before
+
+
+def _systematic() -> Verification:
+    node = NodeCheck("conv_7", "decoder.conv", "binmat.binary_conv2d.default", "sum", 10, worst=9.0, limit=1.0)
+    return Verification(32, 48, [KernelVerification("optimized", False, 2, 1, nodes=[node])])
+
+
+def test_an_export_that_is_wrong_is_not_written(program, monkeypatch, folder: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(deployment, "verify_lce", lambda *_, **__: _systematic())
+    before = {name: (folder / name).read_bytes() for name in FILES}
+    status, out, err = program("export", folder, "--format", "lce")
+    assert (status, out) == (1, "")
+    assert "layer 'decoder.conv'" in err
+    assert program("export", folder, "--format", "lce", "-o", tmp_path / "new.tflite").status == 1
+    assert not (tmp_path / "new.tflite").exists()
+    assert {name: (folder / name).read_bytes() for name in FILES} == before
+
+
+def test_flips_by_layer(program, monkeypatch, converted: Path) -> None:
+    def flipping(*_: object, **__: object) -> Verification:
+        flips = [
+            SignFlips("binarize", "backbone.a", 0, 0, 100, 0.0),
+            SignFlips("binarize_1", "decoder.b", 1, 3, 200, 2.5e-7),
+        ]
+        run = KernelVerification("optimized", False, 2, 1, flips=flips)
+        return Verification(32, 48, [run])
+
+    monkeypatch.setattr(deployment, "verify_lce", flipping)
+    status, out, _ = program("verify", converted)
+    assert status == 0
+    rows = [line for line in out.splitlines() if "decoder.b" in line]
+    assert all(row.split()[1:-1:2][-3:] == ["3", "200", "2.5e-07"] for row in rows)
+    assert len(rows) == 2
+    assert "backbone.a" not in out
+    assert "backbone.a" in program("verify", converted, "--layers").out
