@@ -81,6 +81,8 @@ class Network(nn.Module):
         self.config: dict[str, Any] = config
         #: What binmat.transforms.convert did: (recipe, {layer: plan}); None for a float network.
         self.conversion: tuple[Any, dict[str, Any]] | None = None
+        #: (height, width) that it was converted for: what counting and exporting take where none is given.
+        self.size: tuple[int, int] | None = None
         #: Mode -> the graph that runs instead of the mode's method; called with this module and the arguments.
         self.programs: dict[str, Callable[..., Any]] = {}
 

@@ -12,7 +12,8 @@ from .conventions import CONVENTIONS
 from .model_report import SCHEMA, Report
 from .report_text import json_text
 from .save import save_as
-from .tables import Table, bytes_unit, operations_unit, times, wrapped
+from .sparse import Sparse
+from .tables import Table, Unit, bytes_unit, operations_unit, times, wrapped
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Comparison:
             for convention in CONVENTIONS:
                 row += [ops.show(side.counts[convention].total.ops), times(report.ratio(convention))]
             rows.append([*row, stored.show(side.bytes), times(report.storage_ratio)])
+            if report.sparse is not None:
+                rows += _credits(report.sparse, ops)
         counted = [head for c in CONVENTIONS for head in (f"{c}\n{ops.name}", "less")]
         heads = ["network", "recipe", "input", *counted, f"storage\n{stored.name}", "less"]
         return Table("", heads, rows, "lll" + "r" * 6)
@@ -62,3 +65,14 @@ def compare(*reports: Report) -> Comparison:
     if not reports:
         raise InputError("a comparison needs at least one report: pass what binmat.report returns")
     return Comparison(reports)
+
+
+def _credits(sparse: Sparse, ops: Unit) -> list[list[str]]:
+    """A sparse-assisted decoder's rows: what it is credited with; its row above is dense, as executed."""
+    figures = {f"density {sparse.density:g}": [sparse.credited(name) for name in CONVENTIONS]}
+    if sparse.measured is not None:
+        figures["density on the clip"] = [sparse.on_clip(name) or 0.0 for name in CONVENTIONS]
+    return [
+        ["", f"  at {name}", "", *(cell for value in values for cell in (ops.show(value), "")), "", ""]
+        for name, values in figures.items()
+    ]

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from binmat.errors import SizeError
-from binmat.model_defs.network import Example, Network
-from binmat.model_defs.registry import NETWORKS
+from binmat.model_defs.deployment_call import deployment_call
+from binmat.model_defs.network import Example
 from binmat.nn import BinaryLayer
 
 from .calls import Call, record_calls, traced
@@ -63,7 +62,7 @@ def count(
     """Count one deployment call, batch 1 and one frame, by shape propagation.
 
     convention: ``textbook``, ``bimatting`` or ``fvcore``; see their modules for what they count.
-    size, downsample_ratio, example: as for :func:`deployment_call`.
+    size, downsample_ratio, example: as for :func:`binmat.model_defs.deployment_call.deployment_call`.
     Raises UnknownNameError, SizeError and TraceError.
     """
     chosen = get_convention(convention)
@@ -98,28 +97,3 @@ def operator_name(call: Call) -> str:
     elif module.startswith("torch._") or module == "torch.functional":
         module = "torch"
     return f"{module}.{getattr(call.target, '__name__', call.target)}"
-
-
-def deployment_call(
-    network: Network,
-    size: tuple[int, int] | None = None,
-    downsample_ratio: float = 1.0,
-    example: Example | None = None,
-) -> Example:
-    """The call that is counted.
-
-    size: (height, width); by default what the registry shows the network at. example: the call itself, for modules that
-    cannot tell theirs. Raises SizeError where neither is known or where the size does not fit.
-    """
-    if example is not None:
-        return example
-    if size is None and network.name in NETWORKS:
-        size = NETWORKS[network.name].example_size
-    if size is None:
-        raise SizeError(f"{network.name} has no size of its own to be counted at: pass size=(height, width)")
-    if min(size) < 1:
-        raise SizeError(f"size {size[0]}x{size[1]} has no pixels: height and width must be at least 1")
-    try:
-        return network.example(*size, downsample_ratio)
-    except NotImplementedError as error:
-        raise SizeError(f"{error}: pass example=Example(mode, inputs, outputs)") from error

@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from binmat.data.image import resize
 from binmat.errors import InputError
 from binmat.model_defs import registry
+from binmat.model_defs.deployment_call import deployment_call
 from binmat.model_defs.network import Example, Network
 from binmat.transforms.convert import convert, recipe_of
 
@@ -18,7 +20,7 @@ from . import report_text
 from .blocks import Blocks
 from .calls import Call, record_calls, traced
 from .conventions import CONVENTIONS, CROSS_CHECKS
-from .count import Count, deployment_call, is_binary, price
+from .count import Count, is_binary, price
 from .layers import Layer, list_layers
 from .save import save_as
 from .sparse import PAPER_DENSITY, Sparse, measure_density
@@ -140,11 +142,12 @@ def report(
 
     networks: one or two, in any order. The float counterpart of a converted network from the registry is built where it
     is not passed; that of any other is unknown, and the report then has no ratios.
-    size: (height, width), by default the registry's example size. example: the deployment call itself, for modules that
-    do not say what theirs is.
+    size: (height, width), by default the one that it was converted for, else the registry's example size. example: the
+    deployment call itself, for modules that do not say what theirs is.
     verification, files: what exporting found and wrote, to be part of the report.
     density, clip: for a sparse-assisted decoder, the share of active pixels to credit it with, and the frames
-    [1, 3, H, W] of a clip to measure it on as well. Without such a decoder they are not looked at.
+    [1, 3, H, W] of a clip, resized to the size that is counted, to measure it on as well. Without such a decoder they
+    are not looked at.
 
     Raises SizeError, TraceError, and InputError for networks that do not belong together or files that are not there.
     """
@@ -186,18 +189,25 @@ def report(
         files={Path(file).name: _size_of(Path(file)) for file in files or ()},
         verification=verification or {},
         cross_checks=cross_checks,
-        sparse=_sparse(subject, after or before, density, clip, downsample_ratio),
+        sparse=_sparse(subject, after or before, density, clip, (height, width), downsample_ratio),
     )
 
 
 def _sparse(
-    network: Network, side: Side | None, density: float, clip: Iterable[Tensor] | None, downsample_ratio: float
+    network: Network,
+    side: Side | None,
+    density: float,
+    clip: Iterable[Tensor] | None,
+    size: tuple[int, int],
+    downsample_ratio: float,
 ) -> Sparse | None:
     if side is None or not any(count.masked for count in side.counts.values()):
         return None
     if not 0 <= density <= 1:
         raise InputError(f"density {density} is not a share of pixels: pass a number from 0 to 1")
-    measured = None if clip is None else measure_density(network, clip, downsample_ratio)
+    measured = None
+    if clip is not None:
+        measured = measure_density(network, (resize(frame, *size) for frame in clip), downsample_ratio)
     return Sparse(density, measured, side.counts)
 
 

@@ -91,9 +91,8 @@ def _credits(sparse: Sparse, ops: Unit) -> list[list[str]]:
     rows = [[f"credited at density {sparse.density:g}", *(ops.show(sparse.credited(c)) for c in CONVENTIONS), ""]]
     if sparse.measured is not None:
         counted = (sparse.on_clip(c) for c in CONVENTIONS)
-        rows.append(
-            [f"credited on the clip, {sparse.measured.frames} frames", *(ops.show(n or 0.0) for n in counted), ""]
-        )
+        frames = f"{sparse.measured.frames} frame{'s' * (sparse.measured.frames > 1)}"
+        rows.append([f"credited on the clip, {frames}", *(ops.show(n or 0.0) for n in counted), ""])
     return rows
 
 

@@ -25,7 +25,7 @@ METADATA_KEY = "binmat"
 
 
 def save(network: Network, path: str | Path) -> None:
-    """Write the trainable weights, with the network's name and its recipe in the file's metadata.
+    """Write the trainable weights, with the network's name, recipe and size in the file's metadata.
 
     A tensor under two names is written once. Written to a temporary file, then renamed. Raises CheckpointError for
     a network that the registry cannot build again, and where the file cannot be written.
@@ -33,7 +33,12 @@ def save(network: Network, path: str | Path) -> None:
     if network.name not in registry.NETWORKS:
         raise CheckpointError(f"'{network.name}' is not a network of the registry: save its state_dict instead")
     recipe = recipe_of(network)
-    about = {"network": network.name, "config": network.config, "recipe": recipe.to_toml() if recipe else None}
+    about = {
+        "network": network.name,
+        "config": network.config,
+        "recipe": recipe.to_toml() if recipe else None,
+        "size": network.size,
+    }
     path = Path(path)
     try:
         with whole_file(path) as temporary:
@@ -57,7 +62,8 @@ def load(path: str | Path, network: str | None = None) -> Network:
         return _load_official(path, network)
     result = registry.build(about["network"], **about["config"])
     if about["recipe"]:
-        result = convert(result, recipe=Recipe.from_toml(about["recipe"], str(path)))
+        size = tuple(about["size"]) if about.get("size") else None
+        result = convert(result, recipe=Recipe.from_toml(about["recipe"], str(path)), size=size)
     state = load_file(path)
     expected = _unique_state(result)
     if state.keys() != expected.keys():

@@ -37,7 +37,8 @@ def convert(
     scheme: a scheme's name, short for a recipe that applies it to all but the input and output layers.
     recipe: a :class:`Recipe`, the name of a built-in one, or the path of a TOML file.
     settings: ``KEY=VALUE`` changes to the recipe (see :meth:`Recipe.with_settings`).
-    size: (height, width); checked against what the network takes.
+    size: (height, width) that it is meant for: checked against what the network takes, and then what exporting and
+        counting take where no size is given.
 
     The result takes the same call as the network. ``recipe_of`` and ``plan_of`` tell how it was made.
     Raises the errors of recipes, policies and tracing, and CheckpointError where the network is binary already.
@@ -60,6 +61,7 @@ def convert(
     if chosen.shortcut != "none":
         AddShortcuts(chosen.shortcut).apply(result)
     result.conversion = (chosen, plan)
+    result.size = None if size is None else (size[0], size[1])
     return result
 
 

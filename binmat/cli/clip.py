@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +32,11 @@ def frame_paths(path: Path) -> list[Path]:
     return sorted(found, key=lambda entry: _natural(entry.name))
 
 
-def read_clip(path: Path, count: int) -> list[Tensor]:
-    """The first pictures of a clip, [1, 3, H, W] in [0, 1]. Raises InputError."""
+def read_clip(path: Path) -> Iterator[Tensor]:
+    """The pictures of a clip one by one, [1, 3, H, W] in [0, 1]. Raises InputError, for the path itself at once."""
     from binmat.data.image import read_image
 
-    return [read_image(frame) for frame in islice(frame_paths(path), count)]
+    return map(read_image, frame_paths(path))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -57,7 +57,11 @@ def convert(
     ] = "lce",
     clip: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Verify on this image or folder of frames instead of binmat's photograph."),
+        typer.Option(
+            metavar="PATH",
+            help="Verify on this image or folder of frames instead of binmat's photograph; a sparse-assisted decoder "
+            "is credited with the density measured on it as well.",
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -86,15 +90,15 @@ def convert(
             from binmat.cli.clip import read_clip
             from binmat.cli.summary import print_conversion
             from binmat.export.deployment import check_format, deploy
-            from binmat.export.frames import FRAMES, clips_of
+            from binmat.export.frames import clips_of
+            from binmat.model_defs.deployment_call import deployment_call
             from binmat.reports import report
-            from binmat.reports.count import deployment_call
             from binmat.transforms.checkpoint import load, save
             from binmat.transforms.convert import convert as transform
             from binmat.transforms.convert import recipe_of
         for name in formats.split(","):
             check_format(name.strip())
-        pictures = [] if clip is None else read_clip(clip, FRAMES)
+        pictures = () if clip is None else read_clip(clip)
         with steps.step("read the checkpoint"):
             net = static_path(load(checkpoint, network), path, cost_limit, size)
         with steps.step("trace and rewrite"):
@@ -121,6 +125,7 @@ def convert(
                 downsample_ratio=downsample_ratio,
                 verification=verdict.summary(),
                 files=[folder / WEIGHTS, folder / MODEL],
+                clip=None if clip is None else read_clip(clip),
             )
             for name in (REPORT, REPORT_TEXT):
                 counted.save(folder / name)

@@ -18,6 +18,7 @@ from binmat.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from binmat.data.mask_picture import FrameMask
     from binmat.model_defs.network import Network, Prediction
 
 
@@ -46,13 +47,16 @@ def matte(
     one_frame_delay: Annotated[
         bool, typer.Option("--one-frame-delay", help="Take single frames' flicker out of a clip's alpha (MODNet).")
     ] = False,
+    show_mask: Annotated[
+        bool, typer.Option("--show-mask", help="Also a picture of what a sparse-assisted decoder computed: mask.png.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a network, float or converted, on an image or on a folder of frames.
 
     Writes OUT/alpha.png, foreground.png and composite.png; of a folder OUT/alpha/NAME.png and so on, with the states
     carried from frame to frame. Where a network predicts no foreground, the composite takes
-    the image's colours.
+    the image's colours. --show-mask adds mask.png: frame, alpha and what the decoder computed.
 
     \b
     Examples:
@@ -67,6 +71,7 @@ def matte(
         from binmat.cli.clip import frame_paths
         from binmat.cli.model import open_model
         from binmat.data.image import read_image, read_values
+        from binmat.data.mask_picture import with_masks
         from binmat.data.matte import matte_frames, options_of, without_flicker
     paths = frame_paths(input)
     trimaps: list[Path] | list[None] = [None] * len(paths) if trimap is None else frame_paths(trimap)
@@ -84,6 +89,9 @@ def matte(
             if "progress" in options_of(network):
                 chosen["progress"] = lambda done, count: show(f"{done} of {count}")
             predictions = matte_frames(network, frames, trimaps=known, downsample_ratio=ratio, **chosen)
+            masks: list[FrameMask] = []
+            if show_mask:
+                predictions = with_masks(network, predictions, masks)
             if one_frame_delay:
                 predictions = without_flicker(predictions)
             written: list[Path] = []
@@ -91,20 +99,24 @@ def matte(
             details: list[Mapping[str, str | float]] = []
             for number, (source, image, prediction) in enumerate(zip(paths, images, predictions, strict=True), 1):
                 name = f"/{source.stem}" if input.is_dir() else ""
-                written += _write(folder, name, image, prediction, behind)
+                shown = masks[number - 1] if show_mask else None
+                written += _write(folder, name, image, prediction, behind, shown)
                 notes |= dict.fromkeys(prediction.notes)
                 details.append(prediction.details)
                 show(f"{number} of {len(paths)}")
         files = [output / file.relative_to(folder) for file in written]
     if as_json:
         about = {"network": network.name, "downsample_ratio": ratio, "files": [str(file) for file in files]}
-        print_json({**about, "notes": list(notes), "details": details})
+        active = {"active": [mask.levels for mask in masks]} if show_mask else {}
+        print_json({**about, "notes": list(notes), "details": details, **active})
     else:
         print(f"{network.name}, {len(paths)} frame{'s' * (len(paths) > 1)}:")
         for file in files if not input.is_dir() else dict.fromkeys(file.parent for file in files):
             print(f"  {file}")
         for name, value in details[0].items():
             print(f"  {name}: {value}" + (" (first frame)" if len(details) > 1 else ""))
+        if masks:
+            say(_shares(masks), indent="  ")
         for note in notes:
             say(note, indent="  ")
 
@@ -135,8 +147,21 @@ def _check_names(paths: list[Path], trimaps: list[Path] | list[None], input: Pat
         raise InputError(f"there are {len(trimaps)} trimaps for {len(paths)} images: pass one for each")
 
 
-def _write(folder: Path, name: str, image: Tensor, prediction: Prediction, background: Tensor | None) -> Iterable[Path]:
-    from binmat.data.image import write_image
+def _shares(masks: list[FrameMask]) -> str:
+    shares = [share for mask in masks for share in mask.levels.values()]
+    return f"{min(shares):.1%} to {max(shares):.1%} of the masked paths' pixels were active; mask.png shows each path"
+
+
+def _write(
+    folder: Path,
+    name: str,
+    image: Tensor,
+    prediction: Prediction,
+    background: Tensor | None,
+    mask: FrameMask | None,
+) -> Iterable[Path]:
+    from binmat.data.image import write_image, write_picture
+    from binmat.data.mask_picture import mask_picture
     from binmat.data.matte import composite
 
     behind = None if background is None else _cover(background, image.shape[2], image.shape[3])
@@ -148,14 +173,19 @@ def _write(folder: Path, name: str, image: Tensor, prediction: Prediction, backg
             path.parent.mkdir(exist_ok=True)
             write_image(picture, path)
             yield path
+    if mask is not None:
+        path = folder / f"mask{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        write_picture(mask_picture(image, prediction.alpha, mask), path)
+        yield path
 
 
 def _cover(picture: Tensor, height: int, width: int) -> Tensor:
     """Resized to cover the size, then cropped to its middle."""
-    from torch.nn import functional as F
+    from binmat.data.image import resize
 
     scale = max(height / picture.shape[2], width / picture.shape[3])
     size = [max(height, round(picture.shape[2] * scale)), max(width, round(picture.shape[3] * scale))]
-    resized = F.interpolate(picture, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+    resized = resize(picture, *size)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return resized[:, :, top : top + height, left : left + width]

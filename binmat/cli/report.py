@@ -10,6 +10,7 @@ import typer
 from binmat.cli.console import Steps, print_json
 from binmat.cli.folder import MODEL, WEIGHTS, read_verification
 from binmat.cli.options import JsonFlag, RatioOption, SizeOption
+from binmat.errors import InputError
 
 if TYPE_CHECKING:
     from binmat.reports import Report
@@ -20,6 +21,21 @@ def report(
     size: SizeOption = None,
     downsample_ratio: RatioOption = None,
     compare: Annotated[bool, typer.Option("--compare", help="One table, one row per MODEL.")] = False,
+    density: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Credit a sparse-assisted decoder with this share of active pixels. Default: the BiMatting paper's.",
+        ),
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Credit it as well with the share measured on this image or folder of frames."
+        ),
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Every layer with what it costs.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -32,6 +48,7 @@ def report(
       binmat report out
       binmat report rvm_mobilenetv3.pth --size 512x512 --layers
       binmat report out/bnn out/reactnet out/threshold --compare
+      binmat report out/bimatting --clip frames/
     """
     steps = Steps()
     with steps.step("start, with PyTorch"):
@@ -39,7 +56,12 @@ def report(
     counted = []
     for model in models:
         with steps.step(f"count {model}"):
-            counted.append(_count(model, size, downsample_ratio))
+            counted.append(_count(model, size, downsample_ratio, density, clip))
+    if (density is not None or clip is not None) and not any(result.sparse for result in counted):
+        raise InputError(
+            f"{models[0]} has no sparse-assisted decoder to credit: leave out --density and --clip, or convert with "
+            "--set decoder=sab"
+        )
     if as_json:
         print_json(counted[0].to_json() if len(counted) == 1 else beside_each_other(*counted).to_json())
     elif compare:
@@ -48,13 +70,27 @@ def report(
         print("\n\n\n".join(result.table(layers=layers) for result in counted))
 
 
-def _count(path: Path, size: tuple[int, int] | None, ratio: float | None) -> Report:
+def _count(
+    path: Path, size: tuple[int, int] | None, ratio: float | None, density: float | None, clip: Path | None
+) -> Report:
+    from binmat.cli.clip import read_clip
     from binmat.cli.model import open_model
     from binmat.reports import report as count
+    from binmat.reports.sparse import PAPER_DENSITY
 
     network, folder = model = open_model(path)
     size, ratio = model.call(size, ratio)
-    if folder is None or (size, ratio) != (folder.size, folder.downsample_ratio):
-        return count(network, size=size, downsample_ratio=ratio)
-    files = [file for file in (path / WEIGHTS, path / MODEL) if file.is_file()]
-    return count(network, size=size, downsample_ratio=ratio, verification=read_verification(path), files=files)
+    files: list[Path] = []
+    verification = {}
+    if folder is not None and (size, ratio) == (folder.size, folder.downsample_ratio):
+        files = [file for file in (path / WEIGHTS, path / MODEL) if file.is_file()]
+        verification = read_verification(path)
+    return count(
+        network,
+        size=size,
+        downsample_ratio=ratio,
+        verification=verification,
+        files=files,
+        density=PAPER_DENSITY if density is None else density,
+        clip=None if clip is None else read_clip(clip),
+    )

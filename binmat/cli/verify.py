@@ -42,10 +42,10 @@ def verify(
     with steps.step("start, with PyTorch"):
         from binmat.cli.clip import read_clip
         from binmat.export.deployment import deploy, read_model_file
-        from binmat.export.frames import FRAMES, clips_of
+        from binmat.export.frames import clips_of
         from binmat.transforms.checkpoint import load
     content = read_model_file(folder / MODEL)
-    pictures = [] if clip is None else read_clip(clip, FRAMES)
+    pictures = () if clip is None else read_clip(clip)
     with steps.step("read and lower the network"):
         deployment = deploy(load(folder), converted.size, converted.downsample_ratio)
     with steps.step(f"run {folder / MODEL}"):

@@ -64,13 +64,23 @@ def write_image(image: Tensor, path: str | Path) -> None:
 
     Written whole or not at all. Raises InputError.
     """
-    path = Path(path)
     pixels = (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
+    write_picture(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), path)
+
+
+def write_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write a Pillow image whole or not at all; the suffix names the format. Raises InputError."""
+    path = Path(path)
     try:
         with whole_file(path) as temporary:
-            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(temporary)
+            picture.save(temporary)
     except (OSError, ValueError) as error:
         raise InputError(f"image {path} cannot be written: {error}") from error
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """A picture [N, C, H, W] in [0, 1] at another size, bilinearly and without aliasing."""
+    return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
 def photograph(height: int, width: int) -> Tensor:
@@ -79,10 +89,10 @@ def photograph(height: int, width: int) -> Tensor:
         picture = read_image(path)
     scale = max(height / picture.shape[2], width / picture.shape[3])
     size = [max(height, round(picture.shape[2] * scale)), max(width, round(picture.shape[3] * scale))]
-    picture = F.interpolate(picture, size, mode="bilinear", align_corners=False, antialias=True)
+    picture = resize(picture, *size)
     left = (size[1] - width) // 2
     # The head is at the top.
-    return picture[:, :, :height, left : left + width].clamp(0, 1).contiguous()
+    return picture[:, :, :height, left : left + width].contiguous()
 
 
 def _open(path: str | Path) -> Image.Image:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from binmat.errors import InputError
-from binmat.model_defs.network import Network
+from binmat.model_defs.network import Network, Prediction
 from binmat.nn.incoherence import IncoherenceMask
-from binmat.nn.masked_path import MaskedPath
-
-from .matte import matte_frames
+from binmat.nn.masked_path import recorded_density
 
 #: The colour that active pixels are tinted with.
 ACTIVE = (255, 96, 0)
@@ -24,51 +22,58 @@ _BACKGROUND, _TEXT, _EMPTY = (24, 24, 28), (232, 232, 232), (70, 70, 78)
 
 
 @dataclass(frozen=True)
-class MaskedFrame:
-    """One frame and what was computed of it.
+class FrameMask:
+    """What of one frame was computed.
 
-    frame: [1, 3, H, W]; alpha: [1, 1, H, W]; mask: [1, 1, h, w] of 0 and 1, on the coarse grid.
-    levels: masked path -> the share of its pixels that was active, in order of execution.
+    mask: [1, 1, h, w] of 0 and 1, on the coarse grid. levels: masked path -> the share of its pixels that was active,
+    in order of execution.
     """
 
-    frame: Tensor
-    alpha: Tensor
     mask: Tensor
     levels: dict[str, float]
 
 
-def masked_frames(network: Network, frames: Iterable[Tensor], downsample_ratio: float = 1.0) -> Iterator[MaskedFrame]:
-    """Run consecutive frames [1, 3, H, W] in [0, 1] and keep their masks.
+def with_masks(network: Network, predictions: Iterable[Prediction], masks: list[FrameMask]) -> Iterator[Prediction]:
+    """The same predictions, as the network makes them frame by frame; each frame's mask is added to the list.
 
-    Raises InputError for a network without a sparse-assisted decoder, and the errors of
-    :func:`binmat.data.matte.matte_frames`.
+    Raises InputError for a network without a sparse-assisted decoder.
     """
-    if not any(isinstance(module, IncoherenceMask) for module in network.modules()):
+    heads = [module for module in network.modules() if isinstance(module, IncoherenceMask)]
+    if not heads:
         raise InputError(
             f"{network.name} has no mask to show: convert it with a sparse-assisted decoder, --set decoder=sab"
         )
-    kept = list(frames)
-    predictions = matte_frames(network, kept, downsample_ratio=downsample_ratio)
-    for frame in kept:
-        masks: list[Tensor] = []
-        levels: dict[str, float] = {}
-        hooks = _watch(network, masks, levels)
+    return _recorded(network, heads[0], iter(predictions), masks)
+
+
+def _recorded(
+    network: Network, head: IncoherenceMask, predictions: Iterator[Prediction], masks: list[FrameMask]
+) -> Iterator[Prediction]:
+    while True:
+        seen: list[Tensor] = []
+        hook = head.register_forward_hook(lambda _, args, result, seen=seen: seen.append(result))
         try:
-            prediction = next(predictions)
+            with recorded_density(network) as shares:
+                prediction = next(predictions, None)
         finally:
-            for hook in hooks:
-                hook.remove()
-        yield MaskedFrame(frame, prediction.alpha, masks[-1], levels)
+            hook.remove()
+        if prediction is None:
+            return
+        masks.append(FrameMask(seen[-1], {path: share[-1] for path, share in shares.items()}))
+        yield prediction
 
 
-def mask_picture(shown: MaskedFrame) -> Image.Image:
-    """Frame, alpha and the frame with its active pixels tinted, side by side; below, a bar for each masked path."""
-    height, width = shown.frame.shape[2:]
-    rgb = shown.frame[0].float().cpu()
-    alpha = shown.alpha[0].float().cpu().expand(3, -1, -1)
+def mask_picture(frame: Tensor, alpha: Tensor, shown: FrameMask) -> Image.Image:
+    """Frame, alpha and the frame with its active pixels tinted, side by side; below, a bar for each masked path.
+
+    frame: [1, 3, H, W]; alpha: [1, 1, H, W]; both in [0, 1].
+    """
+    height, width = frame.shape[2:]
+    rgb = frame[0].float().cpu()
+    grey = alpha[0].float().cpu().expand(3, -1, -1)
     mask = F.interpolate(shown.mask.float().cpu(), size=(height, width), mode="bilinear", align_corners=False)[0]
     tint = torch.tensor(ACTIVE).view(3, 1, 1) / 255
-    panels = {"frame": rgb, "alpha": alpha, "mask": rgb * (1 - 0.6 * mask) + tint * 0.6 * mask}
+    panels = {"frame": rgb, "alpha": grey, "mask": rgb * (1 - 0.6 * mask) + tint * 0.6 * mask}
     total = len(panels) * width + (len(panels) + 1) * _GAP
     below = _LINE * (len(shown.levels) + 1)
     picture = Image.new("RGB", (max(total, 420), height + 2 * _LINE + below + 2 * _GAP), _BACKGROUND)
@@ -87,19 +92,3 @@ def mask_picture(shown: MaskedFrame) -> Image.Image:
             draw.rectangle((_GAP, y + 2, _GAP + max(1, round(_BAR * share)), y + 12), fill=ACTIVE)
         draw.text((2 * _GAP + _BAR, y), f"{share:6.1%}  {name}", fill=_TEXT, font=font)
     return picture
-
-
-def _watch(
-    network: nn.Module, masks: list[Tensor], levels: dict[str, float]
-) -> list[torch.utils.hooks.RemovableHandle]:
-    hooks = []
-    for name, module in network.named_modules():
-        if isinstance(module, IncoherenceMask):
-            hooks.append(module.register_forward_hook(lambda _, args, result: masks.append(result)))
-        elif isinstance(module, MaskedPath):
-
-            def note(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-                levels[name] = int(args[1].count_nonzero()) / args[1].numel()
-
-            hooks.append(module.register_forward_pre_hook(note))
-    return hooks

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from torch import nn
 
-from binmat.errors import ExportError, SizeError, UnknownNameError
+from binmat.errors import ExportError, UnknownNameError
 from binmat.export.frames import Clips, clips_of
 from binmat.export.lce import LceModel, export_lce
 from binmat.export.lce.writer import write_whole
 from binmat.export.lowering_check import check_lowering
 from binmat.export.verdict import Verdict
 from binmat.export.verify import verify_lce
+from binmat.model_defs.deployment_call import deployment_call
 from binmat.model_defs.network import Example, Network
-from binmat.model_defs.registry import NETWORKS
 from binmat.transforms.lower import Lowered, lower
 from binmat.transforms.trace import trace
 
@@ -64,11 +64,13 @@ def deploy(
 ) -> Deployment:
     """Lower a network at the size of one call and make its LCE model, without writing a file.
 
-    size: (height, width), by default the registry's example size. example: the deployment call itself, for modules that
-    do not say what theirs is. Raises SizeError, TraceError, LoweringError and ExportError.
+    size: (height, width), by default the one that the network was converted for, else the registry's example size.
+    example: the deployment call itself, for modules that do not say what theirs is. Raises SizeError, TraceError,
+    LoweringError and ExportError.
     """
     if example is None:
-        example = _call(network, size, downsample_ratio)
+        owner = network if isinstance(network, Network) else trace(network)
+        example = deployment_call(owner, size, downsample_ratio)
     lowered = lower(network, example)
     return Deployment(network, lowered, export_lce(lowered.module, None, lowered.inputs, lowered.outputs))
 
@@ -125,15 +127,3 @@ def read_model_file(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise ExportError(f"model file {path} cannot be read ({error.strerror or error}): export it again") from error
-
-
-def _call(network: nn.Module, size: tuple[int, int] | None, downsample_ratio: float) -> Example:
-    owner = network if isinstance(network, Network) else trace(network)
-    if size is None and owner.name in NETWORKS:
-        size = NETWORKS[owner.name].example_size
-    if size is None:
-        raise SizeError(f"{owner.name} has no usual size: pass size=(height, width)")
-    try:
-        return owner.example(*size, downsample_ratio)
-    except NotImplementedError as error:
-        raise SizeError(f"{error}: pass example=Example(mode, inputs, outputs)") from error

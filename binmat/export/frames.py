@@ -7,9 +7,8 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from binmat.data.image import photograph
+from binmat.data.image import photograph, resize
 from binmat.errors import ExportError
 from binmat.model_defs.network import Example
 
@@ -40,9 +39,9 @@ def _pictures(example: Example, first: list[Tensor]) -> list[dict[str, Tensor]]:
         wide = width + _STEP * (FRAMES - 1)
         for index, frame in enumerate(frames):
             if len(first) == FRAMES:
-                picture = _resize(first[index], height, width)
+                picture = resize(first[index], height, width)
             else:
-                whole = _resize(first[0], height, wide) if first else photograph(height, wide)
+                whole = resize(first[0], height, wide) if first else photograph(height, wide)
                 picture = whole[..., _STEP * index : _STEP * index + width]
             channels = [channel % picture.shape[1] for channel in range(like.shape[1])]
             frame[name] = picture[:, channels].to(like.dtype).contiguous()
@@ -64,7 +63,3 @@ def _images(example: Example) -> dict[str, Tensor]:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in images.items())
         raise ExportError(f"the call takes {shapes}, not images [1, C, H, W]: pass clips with its inputs")
     return images
-
-
-def _resize(picture: Tensor, height: int, width: int) -> Tensor:
-    return F.interpolate(picture, (height, width), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 import binmat
-from binmat.data.image import photograph, read_grey, read_image, write_image
+from binmat.data.image import photograph, read_grey, read_image, to_rgb, write_image
+from binmat.data.mask_picture import FrameMask, mask_picture, with_masks
+from binmat.data.matte import matte_frames
 from binmat.model_defs.network import Prediction
 from binmat.model_defs.rvm import RVM
+from binmat.transforms.convert import convert
 
 HALF_STEP = 0.5 / 255 + 1e-6
 
@@ -153,3 +156,27 @@ def test_frames_that_do_not_belong_together(program, checkpoint: Path, frames: P
     assert status == 1
     assert "would both be written as f2.png" in errors
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_a_sparse_decoder_computed(program, checkpoint: Path, frames: Path, tmp_path: Path) -> None:
+    network = convert(binmat.load(checkpoint), "bnn", settings=["decoder=sab"])
+    binmat.save(network, tmp_path / "sparse.safetensors")
+    arguments = ["matte", tmp_path / "sparse.safetensors", frames, "-o", tmp_path / "out"]
+    # The delay gives each frame out late: its mask must still be its own.
+    status, text, _ = program(*arguments, "--show-mask", "--one-frame-delay", "--json")
+    assert status == 0
+    said = json.loads(text)
+    masks: list[FrameMask] = []
+    pictures = [read_image(frames / name) for name in ("f2.png", "f10.jpg")]
+    predictions = list(with_masks(network, matte_frames(network, pictures), masks))
+    assert said["active"] == [mask.levels for mask in masks]
+    assert str(tmp_path / "out" / "mask" / "f10.png") in said["files"]
+    for name, picture, prediction, mask in zip(("f2", "f10"), pictures, predictions, masks, strict=True):
+        written = read_image(tmp_path / "out" / "mask" / f"{name}.png")
+        drawn = to_rgb(mask_picture(picture, prediction.alpha, mask))
+        assert (written - drawn).abs().max() <= 2 * HALF_STEP
+    text = program(*arguments, "--show-mask").out
+    assert "of the masked paths' pixels were active" in " ".join(text.split())
+    status, _, errors = program("matte", checkpoint, frames, "-o", tmp_path / "dense", "--show-mask")
+    assert (status, "has no mask to show" in errors) == (1, True)
+    assert not (tmp_path / "dense").exists()

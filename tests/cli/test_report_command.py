@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 import binmat
+from binmat.data.image import photograph, read_image, resize, write_image
 from binmat.model_defs.registry import NETWORKS
 from binmat.quantizers import SCHEMES
+from binmat.reports.sparse import measure_density
+from binmat.transforms.convert import convert
 from binmat.transforms.recipe import recipe_names
 
 
@@ -44,6 +47,31 @@ def test_several(program, checkpoint: Path, converted: Path) -> None:
     assert [report["recipe"] for report in both["reports"]] == [None, "reactnet"]
     apart = program("report", checkpoint, converted, "--size", "32x48").out
     assert apart.count("one frame of 32x48") == 2
+
+
+def test_a_sparse_decoder_is_credited(program, checkpoint: Path, tmp_path: Path) -> None:
+    network = convert(binmat.load(checkpoint), "threshold", settings=["decoder=sab"], size=(64, 96))
+    binmat.save(network, tmp_path / "sparse.safetensors")
+    picture = photograph(50, 50)
+    write_image(picture, tmp_path / "photo.png")
+    arguments = ["report", tmp_path / "sparse.safetensors", "--density", "0.25"]
+    status, out, _ = program(*arguments, "--clip", tmp_path / "photo.png", "--json")
+    assert status == 0
+    said = json.loads(out)
+    assert said["input"] == {"height": 64, "width": 96, "downsample_ratio": 1.0}
+    assert said["sparse"]["given"]["density"] == 0.25
+    # The clip is resized to what is counted.
+    picture = read_image(tmp_path / "photo.png")
+    measured = measure_density(network, [resize(picture, 64, 96)])
+    assert said["sparse"]["measured"]["density"] == measured.paths
+    beside = program(*arguments, "--compare").out
+    credited = said["sparse"]["given"]["bimatting"] / 1e9
+    assert any(
+        line.split()[:3] == ["at", "density", "0.25"] and f"{credited:.4f}" in line for line in beside.splitlines()
+    )
+    status, _, errors = program("report", checkpoint, "--density", "0.25")
+    assert (status, "no sparse-assisted decoder to credit" in errors) == (1, True)
+    assert program(*arguments[:-1], "1.25").status == 2
 
 
 def test_networks(program) -> None:

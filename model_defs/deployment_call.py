@@ -1,0 +1,34 @@
+"""The one call of a network that is counted, exported and verified."""
+
+from __future__ import annotations
+
+from binmat.errors import SizeError
+from binmat.model_defs.network import Example, Network
+from binmat.model_defs.registry import NETWORKS
+
+
+def deployment_call(
+    network: Network,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float = 1.0,
+    example: Example | None = None,
+) -> Example:
+    """One frame, batch 1, at a fixed size.
+
+    size: (height, width); by default the one that the network was converted for, else what the registry shows it at.
+    example: the call itself, for modules that cannot tell theirs; it is returned as it is. Raises SizeError where no
+    size is known or where it does not fit.
+    """
+    if example is not None:
+        return example
+    size = size or network.size
+    if size is None and network.name in NETWORKS:
+        size = NETWORKS[network.name].example_size
+    if size is None:
+        raise SizeError(f"{network.name} has no usual size: pass size=(height, width)")
+    if min(size) < 1:
+        raise SizeError(f"size {size[0]}x{size[1]} has no pixels: height and width must be at least 1")
+    try:
+        return network.example(*size, downsample_ratio)
+    except NotImplementedError as error:
+        raise SizeError(f"{error}: pass example=Example(mode, inputs, outputs)") from error
