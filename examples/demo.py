@@ -21,6 +21,7 @@ def main() -> int:
     checkpoint = Path(sys.argv[1]) if len(sys.argv) > 1 else _untrained_checkpoint(OUT / "rvm_mobilenetv3.pth")
     converted = OUT / "reactnet"
     _binmat("convert", checkpoint, "--scheme", "reactnet", "--size", "288x512", "-o", converted)
+    _binmat("verify", converted)
     _binmat("report", converted)
     _binmat("matte", checkpoint, PHOTOGRAPH, "-o", OUT / "matte_float")
     _binmat("matte", converted, PHOTOGRAPH, "-o", OUT / "matte_1bit")

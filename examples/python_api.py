@@ -31,8 +31,7 @@ class TinyMatting(nn.Module):
 
 def main() -> None:
     network = TinyMatting()
-    size = (96, 160)
-    binary = binmat.convert(network, "reactnet", settings=["shortcut=same"])
+    binary = binmat.convert(network, "reactnet", settings=["shortcut=same"], size=(96, 160))
 
     # The converted network trains like any other module.
     optimizer = torch.optim.Adam(binary.parameters(), lr=1e-2)
@@ -45,12 +44,12 @@ def main() -> None:
         if step in (0, 9):
             print(f"step {step}: loss {loss.item():.3f}")
 
-    print(binmat.report(network, binary, size=size))
+    print(binmat.report(network, binary))
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "tiny.tflite"
-        binmat.export(binary, model, size)
+        binmat.export(binary, model)
         print(f"{model.name}: {model.stat().st_size:,} bytes")
-        print(binmat.verify(binary, model, size))
+        print(binmat.verify(binary, model))
 
 
 if __name__ == "__main__":

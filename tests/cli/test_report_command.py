@@ -65,7 +65,7 @@ def test_a_sparse_decoder_is_credited(program, checkpoint: Path, tmp_path: Path)
     measured = measure_density(network, [resize(picture, 64, 96)])
     assert said["sparse"]["measured"]["density"] == measured.paths
     beside = program(*arguments, "--compare").out
-    credited = said["sparse"]["given"]["bimatting"] / 1e9
+    credited = said["sparse"]["given"]["bimatting"] / 1e6
     assert any(
         line.split()[:3] == ["at", "density", "0.25"] and f"{credited:.4f}" in line for line in beside.splitlines()
     )

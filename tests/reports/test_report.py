@@ -219,7 +219,7 @@ def test_wrong_networks_are_refused() -> None:
 
 
 def test_wrong_sizes_are_refused() -> None:
-    with pytest.raises(SizeError, match=r"UNet has no size of its own .*: pass size=\(height, width\)"):
+    with pytest.raises(SizeError, match=r"UNet has no usual size: pass size=\(height, width\)"):
         report(UNet())
     with pytest.raises(SizeError, match="size 0x48 has no pixels"):
         report(UNet(), size=(0, 48))
