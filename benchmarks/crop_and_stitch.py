@@ -1,0 +1,61 @@
+"""Crop-and-stitch of LiteMatting on a large image: peak memory and time per window.
+
+    python benchmarks/crop_and_stitch.py [HxW]
+
+By default 4000x6000. Random weights. A photograph is enlarged to the size; its trimap is unknown in a band round an
+ellipse, as round a person. Peak memory is the process's, with PyTorch, the image and the trimap in it.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+from binmat.data.image import photograph
+from binmat.model_defs.registry import build
+
+
+def ellipse_trimap(height: int, width: int) -> Tensor:
+    """uint8 [1, 1, H, W]: foreground in an ellipse, unknown in a band round it, background elsewhere."""
+    rows = torch.linspace(-1, 1, height).unsqueeze(1) / 0.75
+    columns = torch.linspace(-1, 1, width) / 0.4
+    radius = (rows**2 + columns**2).sqrt_()
+    trimap = torch.full((height, width), 128, dtype=torch.uint8)
+    trimap[radius < 0.9], trimap[radius > 1.1] = 255, 0
+    return trimap[None, None]
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    height, width = map(int, (sys.argv[1] if len(sys.argv) > 1 else "4000x6000").split("x"))
+    network = build("litematting").eval()
+    image, trimap = photograph(height, width), ellipse_trimap(height, width)
+    unknown = (trimap == 128).float().mean()
+    before = peak_gib()
+    windows = 0
+
+    def progress(done: int, count: int) -> None:
+        nonlocal windows
+        windows = count
+        print(f"\r  window {done} of {count} ", end="", file=sys.stderr, flush=True)
+
+    started = time.perf_counter()
+    with torch.no_grad():
+        alpha = network.predict(image, trimap=trimap, progress=progress).alpha
+    seconds = time.perf_counter() - started
+    print(file=sys.stderr)
+    assert alpha.shape == (1, 1, height, width) and alpha.isfinite().all()
+    print(f"litematting, {height}x{width}, {unknown:.0%} unknown: {windows} windows, {seconds / windows:.2f} s each")
+    print(f"peak memory {peak_gib():.2f} GiB, of which before it began {before:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
