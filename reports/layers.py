@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -27,8 +27,8 @@ class Layer:
     precision: ``binary`` or ``float``; scheme: the binary layer's.
     macs: multiply-accumulates in one frame, whatever their precision; bops: those of them that are done on bits.
     weight_bits: of one weight. bytes: what the layer stores, by formula.
-    reason: why the layer is float, what a structure pass did to it, why it has no macs; empty where there is nothing to
-    explain.
+    reason: why the layer is float, what a structure pass did to it, that its input signs are constant, why it has no
+    macs; empty where there is nothing to explain.
     """
 
     name: str
@@ -42,8 +42,13 @@ class Layer:
     reason: str
 
 
-def list_layers(network: nn.Module, calls: Iterable[Call], downsample_ratio: float) -> tuple[Layer, ...]:
-    """The network's layers in its own order, then products that are called as functions, in order of execution."""
+def list_layers(
+    network: nn.Module, calls: Iterable[Call], downsample_ratio: float, blind: Collection[str] = ()
+) -> tuple[Layer, ...]:
+    """The network's layers in its own order, then products that are called as functions, in order of execution.
+
+    blind: layers whose input signs are constant (:mod:`binmat.transforms.constant_signs`).
+    """
     macs: dict[str, int] = {}
     opaque: list[str] = []
     functions: dict[str, str] = {}
@@ -58,6 +63,8 @@ def list_layers(network: nn.Module, calls: Iterable[Call], downsample_ratio: flo
     for name, module in network.named_modules():
         if isinstance(module, _LAYERS):
             reasons = [_why_float(network, name, module), _note(network, name)]
+            if name in blind:
+                reasons.append("its input is never negative: all its signs are +1")
             if name not in macs:
                 leaf = next((leaf for leaf in opaque if name.startswith(f"{leaf}.")), None)
                 absent = f"not on the path at ratio {downsample_ratio:g}"

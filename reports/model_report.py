@@ -14,6 +14,7 @@ from binmat.errors import InputError
 from binmat.model_defs import registry
 from binmat.model_defs.deployment_call import deployment_call
 from binmat.model_defs.network import Example, Network
+from binmat.transforms.constant_signs import constant_signs
 from binmat.transforms.convert import convert, recipe_of
 
 from . import report_text
@@ -48,9 +49,10 @@ class Report:
 
     before: the float network's numbers, after: the converted one's; None where there is no such network.
     blocks: how layers are grouped. layers: of the converted network, else of the float one. notes: what a reader should
-    know, one sentence or two each. files: name -> bytes of the files that were written. verification: backend ->
-    {max_abs, mean_abs, flipped_signs}. cross_checks: convention -> FLOPs of the float network, for comparison with what
-    other programs print. sparse: what a sparse-assisted decoder is credited with; None without one.
+    know, warnings: what a reader must not overlook, one sentence or two each. files: name -> bytes of the files that
+    were written. verification: backend -> {max_abs, mean_abs, flipped_signs}. cross_checks: convention -> FLOPs of the
+    float network, for comparison with what other programs print. sparse: what a sparse-assisted decoder is credited
+    with; None without one.
     """
 
     network: str
@@ -64,6 +66,7 @@ class Report:
     blocks: Blocks
     layers: tuple[Layer, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     files: Mapping[str, int] = field(default_factory=dict)
     verification: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cross_checks: Mapping[str, int] = field(default_factory=dict)
@@ -97,6 +100,7 @@ class Report:
             "layers": [asdict(layer) for layer in self.layers],
             "verification": {backend: dict(result) for backend, result in self.verification.items()},
             "cross_checks": {name: {"float": {"flops": flops}} for name, flops in self.cross_checks.items()},
+            "warnings": list(self.warnings),
             **({} if self.sparse is None else {"sparse": self.sparse.to_json()}),
         }
 
@@ -172,6 +176,7 @@ def report(
             cross_checks[name] = price(plain_calls, convention, binary_network=False).total.flops
     if plain is not None and converted is not None and after is not None:
         notes += _over_threshold(plain, converted, call, after)
+    blind = () if converted is None else constant_signs(converted, call.mode)
     recipe = recipe_of(subject)
     height, width = next(v.shape[-2:] for v in call.inputs.values() if isinstance(v, Tensor))
     return Report(
@@ -184,8 +189,9 @@ def report(
         before=before,
         after=after,
         blocks=Blocks(subject),
-        layers=list_layers(subject, calls, downsample_ratio),
+        layers=list_layers(subject, calls, downsample_ratio, blind),
         notes=tuple(notes),
+        warnings=report_text.blind_layers(blind, subject),
         files={Path(file).name: _size_of(Path(file)) for file in files or ()},
         verification=verification or {},
         cross_checks=cross_checks,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from binmat.model_defs.network import Network
+from binmat.nn import BinaryLayer
 
 from .convention import FREE
 from .conventions import CONVENTIONS, CROSS_CHECKS
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 def terminal(report: Report, *, layers: bool) -> str:
     tables = [_summary(report), _blocks(report), *_others(report), *([_layers(report)] if layers else [])]
-    parts = [_headline(report)]
+    parts = [_headline(report), *(wrapped(f"Warning: {warning}") for warning in report.warnings)]
     for table in tables:
         parts.append(f"{table.title}\n\n{table.render('simple')}" if table.title else table.render("simple"))
         if table is tables[1]:
@@ -27,6 +30,7 @@ def terminal(report: Report, *, layers: bool) -> str:
 
 def markdown(report: Report) -> str:
     parts = [f"# {report.network}: operations and storage", _headline(report) + "."]
+    parts += [f"**Warning**: {warning}" for warning in report.warnings]
     parts += [_summary(report).render("github"), *_remarks(report)]
     blocks = _blocks(report)
     parts += [f"## {blocks.title}", blocks.render("github"), f"```text\n{_chart(report)}\n```"]
@@ -48,6 +52,20 @@ def over_threshold(scheme: str, after: Side, baseline: Side) -> str:
         f"ReActNet, takes {ops.show(counted[1])} {ops.name} in convention bimatting and {stored.show(baseline.bytes)} "
         f"{stored.name}: {scheme} takes {ops.show(counted[0] - counted[1])} {ops.name} and "
         f"{stored.show(after.bytes - baseline.bytes)} {stored.name} more."
+    )
+
+
+def blind_layers(names: Sequence[str], network: Network) -> tuple[str, ...]:
+    """That some binary layers see constant signs, and the way out; nothing where there are none."""
+    if not names:
+        return ()
+    binary = sum(isinstance(module, BinaryLayer) for module in network.modules())
+    named = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+    return (
+        f"In {len(names)} of {binary} binary layers ({named}) the signs of the input are +1 everywhere: a ReLU stands "
+        "before them, and the scheme keeps it and learns no threshold. They see nothing of the picture. "
+        "--set options.threshold=layer or --set options.replacement=rprelu changes that, as do schemes threshold, "
+        "reactnet and bimatting; report.json names these layers.",
     )
 
 

@@ -22,6 +22,8 @@ def print_conversion(report: Report, verdict: Verdict, folder: Path) -> None:
         f"One frame of {report.height}x{report.width}{ratio}:"
     )
     print_costs(report)
+    for warning in report.warnings:
+        say(f"Warning: {warning}")
     say(str(verdict))
     print()
     for name in FILES:

@@ -150,7 +150,7 @@ def test_what_was_begun_is_cleared_away(program, monkeypatch, checkpoint: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["161x289"])
+@pytest.mark.parametrize("size", ["288x512", "161x289"])
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_every_scheme_converts_and_verifies(program, checkpoint: Path, tmp_path: Path, scheme: str, size: str) -> None:
     folder = tmp_path / scheme
@@ -159,3 +159,6 @@ def test_every_scheme_converts_and_verifies(program, checkpoint: Path, tmp_path:
     assert json.loads(out) == _report(folder)
     height, width = size.split("x")
     _check_folder(folder, scheme, (int(height), int(width)))
+    if size == "161x289":
+        status, out, err = program("verify", folder)
+        assert (status, "computes what the PyTorch graph computes" in " ".join(out.split())) == (0, True), err

@@ -137,8 +137,8 @@ def test_trimaps_on_the_command_line(program, checkpoints, picture, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["reactnet"])
-@pytest.mark.parametrize("name", ["modnet", "pam 1011"])
+@pytest.mark.parametrize("scheme", ["reactnet", "bimatting"])
+@pytest.mark.parametrize("name", ["modnet", "litematting", "lsa_matting", "pam 1011", "pam 0100"])
 def test_convert_verify_and_matte(program, checkpoints, picture, tmp_path: Path, name: str, scheme: str) -> None:
     photo, trimap = picture
     name, _, path = name.partition(" ")

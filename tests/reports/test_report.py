@@ -47,6 +47,7 @@ def test_json_has_the_fixed_schema(tmp_path: Path) -> None:
     assert content == made.to_json()
     assert list(content) == [
         "schema", "network", "recipe", "input", "counts", "storage", "layers", "verification", "cross_checks",
+        "warnings",
     ]  # fmt: skip
     assert (content["schema"], content["network"], content["recipe"]) == (1, "rvm_mobilenetv3", "threshold")
     assert content["input"] == {"height": 64, "width": 96, "downsample_ratio": 1.0}
@@ -240,3 +241,14 @@ def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         rvm_report().save(tmp_path / "report.md")
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
     assert (tmp_path / "report.md").read_text() == "old"
+
+
+def test_layers_that_see_nothing_are_a_warning() -> None:
+    made = report(converted("bnn"), size=SIZE)
+    [warning] = made.warnings
+    blind = [layer.name for layer in made.layers if "all its signs are +1" in layer.reason]
+    assert warning.startswith(f"In {len(blind)} of 77 binary layers ({blind[0]}, {blind[1]}, ...) the signs")
+    assert made.to_json()["warnings"] == [warning]
+    assert "Warning: In " in str(made)
+    assert f"**Warning**: {warning}" in made.to_markdown()
+    assert report(converted("threshold"), size=SIZE).warnings == ()

@@ -1,0 +1,86 @@
+"""Layers behind a ReLU whose signs cannot change: found on the graph, and true of what runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from example_networks import ResNet, UNet
+from torch import nn
+from torch.nn import functional as F
+
+from binmat.model_defs.modnet import MODNet
+from binmat.model_defs.network import Network
+from binmat.model_defs.rvm import RVM
+from binmat.nn import BinaryLayer
+from binmat.transforms.constant_signs import constant_signs
+from binmat.transforms.convert import convert
+
+
+class Many(nn.Module):
+    """Every way to a binary layer: the names of the layers say what their input is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("first", "signed", "blind", "pooled", "shifted", "joined", "mixed", "cubic", "minus", "last"):
+            self.add_module(
+                name, nn.Conv2d(16 if name in ("joined", "mixed") else 3 if name == "first" else 8, 8, 3, 1, 1)
+            )
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(image))
+        y = F.relu(self.signed(x))
+        y = self.blind(y).relu()
+        y = torch.relu(self.pooled(F.interpolate(F.max_pool2d(y, 2), scale_factor=2.0, mode="bilinear")))
+        y = torch.relu(self.shifted(y - 0.5))
+        z = torch.relu(self.joined(torch.cat([y, y.abs()], 1)))
+        z = torch.relu(self.mixed(torch.cat([z, x], 1)))
+        z = torch.relu(self.cubic(F.interpolate(z, scale_factor=2.0, mode="bicubic")))
+        z = torch.relu(self.minus(z * -1.0))
+        return self.last(z)
+
+
+def test_what_cannot_be_negative() -> None:
+    network = convert(Many(), "bnn")
+    assert constant_signs(network, "forward") == ("blind", "pooled", "joined")
+
+
+def observed(network: Network, image: torch.Tensor) -> set[str]:
+    """Binary layers that saw no negative input."""
+    seen: dict[str, bool] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, BinaryLayer):
+            module.register_forward_pre_hook(
+                lambda _, args, name=name: seen.update({name: seen.get(name, True) and bool((args[0] >= 0).all())})
+            )
+    with torch.no_grad():
+        network(image)
+    return {name for name, never in seen.items() if never}
+
+
+@pytest.mark.parametrize("scheme", ["bnn", "xnor", "recu"])
+@pytest.mark.parametrize("build", [UNet, ResNet, RVM, MODNet])
+def test_those_found_saw_no_negative_value(build: type[nn.Module], scheme: str) -> None:
+    torch.manual_seed(0)
+    network = convert(build(), scheme).eval()
+    found = constant_signs(network, next(iter(network.modes)))
+    assert found
+    assert set(found) <= observed(network, torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("scheme", ["dorefa", "reactnet", "threshold", "bimatting"])
+def test_other_schemes_have_none(scheme: str) -> None:
+    network = convert(RVM(), scheme)
+    assert constant_signs(network, "matting") == ()
+
+
+@pytest.mark.parametrize("setting", ["options.threshold=layer", "options.replacement=rprelu"])
+def test_the_way_out_that_the_warning_names(setting: str) -> None:
+    assert constant_signs(convert(RVM(), "bnn", settings=[setting]), "matting") == ()
+
+
+def test_a_masked_path_is_looked_into() -> None:
+    network = convert(RVM(), "bnn", settings=["decoder=sab", "decoder.decode0.conv.3=bnn"])
+    found = constant_signs(network, "matting")
+    assert "decoder.decode0.conv.3" in found
+    assert "decoder.decode0.conv.0" not in found
