@@ -1,9 +1,10 @@
-"""The images and folders of frames that commands read."""
+"""What commands read: an image, a folder of frames or a video."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,48 @@ from binmat.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from binmat.data.video import Video
 
-def frame_paths(path: Path) -> list[Path]:
-    """An image by itself, or the images of a folder in the order of their names, numbers by value.
 
-    Raises InputError for a path that does not exist and a folder without images.
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive pictures. paths: of its images; video: the file that they are in instead."""
+
+    path: Path
+    paths: list[Path]
+    video: Video | None = None
+
+    @property
+    def count(self) -> int:
+        """How many pictures there are; 0 where a video does not say."""
+        return self.video.count if self.video else len(self.paths)
+
+    def frames(self) -> Iterator[Tensor]:
+        """The pictures one by one, [1, 3, H, W] in [0, 1]. Raises InputError."""
+        from binmat.data.image import read_image
+
+        return self.video.frames() if self.video else map(read_image, self.paths)
+
+    def values(self) -> Iterator[Tensor]:
+        """The pictures' own numbers, for trimaps; see :func:`binmat.data.image.read_values`. Raises InputError."""
+        from binmat.data.image import read_values
+
+        return self.video.values() if self.video else map(read_values, self.paths)
+
+
+def open_clip(path: Path) -> Clip:
+    """An image by itself, the images of a folder in the order of their names, numbers by value, or a video.
+
+    Raises InputError for a folder without images and a video that cannot be read.
     """
     from binmat.data.image import SUFFIXES
+    from binmat.data.video import SUFFIXES as VIDEO_SUFFIXES
+    from binmat.data.video import open_video
 
     if not path.is_dir():
-        return [path]
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            return Clip(path, [], open_video(path))
+        return Clip(path, [path])
     try:
         entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -29,14 +62,7 @@ def frame_paths(path: Path) -> list[Path]:
     found = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
     if not found:
         raise InputError(f"{path} holds no images ({', '.join(SUFFIXES)}): name a folder of frames")
-    return sorted(found, key=lambda entry: _natural(entry.name))
-
-
-def read_clip(path: Path) -> Iterator[Tensor]:
-    """The pictures of a clip one by one, [1, 3, H, W] in [0, 1]. Raises InputError, for the path itself at once."""
-    from binmat.data.image import read_image
-
-    return map(read_image, frame_paths(path))
+    return Clip(path, sorted(found, key=lambda entry: _natural(entry.name)))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -59,8 +59,8 @@ def convert(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Verify on this image or folder of frames instead of binmat's photograph; a sparse-assisted decoder "
-            "is credited with the density measured on it as well.",
+            help="Verify on this image, video or folder of frames instead of binmat's photograph; a sparse-assisted "
+            "decoder is credited with the density measured on it as well.",
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -87,7 +87,7 @@ def convert(
     steps = Steps()
     with written_whole(output) as folder:
         with steps.step("start, with PyTorch"):
-            from binmat.cli.clip import read_clip
+            from binmat.cli.clip import open_clip
             from binmat.cli.summary import print_conversion
             from binmat.export.deployment import check_format, deploy
             from binmat.export.frames import clips_of
@@ -98,7 +98,7 @@ def convert(
             from binmat.transforms.convert import recipe_of
         for name in formats.split(","):
             check_format(name.strip())
-        pictures = () if clip is None else read_clip(clip)
+        pictures = () if clip is None else open_clip(clip).frames()
         with steps.step("read the checkpoint"):
             net = static_path(load(checkpoint, network), path, cost_limit, size)
         with steps.step("trace and rewrite"):
@@ -125,7 +125,7 @@ def convert(
                 downsample_ratio=downsample_ratio,
                 verification=verdict.summary(),
                 files=[folder / WEIGHTS, folder / MODEL],
-                clip=None if clip is None else read_clip(clip),
+                clip=None if clip is None else open_clip(clip).frames(),
             )
             for name in (REPORT, REPORT_TEXT):
                 counted.save(folder / name)

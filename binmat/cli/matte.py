@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
-from itertools import tee
+from collections.abc import Mapping
+from itertools import repeat, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,18 +18,21 @@ from binmat.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from binmat.cli.clip import Clip
     from binmat.data.mask_picture import FrameMask
-    from binmat.model_defs.network import Network, Prediction
+    from binmat.model_defs.network import Network
 
 
 def matte(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or a converted folder.")],
-    input: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder of frames: one clip, by name.")],
+    input: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="An image, a video, or a folder of frames: one clip, by name.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder to write to.")],
     downsample_ratio: RatioOption = None,
     trimap: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="What is known: white foreground, black background; an image, or a folder."),
+        typer.Option(metavar="PATH", help="What is known: white foreground, black background; as INPUT is."),
     ] = None,
     background: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Image behind the composite. Default: green.")
@@ -48,70 +51,78 @@ def matte(
         bool, typer.Option("--one-frame-delay", help="Take single frames' flicker out of a clip's alpha (MODNet).")
     ] = False,
     show_mask: Annotated[
-        bool, typer.Option("--show-mask", help="Also a picture of what a sparse-assisted decoder computed: mask.png.")
+        bool, typer.Option("--show-mask", help="Also a picture of what a sparse-assisted decoder computed.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a network, float or converted, on an image or on a folder of frames.
+    """Run a network, float or converted, on an image, a folder of frames or a video.
 
-    Writes OUT/alpha.png, foreground.png and composite.png; of a folder OUT/alpha/NAME.png and so on, with the states
-    carried from frame to frame. Where a network predicts no foreground, the composite takes
-    the image's colours. --show-mask adds mask.png: frame, alpha and what the decoder computed.
+    Writes OUT/alpha.png, foreground.png and composite.png; of a folder OUT/alpha/NAME.png and so on, of a video
+    OUT/alpha.mp4 (H.264, constant frame rate, no sound), with the states carried from frame to frame. Where a network
+    predicts no foreground, the composite takes the image's colours. --show-mask adds mask: frame, alpha and what the
+    decoder computed.
 
     \b
     Examples:
       binmat matte rvm_mobilenetv3.pth photo.jpg -o matte
       binmat matte out frames/ -o matte --background sea.jpg
+      binmat matte modnet.pth talk.mp4 -o matte --one-frame-delay
       binmat matte pam.pth photo.jpg --trimap trimap.png --cost-limit 60 -o matte
       binmat matte lsa.pth photo.jpg --trimap trimap.png -o matte \\
         --option refinement_steps=100
     """
     steps = Steps()
     with steps.step("start, with PyTorch"):
-        from binmat.cli.clip import frame_paths
+        from binmat.cli.clip import open_clip
+        from binmat.cli.matte_files import matte_files
         from binmat.cli.model import open_model
-        from binmat.data.image import read_image, read_values
-        from binmat.data.mask_picture import with_masks
-        from binmat.data.matte import matte_frames, options_of, without_flicker
-    paths = frame_paths(input)
-    trimaps: list[Path] | list[None] = [None] * len(paths) if trimap is None else frame_paths(trimap)
-    _check_names(paths, trimaps, input)
+        from binmat.data.image import read_image, to_rgb
+        from binmat.data.mask_picture import mask_picture, with_masks
+        from binmat.data.matte import composite, matte_frames, options_of, without_flicker
+    clip = open_clip(input)
+    trimaps = None if trimap is None else open_clip(trimap)
+    _check_names(clip, trimaps)
     behind = None if background is None else read_image(background)
+    written: list[Path] = []
+    masks: list[FrameMask] = []
+    notes: dict[str, None] = {}
+    details: list[Mapping[str, str | float]] = []
     with staged(output) as folder:
         with steps.step("read the network"):
             network, _ = opened = open_model(model)
             _, ratio = opened.call(None, downsample_ratio)
             chosen = _read_options(network, options or [])
             chosen |= {name: value for name, value in (("path", path), ("cost_limit", cost_limit)) if value is not None}
-        with steps.step(f"matte {len(paths)} frame{'s' * (len(paths) > 1)}") as show:
-            images, frames = tee(read_image(path) for path in paths)
-            known = (None if path is None else read_values(path) for path in trimaps)
+        with steps.step(f"matte {input.name}") as show, matte_files(folder, clip, written) as write:
+            images, frames = tee(clip.frames())
             if "progress" in options_of(network):
                 chosen["progress"] = lambda done, count: show(f"{done} of {count}")
+            known = repeat(None) if trimaps is None else trimaps.values()
             predictions = matte_frames(network, frames, trimaps=known, downsample_ratio=ratio, **chosen)
-            masks: list[FrameMask] = []
             if show_mask:
                 predictions = with_masks(network, predictions, masks)
             if one_frame_delay:
                 predictions = without_flicker(predictions)
-            written: list[Path] = []
-            notes: dict[str, None] = {}
-            details: list[Mapping[str, str | float]] = []
-            for number, (source, image, prediction) in enumerate(zip(paths, images, predictions, strict=True), 1):
-                name = f"/{source.stem}" if input.is_dir() else ""
-                shown = masks[number - 1] if show_mask else None
-                written += _write(folder, name, image, prediction, behind, shown)
+            for number, (prediction, image) in enumerate(zip(predictions, images, strict=False)):
+                write(number, "alpha", prediction.alpha)
+                if prediction.foreground is not None:
+                    write(number, "foreground", prediction.foreground)
+                cover = None if behind is None else _cover(behind, image.shape[2], image.shape[3])
+                write(number, "composite", composite(prediction, image, cover))
+                if show_mask:
+                    write(number, "mask", to_rgb(mask_picture(image, prediction.alpha, masks[number])))
                 notes |= dict.fromkeys(prediction.notes)
                 details.append(prediction.details)
-                show(f"{number} of {len(paths)}")
+                show(f"{number + 1} of {clip.count or 'unknown'}")
+            _check_counts(len(details), clip, trimaps)
         files = [output / file.relative_to(folder) for file in written]
     if as_json:
         about = {"network": network.name, "downsample_ratio": ratio, "files": [str(file) for file in files]}
         active = {"active": [mask.levels for mask in masks]} if show_mask else {}
         print_json({**about, "notes": list(notes), "details": details, **active})
     else:
-        print(f"{network.name}, {len(paths)} frame{'s' * (len(paths) > 1)}:")
-        for file in files if not input.is_dir() else dict.fromkeys(file.parent for file in files):
+        print(f"{network.name}, {len(details)} frame{'s' * (len(details) > 1)}:")
+        for file in dict.fromkeys(file.parent for file in files) if input.is_dir() else files:
             print(f"  {file}")
         for name, value in details[0].items():
             print(f"  {name}: {value}" + (" (first frame)" if len(details) > 1 else ""))
@@ -137,47 +148,29 @@ def _read_options(network: Network, given: list[str]) -> dict[str, Any]:
     return read
 
 
-def _check_names(paths: list[Path], trimaps: list[Path] | list[None], input: Path) -> None:
+def _check_names(clip: Clip, trimaps: Clip | None) -> None:
     taken: dict[str, Path] = {}
-    for path in paths:
+    for path in clip.paths:
         other = taken.setdefault(path.stem, path)
         if other is not path:
-            raise InputError(f"{other.name} and {path.name} in {input} would both be written as {path.stem}.png")
-    if len(trimaps) != len(paths):
-        raise InputError(f"there are {len(trimaps)} trimaps for {len(paths)} images: pass one for each")
+            raise InputError(f"{other.name} and {path.name} in {clip.path} would both be written as {path.stem}.png")
+    if trimaps is not None and clip.video is None and trimaps.video is None:
+        _check_counts(len(clip.paths), clip, trimaps)
+
+
+def _check_counts(frames: int, clip: Clip, trimaps: Clip | None) -> None:
+    """Every frame has its trimap, and there is a frame."""
+    if trimaps is not None and trimaps.video is None and len(trimaps.paths) != frames:
+        raise InputError(f"there are {len(trimaps.paths)} trimaps for {frames} images: pass one for each")
+    if not frames:
+        raise InputError(f"{clip.path} has no frame that can be matted: name another")
 
 
 def _shares(masks: list[FrameMask]) -> str:
     shares = [share for mask in masks for share in mask.levels.values()]
-    return f"{min(shares):.1%} to {max(shares):.1%} of the masked paths' pixels were active; mask.png shows each path"
-
-
-def _write(
-    folder: Path,
-    name: str,
-    image: Tensor,
-    prediction: Prediction,
-    background: Tensor | None,
-    mask: FrameMask | None,
-) -> Iterable[Path]:
-    from binmat.data.image import write_image, write_picture
-    from binmat.data.mask_picture import mask_picture
-    from binmat.data.matte import composite
-
-    behind = None if background is None else _cover(background, image.shape[2], image.shape[3])
-    pictures = {"alpha": prediction.alpha, "foreground": prediction.foreground}
-    pictures["composite"] = composite(prediction, image, behind)
-    for kind, picture in pictures.items():
-        if picture is not None:
-            path = folder / f"{kind}{name}.png"
-            path.parent.mkdir(exist_ok=True)
-            write_image(picture, path)
-            yield path
-    if mask is not None:
-        path = folder / f"mask{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        write_picture(mask_picture(image, prediction.alpha, mask), path)
-        yield path
+    return (
+        f"{min(shares):.1%} to {max(shares):.1%} of the masked paths' pixels were active; the mask picture shows each"
+    )
 
 
 def _cover(picture: Tensor, height: int, width: int) -> Tensor:

@@ -33,7 +33,7 @@ def report(
     clip: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Credit it as well with the share measured on this image or folder of frames."
+            metavar="PATH", help="Credit it as well with the share measured on this image, video or folder of frames."
         ),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Every layer with what it costs.")] = False,
@@ -73,7 +73,7 @@ def report(
 def _count(
     path: Path, size: tuple[int, int] | None, ratio: float | None, density: float | None, clip: Path | None
 ) -> Report:
-    from binmat.cli.clip import read_clip
+    from binmat.cli.clip import open_clip
     from binmat.cli.model import open_model
     from binmat.reports import report as count
     from binmat.reports.sparse import PAPER_DENSITY
@@ -92,5 +92,5 @@ def _count(
         verification=verification,
         files=files,
         density=PAPER_DENSITY if density is None else density,
-        clip=None if clip is None else read_clip(clip),
+        clip=None if clip is None else open_clip(clip).frames(),
     )

@@ -19,7 +19,9 @@ def verify(
     folder: ConvertedArgument,
     clip: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Run on this image or folder of frames instead of binmat's photograph."),
+        typer.Option(
+            metavar="PATH", help="Run on this image, video or folder of frames instead of binmat's photograph."
+        ),
     ] = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="List the signs of every layer, not only of those with flipped ones.")
@@ -40,12 +42,12 @@ def verify(
     steps = Steps()
     converted = read_converted(folder)
     with steps.step("start, with PyTorch"):
-        from binmat.cli.clip import read_clip
+        from binmat.cli.clip import open_clip
         from binmat.export.deployment import deploy, read_model_file
         from binmat.export.frames import clips_of
         from binmat.transforms.checkpoint import load
     content = read_model_file(folder / MODEL)
-    pictures = () if clip is None else read_clip(clip)
+    pictures = () if clip is None else open_clip(clip).frames()
     with steps.step("read and lower the network"):
         deployment = deploy(load(folder), converted.size, converted.downsample_ratio)
     with steps.step(f"run {folder / MODEL}"):

@@ -64,16 +64,11 @@ def write_image(image: Tensor, path: str | Path) -> None:
 
     Written whole or not at all. Raises InputError.
     """
-    pixels = (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
-    write_picture(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), path)
-
-
-def write_picture(picture: Image.Image, path: str | Path) -> None:
-    """Write a Pillow image whole or not at all; the suffix names the format. Raises InputError."""
     path = Path(path)
+    pixels = (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
     try:
         with whole_file(path) as temporary:
-            picture.save(temporary)
+            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(temporary)
     except (OSError, ValueError) as error:
         raise InputError(f"image {path} cannot be written: {error}") from error
 

@@ -25,6 +25,13 @@ from .image import read_image, read_values, to_rgb, to_values
 GREEN = (120 / 255, 1.0, 155 / 255)
 
 
+class _Absent:
+    """Where there is no further trimap; None is a frame without one."""
+
+
+_ABSENT = _Absent()
+
+
 def matte(
     network: Network,
     image: str | Path | Image.Image | Tensor,
@@ -60,7 +67,7 @@ def matte_frames(
     """Predictions for consecutive frames [1, 3, H, W] of one size, states carried along.
 
     The network is put in evaluation mode. options: as for :func:`matte`. Raises InputError for an option that the
-    network does not have and where the size changes within the clip.
+    network does not have, where the size changes within the clip, and where there is not a trimap for each frame.
     """
     known = options_of(network)
     for name in options:
@@ -98,7 +105,11 @@ def _predictions(
     network: Network, frames: Iterable[Tensor], trimaps: Iterable[Tensor | None], options: Mapping[str, Any]
 ) -> Iterator[Prediction]:
     memory, size = None, None
-    for frame, trimap in zip(frames, trimaps, strict=False):
+    given = iter(trimaps)
+    for number, frame in enumerate(frames):
+        trimap = next(given, _ABSENT)
+        if isinstance(trimap, _Absent):
+            raise InputError(f"there are {number} trimaps and more frames: pass one for each")
         if size is not None and frame.shape[2:] != size:
             raise InputError(
                 f"a clip's frames have one size: {_size(frame)} follows {size[0]}x{size[1]}; matte them apart"
@@ -109,6 +120,8 @@ def _predictions(
             prediction = network.predict(frame.to(parameter.device, parameter.dtype), memory, trimap=trimap, **options)
         memory = prediction.memory
         yield prediction
+    if next(given, None) is not None:
+        raise InputError("there are more trimaps than frames: pass one for each")
 
 
 def composite(prediction: Prediction, image: Tensor, background: Tensor | None = None) -> Tensor:

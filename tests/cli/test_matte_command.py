@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import binmat
 from binmat.data.image import photograph, read_grey, read_image, to_rgb, write_image
 from binmat.data.mask_picture import FrameMask, mask_picture, with_masks
 from binmat.data.matte import matte_frames
+from binmat.data.video import open_video, video_writer
 from binmat.model_defs.network import Prediction
+from binmat.model_defs.pam import PAM
 from binmat.model_defs.rvm import RVM
 from binmat.transforms.convert import convert
 
@@ -180,3 +183,36 @@ def test_what_a_sparse_decoder_computed(program, checkpoint: Path, frames: Path,
     status, _, errors = program("matte", checkpoint, frames, "-o", tmp_path / "dense", "--show-mask")
     assert (status, "has no mask to show" in errors) == (1, True)
     assert not (tmp_path / "dense").exists()
+
+
+def test_a_video(program, checkpoint: Path, tmp_path: Path) -> None:
+    wide = photograph(48, 80)
+    with video_writer(tmp_path / "talk.mp4", Fraction(25)) as add:
+        for step in range(3):
+            add(wide[..., 8 * step : 8 * step + 64])
+    status, text, _ = program("matte", checkpoint, tmp_path / "talk.mp4", "-o", tmp_path / "out", "--json")
+    assert status == 0
+    kinds = ("alpha", "foreground", "composite")
+    assert json.loads(text)["files"] == [str(tmp_path / "out" / f"{kind}.mp4") for kind in kinds]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(f"{kind}.mp4" for kind in kinds)
+    video = open_video(tmp_path / "out" / "alpha.mp4")
+    assert (video.rate, video.count) == (25, 3)
+    network = binmat.load(checkpoint)
+    predictions = list(matte_frames(network, open_video(tmp_path / "talk.mp4").frames()))
+    for prediction, written in zip(predictions, video.frames(), strict=True):
+        assert (prediction.alpha - written[:, :1]).abs().mean() < 0.02
+
+
+def test_a_videos_trimaps_are_as_many_as_its_frames(program, tmp_path: Path) -> None:
+    torch.save(PAM().state_dict(), tmp_path / "pam.pth")
+    for name, count in (("talk", 3), ("few", 2), ("many", 4)):
+        with video_writer(tmp_path / f"{name}.mp4", Fraction(25)) as add:
+            for _ in range(count):
+                add(torch.cat([torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)], 3))
+    arguments = ["matte", tmp_path / "pam.pth", tmp_path / "talk.mp4", "-o", tmp_path / "out", "--trimap"]
+    status, text, errors = program(*arguments, tmp_path / "talk.mp4", "--json")
+    assert status == 0, errors
+    assert "no unknown pixel" in json.loads(text)["notes"][-1]
+    for name, message in (("few", "2 trimaps and more frames"), ("many", "more trimaps than frames")):
+        status, _, errors = program(*arguments, tmp_path / f"{name}.mp4")
+        assert (status, message in errors) == (1, True)
