@@ -13,20 +13,10 @@ import sys
 import time
 
 import torch
-from torch import Tensor
 
 from binmat.data.image import photograph
 from binmat.model_defs.registry import build
-
-
-def ellipse_trimap(height: int, width: int) -> Tensor:
-    """uint8 [1, 1, H, W]: foreground in an ellipse, unknown in a band round it, background elsewhere."""
-    rows = torch.linspace(-1, 1, height).unsqueeze(1) / 0.75
-    columns = torch.linspace(-1, 1, width) / 0.4
-    radius = (rows**2 + columns**2).sqrt_()
-    trimap = torch.full((height, width), 128, dtype=torch.uint8)
-    trimap[radius < 0.9], trimap[radius > 1.1] = 255, 0
-    return trimap[None, None]
+from binmat.model_defs.trimap import portrait_trimap
 
 
 def peak_gib() -> float:
@@ -37,8 +27,8 @@ def main() -> None:
     torch.manual_seed(0)
     height, width = map(int, (sys.argv[1] if len(sys.argv) > 1 else "4000x6000").split("x"))
     network = build("litematting").eval()
-    image, trimap = photograph(height, width), ellipse_trimap(height, width)
-    unknown = (trimap == 128).float().mean()
+    image, known = photograph(height, width), portrait_trimap(height, width)
+    trimap = known.alpha()
     before = peak_gib()
     windows = 0
 
@@ -53,6 +43,7 @@ def main() -> None:
     seconds = time.perf_counter() - started
     print(file=sys.stderr)
     assert alpha.shape == (1, 1, height, width) and alpha.isfinite().all()
+    unknown = known.unknown.mean()
     print(f"litematting, {height}x{width}, {unknown:.0%} unknown: {windows} windows, {seconds / windows:.2f} s each")
     print(f"peak memory {peak_gib():.2f} GiB, of which before it began {before:.2f} GiB")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .crop_and_stitch import WINDOW, crop_and_stitch
 from .network import Example, Network, NetworkSpec, Prediction
-from .trimap import read_trimap
+from .trimap import portrait_trimap, read_trimap, transform_map
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -292,6 +292,12 @@ class LiteMatting(Network):
         not_background = trimap[:, 1:2] + trimap[:, 2:3]
         gate = F.interpolate(not_background, size=(high.shape[2], high.shape[3]), mode="nearest")
         return torch.cat((high, self.gfnb(self.layerx(image), high * gate)), 1)
+
+    def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
+        """Image, one-hot trimap and transform map. Raises MissingExtraError without scipy."""
+        known = portrait_trimap(image.shape[2], image.shape[3])
+        maps = transform_map(known.regions)[None]
+        return {"image": image, "trimap": known.one_hot()[None].to(image), "transform_map": maps.to(image)}
 
     def predict(
         self,

@@ -19,7 +19,7 @@ from .network import Example, Network, NetworkSpec, Prediction
 from .refinement import LEVELS, refine
 from .resizing import enlarge, reduced_size
 from .resnet import Bottleneck
-from .trimap import Trimap, read_trimap
+from .trimap import Trimap, portrait_trimap, read_trimap
 
 #: ImageNet's statistics of RGB in [0, 1], with which the official code normalises the image.
 MEAN = (0.485, 0.456, 0.406)
@@ -223,6 +223,10 @@ class LSAMatting(Network):
         corrections = dict(zip(LEVELS, zip((a5, a4, a3, a2), (b5, b4, b3, b2), strict=True), strict=True))
         return self.decoder(x, (f1, f2, f3, f4, f5), corrections)
 
+    def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
+        regions = portrait_trimap(image.shape[2], image.shape[3]).regions
+        return {"x": network_input(image, _levels(regions)[None, None].to(image))}
+
     def predict(
         self,
         image: Tensor,
@@ -298,8 +302,7 @@ def matte_image(
         colours = F.interpolate(colours[None], size=(height, width), mode="area")[0]
         nearest = F.interpolate(torch.from_numpy(levels)[None, None], size=(height, width), mode="nearest-exact")
         levels = nearest[0, 0].numpy()
-    known = np.array([0, UNKNOWN_VALUE, 1], np.float32)[_pad(levels)]
-    x = network_input(torch.from_numpy(_pad(colours.numpy()))[None], torch.from_numpy(known)[None, None])
+    x = network_input(torch.from_numpy(_pad(colours.numpy()))[None], _levels(_pad(levels))[None, None])
     parameter = next(network.parameters())
     x = x.to(parameter.device, parameter.dtype)
     if refinement_steps > 0:
@@ -310,6 +313,11 @@ def matte_image(
     border = _REFLECTED + _ZEROS
     alpha = alpha[:, :, border : border + height, border : border + width].to("cpu", torch.float32)
     return trimap.settle((alpha if (height, width) == trimap.size else enlarge(alpha, *trimap.size))[0, 0])
+
+
+def _levels(regions: npt.NDArray[np.uint8]) -> Tensor:
+    """The trimap as the network reads it: 0, :data:`UNKNOWN_VALUE` and 1, float32 in the shape of the regions."""
+    return torch.from_numpy(np.array([0, UNKNOWN_VALUE, 1], np.float32)[regions])
 
 
 def _pad(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -281,6 +281,9 @@ class MODNet(Network):
         self.check_size(height, width)
         return Example("matting", {"img": torch.zeros(1, 3, height, width, device=device)}, ("matte",))
 
+    def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
+        return {"img": image * 2 - 1}
+
     def predict(
         self,
         image: Tensor,

@@ -108,6 +108,14 @@ class Network(nn.Module):
         """The deployment call (batch 1, one frame) at this size, with zero tensors."""
         raise NotImplementedError(f"{type(self).__name__} must say what its deployment call is")
 
+    def frame_inputs(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What a picture [1, 3, H, W] in [0, 1] is as inputs of the deployment call, states left out.
+
+        Exported models are verified on it. A network that needs a trimap takes
+        :func:`binmat.model_defs.trimap.portrait_trimap`. Nothing where the network cannot say.
+        """
+        return {}
+
     def predict(
         self,
         image: torch.Tensor,

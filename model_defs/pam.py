@@ -30,7 +30,7 @@ from .pam_paths import (
     within,
 )
 from .resizing import pad_to_multiple
-from .trimap import read_trimap
+from .trimap import portrait_trimap, read_trimap
 
 #: The size of the paper's costs; a limit for another size is brought to it by the area.
 REFERENCE_SIZE = (1024, 1024)
@@ -109,6 +109,9 @@ class PAM(PathNetwork):
         if choice.note:
             warnings.warn(choice.note, stacklevel=2)
         return self._take(choice, image, trimap)
+
+    def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
+        return {"image": image, "trimap": portrait_trimap(image.shape[2], image.shape[3]).one_hot()[None].to(image)}
 
     def predict(
         self,

@@ -192,6 +192,9 @@ class RVM(Network):
             )
         return state
 
+    def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
+        return {"src": image}
+
     def predict(
         self,
         image: Tensor,

@@ -96,6 +96,14 @@ def read_trimap(values: npt.ArrayLike | Tensor | None, height: int, width: int) 
     return Trimap(_nearest_region(_unit_range(array, notes), notes), tuple(notes))
 
 
+def portrait_trimap(height: int, width: int) -> Trimap:
+    """A trimap as a person in the middle would have: an ellipse of foreground, a band of unknown, background."""
+    rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None] / np.float32(0.75)
+    columns = np.linspace(-1, 1, width, dtype=np.float32) / np.float32(0.4)
+    radius = np.sqrt(rows**2 + columns**2)
+    return Trimap(np.add(radius < 1.1, radius < 0.9, dtype=np.uint8))
+
+
 def one_hot(regions: npt.NDArray[np.uint8]) -> Tensor:
     """float32 [3, H, W]: background, unknown, foreground, of regions [H, W]."""
     classes = np.arange(3, dtype=np.uint8)[:, None, None]

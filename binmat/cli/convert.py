@@ -90,7 +90,6 @@ def convert(
             from binmat.cli.clip import open_clip
             from binmat.cli.summary import print_conversion
             from binmat.export.deployment import check_format, deploy
-            from binmat.export.frames import clips_of
             from binmat.model_defs.deployment_call import deployment_call
             from binmat.reports import report
             from binmat.transforms.checkpoint import load, save
@@ -112,7 +111,7 @@ def convert(
             deployment = deploy(converted, example=call)
             deployment.write(folder / MODEL)
         with steps.step("verify it in LCE's interpreter"):
-            verdict = deployment.verify(clips=clips_of(call, pictures))
+            verdict = deployment.verify(clips=deployment.clips(pictures))
             verdict.check()
         with steps.step("count, write weights and report"):
             save(converted, folder / WEIGHTS)

@@ -44,14 +44,13 @@ def verify(
     with steps.step("start, with PyTorch"):
         from binmat.cli.clip import open_clip
         from binmat.export.deployment import deploy, read_model_file
-        from binmat.export.frames import clips_of
         from binmat.transforms.checkpoint import load
     content = read_model_file(folder / MODEL)
     pictures = () if clip is None else open_clip(clip).frames()
     with steps.step("read and lower the network"):
         deployment = deploy(load(folder), converted.size, converted.downsample_ratio)
     with steps.step(f"run {folder / MODEL}"):
-        verdict = deployment.verify(content, clips_of(deployment.lowered.example, pictures))
+        verdict = deployment.verify(content, deployment.clips(pictures))
     if as_json:
         print_json(verdict.to_json())
     else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from binmat.errors import ExportError, UnknownNameError
 from binmat.export.frames import Clips, clips_of
@@ -42,9 +43,13 @@ class Deployment:
         """Write the model file whole or not at all. Raises ExportError."""
         write_whole(Path(path), self.model.content)
 
+    def clips(self, pictures: Iterable[Tensor] = ()) -> Clips:
+        """What it is verified on: pictures [1, 3, H, W] in [0, 1] of a clip, else a photograph; and noise."""
+        return clips_of(self.lowered.example, pictures, self.network)
+
     def verify(self, content: bytes | None = None, clips: Clips | None = None) -> Verdict:
         """Compare network and deployment graph, and that graph with the file in its interpreter; see :func:`verify`."""
-        clips = clips or clips_of(self.lowered.example)
+        clips = clips or self.clips()
         first = next(iter(clips.values()))[0]
         return Verdict(
             check_lowering(self.network, self.lowered.example, first),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from binmat.data.image import photograph, resize
 from binmat.errors import ExportError
-from binmat.model_defs.network import Example
+from binmat.model_defs.network import Example, Network
 
 #: Name of a clip -> the inputs of its frames, by name, without states.
 Clips = Mapping[str, Sequence[Mapping[str, Tensor]]]
@@ -21,37 +21,43 @@ FRAMES = 2
 _STEP = 8
 
 
-def clips_of(example: Example, pictures: Iterable[Tensor] = ()) -> Clips:
+def clips_of(example: Example, pictures: Iterable[Tensor] = (), network: nn.Module | None = None) -> Clips:
     """Two frames of pictures, named ``clip``, and two of noise in [0, 1], named ``noise``.
 
     pictures: of a clip, [1, 3, H, W] in [0, 1]; the first two count. A single one moves to the left, and without any
-    binmat's photograph does, named ``photograph``. They are resized to the call's size. An input that has other than
-    three channels takes the colours in turn.
+    binmat's photograph does, named ``photograph``. They are resized to the call's size. network: says what its inputs
+    are for a picture; where it does not, each input takes the picture's colours, in turn where it has other than three
+    channels.
     """
     first = list(islice(pictures, FRAMES))
-    return {"clip" if first else "photograph": _pictures(example, first), "noise": _noise(example)}
+    images = _images(example)
+    height, width = next(iter(images.values())).shape[2:] if images else (0, 0)
+    say = network.frame_inputs if isinstance(network, Network) else lambda picture: {}
+    frames = [say(picture) or _colours(images, picture) for picture in _moving(first, height, width)]
+    return {"clip" if first else "photograph": frames, "noise": _noise(images)}
 
 
-def _pictures(example: Example, first: list[Tensor]) -> list[dict[str, Tensor]]:
-    frames: list[dict[str, Tensor]] = [{} for _ in range(FRAMES)]
-    for name, like in _images(example).items():
-        height, width = like.shape[2:]
-        wide = width + _STEP * (FRAMES - 1)
-        for index, frame in enumerate(frames):
-            if len(first) == FRAMES:
-                picture = resize(first[index], height, width)
-            else:
-                whole = resize(first[0], height, wide) if first else photograph(height, wide)
-                picture = whole[..., _STEP * index : _STEP * index + width]
-            channels = [channel % picture.shape[1] for channel in range(like.shape[1])]
-            frame[name] = picture[:, channels].to(like.dtype).contiguous()
-    return frames
+def _moving(first: list[Tensor], height: int, width: int) -> Iterator[Tensor]:
+    wide = width + _STEP * (FRAMES - 1)
+    whole = resize(first[0], height, wide) if first else photograph(height, wide)
+    for index in range(FRAMES):
+        if len(first) == FRAMES:
+            yield resize(first[index], height, width)
+        else:
+            yield whole[..., _STEP * index : _STEP * index + width].contiguous()
 
 
-def _noise(example: Example) -> list[dict[str, Tensor]]:
+def _colours(images: Mapping[str, Tensor], picture: Tensor) -> dict[str, Tensor]:
+    return {
+        name: resize(picture, like.shape[2], like.shape[3])[:, [c % 3 for c in range(like.shape[1])]].contiguous()
+        for name, like in images.items()
+    }
+
+
+def _noise(images: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     return [
-        {name: torch.rand(like.shape, generator=generator, dtype=like.dtype) for name, like in _images(example).items()}
+        {name: torch.rand(like.shape, generator=generator, dtype=like.dtype) for name, like in images.items()}
         for _ in range(FRAMES)
     ]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from golden_fill import fill
 
+from binmat.data.image import photograph
 from binmat.errors import SizeError
 from binmat.export.deployment import deploy
-from binmat.export.frames import clips_of
 from binmat.export.verification import check
 from binmat.export.verify import verify_lce
 from binmat.model_defs.litematting import LiteMatting
@@ -19,6 +19,7 @@ from binmat.model_defs.lsa_matting import LSAMatting
 from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Network
 from binmat.model_defs.pam import PAM
+from binmat.model_defs.trimap import portrait_trimap
 from binmat.transforms.convert import convert
 
 Size = tuple[int, int]
@@ -53,7 +54,7 @@ def network(name: str) -> Network:
 def compared_in_one_frame(name: str, scheme: str | None, size: Size) -> set[str]:
     """Verify on one photograph in LCE's default kernel; the operators that were compared."""
     deployment = deploy(network(name) if scheme is None else convert(network(name), scheme), size)
-    frame = clips_of(deployment.lowered.example)["photograph"][0]
+    frame = deployment.clips()["photograph"][0]
     found = verify_lce(deployment.lowered.module, deployment.model, [frame], kernels=("optimized",))
     check(found)
     # A matte that is the same everywhere would agree without showing anything.
@@ -87,3 +88,23 @@ def test_converted_in_every_kernel_over_frames(name: str, scheme: str, size: Siz
 def test_a_size_that_does_not_fit_is_refused(name: str) -> None:
     with pytest.raises(SizeError, match="multiples of 32"):
         deploy(network(name), (40, 64))
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_photograph_is_given_as_the_network_takes_it(name: str) -> None:
+    built, picture, known = network(name), photograph(64, 64), portrait_trimap(64, 64)
+    assert set(known.regions.flatten().tolist()) == {0, 1, 2}
+    example = built.example(64, 64)
+    given = built.frame_inputs(picture)
+    assert {key: value.shape for key, value in given.items()} == {key: v.shape for key, v in example.inputs.items()}
+    if name == "lsa_matting":  # Its predict adds a border, so it sees another picture.
+        assert torch.equal(given["x"][0, 3].unique(), torch.tensor([0, 128 / 255, 1]))
+        return
+    with torch.no_grad():
+        alpha = built.run(example.mode, *given.values()).clamp(0, 1)
+    options = {"window": 64} if name == "litematting" else {}
+    predicted = built.predict(picture, trimap=None if name == "modnet" else known.alpha(), **options).alpha
+    asked = (
+        torch.ones_like(alpha, dtype=torch.bool) if name == "modnet" else torch.from_numpy(known.unknown)[None, None]
+    )
+    torch.testing.assert_close(predicted[asked], alpha[asked], rtol=0, atol=1e-5)
