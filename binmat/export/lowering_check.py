@@ -12,6 +12,8 @@ from torch import Tensor, fx, nn
 
 from binmat.model_defs.network import Example
 from binmat.nn import BinaryLayer
+from binmat.nn.incoherence import IncoherenceMask
+from binmat.nn.masked_path import set_execution
 from binmat.quantizers.sign import is_negative
 from binmat.transforms.lower import lower
 from binmat.transforms.trace import trace
@@ -21,19 +23,21 @@ from binmat.transforms.trace import trace
 LIMIT = 1e-9
 
 _BINARIZE = torch.ops.binmat.binarize.default
+_ABOVE = torch.ops.aten.gt.Scalar
 
 
 @dataclass(frozen=True)
 class LoweringCheck:
     """max_abs, mean_abs: differences of the outputs; worst: the largest relative to its output's range.
 
-    flipped_signs: the share of signs that differ. distance: the largest |x - threshold| among them, relative to the
-    standard deviation of x - threshold in its layer.
+    signs: how many were compared. flipped_signs: the share of them that differ. distance: the largest |x - threshold|
+    among them, relative to the standard deviation of x - threshold in its layer.
     """
 
     max_abs: float
     mean_abs: float
     worst: float
+    signs: int
     flipped_signs: float
     distance: float
 
@@ -47,10 +51,13 @@ def check_lowering(network: nn.Module, example: Example, frame: Mapping[str, Ten
     """Run the network in evaluation mode and its deployment graph on one frame, both in float64, and compare.
 
     frame: the inputs that are not states, by name, NCHW; states are zeros. Each binary layer of the deployment graph
-    goes on with the network's own signs: where sums cancel to a rounding residue its sign is arbitrary (weights that
-    are not trained give many such sums), and what follows from it would hide a real difference.
+    goes on with the network's own signs, and the mask of a sparse decoder with its own region: where sums cancel to a
+    rounding residue its sign is arbitrary (weights that are not trained give many such sums), and what follows from it
+    would hide a real difference.
     """
     owner = trace(copy.deepcopy(network)).eval().double()
+    # What skips is another order of sums, and hands its layers gathered pixels.
+    set_execution(owner, "dense")
     signs = _record_signs(owner)
     inputs = {**example.inputs, **frame}
     arguments = [value.double() if isinstance(value, Tensor) else value for value in inputs.values()]
@@ -66,6 +73,7 @@ def check_lowering(network: nn.Module, example: Example, frame: Mapping[str, Ten
         max_abs=float(largest.max()),
         mean_abs=float(torch.stack([difference.mean() for difference in differences]).mean()),
         worst=float((largest / spans).max()),
+        signs=run.compared,
         flipped_signs=run.flipped / max(run.compared, 1),
         distance=run.distance,
     )
@@ -79,9 +87,14 @@ def _record_signs(owner: nn.Module) -> dict[str, list[Tensor]]:
         per_channel = (-1,) if isinstance(layer, nn.Linear) else (-1, 1, 1)
         signs.setdefault(name, []).append(is_negative(x - layer.input_threshold().view(per_channel)))
 
+    def record_region(name: str, alpha: Tensor) -> None:
+        signs.setdefault(name, []).append(alpha <= 0)
+
     for name, layer in owner.named_modules():
         if isinstance(layer, BinaryLayer):
             layer.register_forward_pre_hook(lambda layer, inputs, name=name: record(name, layer, inputs[0]))
+        elif isinstance(layer, IncoherenceMask):
+            layer.register_forward_pre_hook(lambda _, inputs, name=name: record_region(name, inputs[0]))
     return signs
 
 
@@ -97,16 +110,22 @@ class _ForcedRun(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        recorded = self.signs.get(str(n.meta.get("layer")))
-        if n.target is not _BINARIZE or not recorded:
-            return result
-        negative = recorded.pop(0).reshape(result.shape)
-        flips = negative != (result < 0)
+        if n.target is _BINARIZE:
+            (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
+            negative = self._forced(n, result < 0, x - threshold.view(-1, 1, 1))
+            return torch.where(negative, -1.0, 1.0).to(result.dtype)
+        if n.target is _ABOVE and n.meta.get("layer") in self.signs:
+            (alpha, level), _ = self.fetch_args_kwargs_from_env(n)
+            return ~self._forced(n, ~result, alpha - level)
+        return result
+
+    def _forced(self, n: fx.Node, actual: Tensor, apart: Tensor) -> Tensor:
+        """The network's signs in place of the graph's, whose values lie so far apart from their threshold."""
+        negative = self.signs[n.meta["layer"]].pop(0).reshape(actual.shape)
+        flips = negative != actual
         self.compared += flips.numel()
         if flips.any():
-            (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
-            apart = x - threshold.view(-1, 1, 1)
             spread = apart.std(correction=0).clamp_min(torch.finfo(torch.float32).tiny)
             self.flipped += int(flips.sum())
             self.distance = max(self.distance, float(apart[flips].abs().max() / spread))
-        return torch.where(negative, -1.0, 1.0).to(result.dtype)
+        return negative

@@ -9,6 +9,8 @@ from binmat.export import lowering_check
 from binmat.export.deployment import deploy
 from binmat.export.frames import clips_of
 from binmat.export.lowering_check import check_lowering
+from binmat.model_defs.rvm import RVM
+from binmat.nn.masked_path import set_execution
 from binmat.transforms.convert import convert
 
 
@@ -41,6 +43,39 @@ def test_a_deployment_graph_that_folds_wrongly_is_found(network, monkeypatch):
     with pytest.raises(VerificationError, match="deployment graph is not the network"):
         verdict.check()
     assert "NOT" in str(verdict)
+
+
+def test_a_decoder_that_skips_is_compared_sign_by_sign():
+    network = convert(randomize(RVM()), recipe="bimatting").eval()
+    example = network.example(33, 49)
+    frame = clips_of(example, (), network)["photograph"][0]
+    set_execution(network, "dense")
+    dense = check_lowering(network, example, frame)
+    # Skipping runs its layers on gathered pixels, which are not the graph's.
+    set_execution(network, "sparse")
+    assert check_lowering(network, example, frame) == dense
+    assert dense.passed
+
+
+@pytest.mark.parametrize(("level", "passes"), [(-1e-18, True), (-1.0, False)])
+def test_the_region_of_a_sparse_decoders_mask(monkeypatch, level: float, passes: bool):
+    """A coarse alpha that is 0 but for rounding may fall on either side of 0; one that is not must not."""
+    network = convert(randomize(RVM()), "bnn", settings=["decoder=sab"]).eval()
+    example = network.example(65, 97)
+    frame = clips_of(example, (), network)["photograph"][0]
+    assert check_lowering(network, example, frame).passed
+
+    def moved(*args):
+        lowered = lowering_check_lower(*args)
+        [region] = [node for node in lowered.module.graph.nodes if node.target is torch.ops.aten.gt.Scalar]
+        region.args = (region.args[0], level)
+        lowered.module.recompile()
+        return lowered
+
+    lowering_check_lower = lowering_check.lower
+    monkeypatch.setattr(lowering_check, "lower", moved)
+    found = check_lowering(network, example, frame)
+    assert found.passed is passes
 
 
 def test_a_result_that_is_no_number_does_not_pass(network):
