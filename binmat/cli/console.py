@@ -24,7 +24,7 @@ class Steps:
 
         def show(progress: str) -> None:
             if sys.stderr.isatty():
-                print(f"\r  {title} {progress:<{43 - len(title)}}", end="", file=sys.stderr, flush=True)
+                print(f"\r  {f'{title} {progress}':<44}", end="", file=sys.stderr, flush=True)
 
         print(f"  {title:<44}", end="", file=sys.stderr, flush=True)
         start = time.perf_counter()

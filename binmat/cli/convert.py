@@ -110,8 +110,10 @@ def convert(
         with steps.step("lower and write the LCE model"):
             deployment = deploy(converted, example=call)
             deployment.write(folder / MODEL)
-        with steps.step("verify it in LCE's interpreter"):
-            verdict = deployment.verify(clips=deployment.clips(pictures))
+        with steps.step("verify it in LCE's interpreter") as show:
+            verdict = deployment.verify(
+                clips=deployment.clips(pictures), progress=lambda done, count: show(f"{done} of {count}")
+            )
             verdict.check()
         with steps.step("count, write weights and report"):
             save(converted, folder / WEIGHTS)

@@ -50,8 +50,8 @@ def export(
     with steps.step("read and lower the network"):
         network = load(folder)
         deployment = deploy(network, *call)
-    with steps.step("verify it in LCE's interpreter"):
-        verdict = deployment.verify()
+    with steps.step("verify it in LCE's interpreter") as show:
+        verdict = deployment.verify(progress=lambda done, count: show(f"{done} of {count}"))
         verdict.check()
     deployment.write(target)
     if output is None:

@@ -49,8 +49,9 @@ def verify(
     pictures = () if clip is None else open_clip(clip).frames()
     with steps.step("read and lower the network"):
         deployment = deploy(load(folder), converted.size, converted.downsample_ratio)
-    with steps.step(f"run {folder / MODEL}"):
-        verdict = deployment.verify(content, deployment.clips(pictures))
+    with steps.step(f"run {folder / MODEL}") as show:
+        clips = deployment.clips(pictures)
+        verdict = deployment.verify(content, clips, lambda done, count: show(f"{done} of {count}"))
     if as_json:
         print_json(verdict.to_json())
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from binmat.export.lce import LceModel, export_lce
 from binmat.export.lce.writer import write_whole
 from binmat.export.lowering_check import check_lowering
 from binmat.export.verdict import Verdict
-from binmat.export.verify import verify_lce
+from binmat.export.verify import VERIFIED_KERNELS, verify_lce
 from binmat.model_defs.deployment_call import deployment_call
 from binmat.model_defs.network import Example, Network
 from binmat.transforms.lower import Lowered, lower
@@ -47,17 +47,33 @@ class Deployment:
         """What it is verified on: pictures [1, 3, H, W] in [0, 1] of a clip, else a photograph; and noise."""
         return clips_of(self.lowered.example, pictures, self.network)
 
-    def verify(self, content: bytes | None = None, clips: Clips | None = None) -> Verdict:
-        """Compare network and deployment graph, and that graph with the file in its interpreter; see :func:`verify`."""
+    def verify(
+        self,
+        content: bytes | None = None,
+        clips: Clips | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Verdict:
+        """Compare network and deployment graph, and that graph with the file in its interpreter; see :func:`verify`.
+
+        progress: called with (comparisons done, comparisons to do).
+        """
         clips = clips or self.clips()
-        first = next(iter(clips.values()))[0]
-        return Verdict(
-            check_lowering(self.network, self.lowered.example, first),
-            {
-                name: verify_lce(self.lowered.module, self.model, frames, content=content)
-                for name, frames in clips.items()
-            },
-        )
+        to_do = 1 + len(VERIFIED_KERNELS) * sum(len(frames) for frames in clips.values())
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, to_do)
+
+        lowering = check_lowering(self.network, self.lowered.example, next(iter(clips.values()))[0])
+        step()
+        runs = {
+            name: verify_lce(self.lowered.module, self.model, frames, content=content, progress=step)
+            for name, frames in clips.items()
+        }
+        return Verdict(lowering, runs)
 
 
 def deploy(

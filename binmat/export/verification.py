@@ -71,7 +71,6 @@ class KernelVerification:
     nodes: list[NodeCheck] = field(default_factory=list)
     outputs: list[OutputDifference] = field(default_factory=list)
     flips: list[SignFlips] = field(default_factory=list)
-    seconds: float = 0.0
 
     @property
     def max_abs(self) -> float:

@@ -8,8 +8,7 @@ sits at its threshold? That is measured over consecutive frames with the states 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,8 @@ VALUE_LIMIT = 5e-5
 OPERAND_LIMIT = 1e-5
 #: In units of the float32 spacing at |sum| * |multiplier| + |bias|: LCE rounds its own bias, product and sum.
 ROUNDINGS = 4
+#: LCE's default, and the one that is plain enough to be trusted.
+VERIFIED_KERNELS: tuple[Kernel, ...] = ("optimized", "reference")
 #: Bytes of intermediate values that one run of the interpreter hands out.
 CHUNK_BYTES = 256 * 2**20
 
@@ -52,17 +53,19 @@ def verify_lce(
     lowered: GraphModule,
     model: LceModel,
     frames: Sequence[Mapping[str, Tensor]],
-    kernels: Sequence[Kernel] = ("optimized", "reference"),
+    kernels: Sequence[Kernel] = VERIFIED_KERNELS,
     content: bytes | None = None,
     threads: int = 1,
     checked_frames: int = 1,
+    progress: Callable[[], None] | None = None,
 ) -> Verification:
     """Run the model in LCE's interpreter and compare it with the lowered graph.
 
     frames: the inputs of consecutive frames by name, NCHW float32. The first frame may leave states out, which then
     are zeros; later frames take the states each side has computed itself. kernels: the reference kernel cannot run
     every model, so it gets the portable form of the same graph. content: the file to judge; None means the model's
-    own. checked_frames: how many frames are compared node by node, the rest end to end only.
+    own. checked_frames: how many frames are compared node by node, the rest end to end only. progress: called after
+    each frame of each kernel.
     Raises MissingExtraError without the interpreter, ExportError where inputs are missing.
     """
     shape = next(iter(frames[0].values())).shape
@@ -72,11 +75,8 @@ def verify_lce(
         if kernel == "reference" and not model.portable:
             variant = export_lce(lowered, None, model.input_names, model.output_names, portable=True)
             shipped = variant.content
-        started = time.perf_counter()
         run = _KernelRun(lowered, variant, shipped, kernel, threads)
-        verification = run.verify(frames, checked_frames)
-        verification.seconds = time.perf_counter() - started
-        result.kernels.append(verification)
+        result.kernels.append(run.verify(frames, checked_frames, progress or (lambda: None)))
     return result
 
 
@@ -90,7 +90,9 @@ class _KernelRun:
         self.nodes: list[Node] = list(lowered.graph.nodes)
         self.stored = {node: model.values[node.name] for node in self.nodes if node.name in model.values}
 
-    def verify(self, frames: Sequence[Mapping[str, Tensor]], checked_frames: int) -> KernelVerification:
+    def verify(
+        self, frames: Sequence[Mapping[str, Tensor]], checked_frames: int, progress: Callable[[], None]
+    ) -> KernelVerification:
         result = KernelVerification(self.kernel, self.model.portable, len(frames), min(checked_frames, len(frames)))
         torch_states: dict[str, Tensor] = {}
         lce_states: dict[str, Tensor] = {}
@@ -107,6 +109,7 @@ class _KernelRun:
                 result.outputs.append(OutputDifference(name, index, float(difference.max()), float(difference.mean())))
             torch_states = dict(zip(self.model.output_names, expected, strict=True))
             lce_states = dict(zip(self.model.output_names, outputs, strict=True))
+            progress()
         return result
 
     def _inputs(self, frame: Mapping[str, Tensor], states: Mapping[str, Tensor], index: int) -> list[Tensor]:
