@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from binmat.errors import ExportError
+from binmat.export.lce.segments import Look, run_in_segments
 from binmat.export.lce.writer import LceModel, export_lce
 from binmat.export.lce_interpreter import Kernel, LceInterpreter
 from binmat.export.tflite.schema import Array
@@ -41,8 +42,8 @@ OPERAND_LIMIT = 1e-5
 ROUNDINGS = 4
 #: LCE's default, and the one that is plain enough to be trusted.
 VERIFIED_KERNELS: tuple[Kernel, ...] = ("optimized", "reference")
-#: Bytes of intermediate values that one run of the interpreter hands out.
-CHUNK_BYTES = 256 * 2**20
+#: Bytes of values that are looked at together.
+CHUNK_BYTES = 64 * 2**20
 
 _BINARIZE = torch.ops.binmat.binarize.default
 _BINARY_CONV = torch.ops.binmat.binary_conv2d.default
@@ -137,7 +138,7 @@ class _KernelRun:
             wanted |= {node for node in self.stored if node.op == "call_function"}
             wanted |= set(_output_nodes(self.lowered)) & set(self.stored)
         given = dict(zip((n for n in self.nodes if n.op == "placeholder"), inputs, strict=True))
-        for chunk, values in self._chunks(wanted, given, checked):
+        for chunk, values in self._values([node for node in self.nodes if node in wanted], given, checked):
             evaluator = _Evaluator(self.lowered, {**values, **given})
             for node in chunk:
                 if node.target == _BINARIZE:
@@ -149,29 +150,25 @@ class _KernelRun:
                     result.faithful = False
         return bits
 
-    def _chunks(
-        self, wanted: set[Node], given: Mapping[Node, Tensor], with_operands: bool
+    def _values(
+        self, wanted: Sequence[Node], given: Mapping[Node, Tensor], with_operands: bool
     ) -> Iterator[tuple[list[Node], dict[Node, Tensor]]]:
-        """The wanted nodes in runs that fit into memory, with LCE's values of them and of their operands."""
-        lce_inputs = list(given.values())
-        chunk: list[Node] = []
-        exposed: dict[Node, None] = {}
-        size = 0
-        ordered = [node for node in self.nodes if node in wanted]
-        for node in ordered:
-            needed = [node, *(self._operands(node) if with_operands else [])]
-            new = [n for n in dict.fromkeys(needed) if n not in exposed and n not in given]
-            added = sum(self.stored[n].nbytes for n in new)
-            if chunk and size + added > CHUNK_BYTES:
-                yield chunk, self._expose(list(exposed), lce_inputs)
-                chunk, exposed, size = [], {}, 0
-                new = [n for n in dict.fromkeys(needed) if n not in given]
-                added = sum(self.stored[n].nbytes for n in new)
-            chunk.append(node)
-            exposed.update(dict.fromkeys(new))
-            size += added
-        if chunk:
-            yield chunk, self._expose(list(exposed), lce_inputs)
+        """The wanted nodes, as many at a time as fit into memory, with LCE's values of them and of their operands."""
+        operands = {node: self._operands(node) if with_operands else [] for node in wanted}
+        looks: dict[Look, list[Node]] = {}
+        for node in wanted:
+            look = tuple(dict.fromkeys(self.stored[each].tensor for each in (node, *operands[node])))
+            looks.setdefault(look, []).append(node)
+        stored_inputs = {
+            self.stored[node].tensor: _stored_input(value) for node, value in given.items() if node in self.stored
+        }
+        for found, arrays in run_in_segments(self.model.builder, list(looks), stored_inputs, self._run, CHUNK_BYTES):
+            chunk = [node for look in found for node in looks[look]]
+            needed = dict.fromkeys(n for node in chunk for n in (node, *operands[node]) if n not in given)
+            yield chunk, {node: self.stored[node].read(arrays[self.stored[node].tensor]) for node in needed}
+
+    def _run(self, content: bytes, arrays: Sequence[Array]) -> Sequence[Array]:
+        return LceInterpreter(content, self.kernel, self.threads).run_stored(arrays)
 
     def _operands(self, node: Node) -> list[Node]:
         """The nearest nodes with a tensor in the file that the node is computed from."""
@@ -182,12 +179,6 @@ class _KernelRun:
             else:
                 found.extend(self._operands(operand))
         return found
-
-    def _expose(self, nodes: list[Node], inputs: list[Tensor]) -> dict[Node, Tensor]:
-        content = self.model.exposing([node.name for node in nodes])
-        interpreter = LceInterpreter(content, self.kernel, self.threads)
-        arrays = interpreter.run_stored([_stored_input(value) for value in inputs])
-        return {node: self.stored[node].read(array) for node, array in zip(nodes, arrays, strict=True)}
 
 
 def _stored_input(value: Tensor) -> Array:

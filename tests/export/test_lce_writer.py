@@ -82,21 +82,6 @@ def test_activation_is_fused_only_where_nobody_sees_what_it_hides():
     assert "add" not in model.values and "add_1" in model.values
 
 
-def test_exposing_shows_what_nodes_compute():
-    x = torch.randn(1, 40, 3, 3)
-
-    def function(x):
-        y = x * 2
-        return torch.ops.binmat.binarize(y, torch.zeros(1)) + y.flatten(1).sum()
-
-    model = export(function, [x])
-    nodes = ["mul", "binarize", "sum_1", "view"]
-    arrays = LceInterpreter(model.exposing(nodes)).run_stored([x.permute(0, 2, 3, 1).numpy()])
-    values = [model.values[name].read(array) for name, array in zip(nodes, arrays, strict=True)]
-    assert torch.equal(values[0], x * 2) and torch.equal(values[3], (x * 2).flatten(1))
-    assert torch.equal(values[1], torch.where(x >= 0, 1.0, -1.0))
-
-
 def test_wrong_number_of_names():
     graph = lower(recurrent, torch.zeros(1, 3, 4, 5), torch.zeros(1, 3, 4, 5))
     with pytest.raises(ExportError, match="2 inputs and 1 names"):

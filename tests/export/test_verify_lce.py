@@ -224,7 +224,7 @@ def test_swapped_outputs_are_found():
     swapped = LceModel(
         export_lce(lower(lambda x, h: (h * 3, h * 2), torch.zeros(SIZE), torch.zeros(1, 32, 12, 14)),
                    None, ["src", "r1"], ["level", "r1"]).content,
-        model.input_names, model.output_names, False, model.values, model._builder, model._inputs,
+        model.input_names, model.output_names, False, model.values, model.builder,
     )  # fmt: skip
     frames = [{"src": torch.randn(SIZE), "r1": torch.randn(1, 32, 12, 14)}]
     with pytest.raises(VerificationError, match="outputs are not those"):

@@ -33,7 +33,8 @@ class LceModel:
     """A written model.
 
     content: the file. values: for every node of the lowered graph that has a tensor of its own in the file, where it
-    lies. Nodes without one were folded into constants or taken over by the operator that reads them.
+    lies. Nodes without one were folded into constants or taken over by the operator that reads them. builder: its
+    operators and tensors, from which parts of it can be built.
     """
 
     content: bytes
@@ -41,12 +42,7 @@ class LceModel:
     output_names: list[str]
     portable: bool
     values: dict[str, StoredValue]
-    _builder: ModelBuilder = field(repr=False)
-    _inputs: Named = field(repr=False)
-
-    def exposing(self, nodes: Sequence[str]) -> bytes:
-        """The same operators, with these nodes' tensors as the model's outputs."""
-        return self._builder.build(self._inputs, [(name, self.values[name].tensor) for name in nodes])
+    builder: ModelBuilder = field(repr=False)
 
 
 def export_lce(
@@ -95,9 +91,7 @@ def export_lce(
     content = e.builder.build(inputs, outputs, "binmat", {METADATA: _metadata(inputs, outputs)})
     if path is not None:
         write_whole(Path(path), content)
-    return LceModel(
-        content, list(input_names), list(output_names), portable, _stored_values(e, results), e.builder, inputs
-    )
+    return LceModel(content, list(input_names), list(output_names), portable, _stored_values(e, results), e.builder)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -101,11 +101,11 @@ class ModelBuilder:
     def build(
         self, inputs: Named, outputs: Named, description: str = "", metadata: Mapping[str, bytes] | None = None
     ) -> bytes:
-        """Serialise. inputs, outputs: (name in the signature, tensor).
+        """Serialise. inputs, outputs: (name in the signature, tensor); what computes an input is left out.
 
         Raises ExportError where the file would pass 2 GB.
         """
-        operators = self._needed_operators({tensor for _, tensor in outputs})
+        operators = self.needed_operators([tensor for _, tensor in outputs], [tensor for _, tensor in inputs])
         used = {tensor for _, tensor in (*inputs, *outputs)}
         used.update(tensor for op in operators for tensor in (*op.inputs, *op.outputs) if tensor >= 0)
         kept = sorted(used)
@@ -130,12 +130,15 @@ class ModelBuilder:
             [(name, place[tensor]) for name, tensor in outputs],
         ).model(description, metadata or {})
 
-    def _needed_operators(self, wanted: set[int]) -> list[Operator]:
+    def needed_operators(self, outputs: Iterable[int], inputs: Iterable[int] = ()) -> list[Operator]:
+        """The operators between the tensors that are given and those that are wanted, in order."""
+        given = set(inputs)
+        wanted = set(outputs) - given
         needed = []
         for op in reversed(self.operators):
             if wanted.intersection(op.outputs):
                 needed.append(op)
-                wanted.update(op.inputs)
+                wanted.update(set(op.inputs) - given)
         return needed[::-1]
 
 
