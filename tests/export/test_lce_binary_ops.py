@@ -59,10 +59,10 @@ def test_zero_and_negative_zero_are_positive(threshold):
     x = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 3.0, -3.0]).repeat(64).reshape(1, 64, 2, 3)
     model = assert_same(lambda x: binarize(x, torch.tensor([threshold])) * 1.0, x, tolerance=0)
     # ARM kernels read the raw sign bit: nothing that reaches LceQuantize may be -0.0, and no constant is.
-    (quantize,) = (op for op in model._builder.operators if op.kind == "LceQuantize")
-    shift = model._builder.producer(quantize.inputs[0])
+    (quantize,) = (op for op in model.builder.operators if op.kind == "LceQuantize")
+    shift = model.builder.producer(quantize.inputs[0])
     assert shift is not None and shift.kind == "ADD"
-    added = model._builder.tensors[shift.inputs[1]].data
+    added = model.builder.tensors[shift.inputs[1]].data
     assert added is not None and not np.signbit(added).any()
 
 
