@@ -13,6 +13,7 @@ from binmat.cli.options import ConvertedArgument, JsonFlag
 
 if TYPE_CHECKING:
     from binmat.export.verdict import Verdict
+    from binmat.export.verification import SignFlips
 
 
 def verify(
@@ -75,24 +76,23 @@ def print_outputs(verdict: Verdict) -> None:
 
 
 def print_flips(verdict: Verdict, *, every: bool) -> None:
-    """Signs that differ end to end, by layer: those with flipped ones, or every one."""
-    flips = [(clip, kernel, flip) for (clip, kernel), run in verdict.runs().items() for flip in run.flips]
+    """Signs that differ end to end, by layer, all runs together: layers with flipped ones, or every one."""
+    layers: dict[str, list[SignFlips]] = {}
+    for run in verdict.runs().values():
+        for flip in run.flips:
+            layers.setdefault(flip.layer or flip.node, []).append(flip)
     rows = [
         [
-            clip,
-            kernel,
-            str(flip.frame + 1),
-            flip.layer or flip.node,
-            f"{flip.flipped:,}",
-            f"{flip.elements:,}",
-            f"{flip.distance:.1e}" if flip.flipped else "",
+            layer,
+            f"{sum(flip.flipped for flip in flips):,}",
+            f"{sum(flip.elements for flip in flips):,}",
+            f"{max(flip.distance for flip in flips):.1e}" if any(flip.flipped for flip in flips) else "",
         ]
-        for clip, kernel, flip in flips
-        if every or flip.flipped
+        for layer, flips in layers.items()
+        if every or any(flip.flipped for flip in flips)
     ]
     if rows:
-        heads = dict.fromkeys(("clip", "kernel", "frame", "layer"), "left")
-        heads |= dict.fromkeys(("flipped", "signs", "from threshold, in std"), "right")
-        print_table(heads, rows, title="Flipped signs, end to end")
+        heads = {"layer": "left", "flipped": "right", "signs": "right", "from threshold, in std": "right"}
+        print_table(heads, rows, title="Flipped signs, end to end, all runs together (each of them: --json)")
     else:
-        print(f"No sign flipped in any of {len({flip.layer or flip.node for _, _, flip in flips})} binary layers.")
+        print(f"No sign flipped in any of {len(layers)} binary layers.")
