@@ -273,6 +273,21 @@ def test_adaptive_pool(size, bins):
     assert_same(lambda x: F.adaptive_avg_pool2d(x, bins), image(1, 3, *size), tolerance=3e-6)
 
 
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: F.adaptive_avg_pool2d(x, (2, 3)),
+        lambda x: F.avg_pool2d(x, 40),
+        lambda x: F.avg_pool2d(x, (50, 30), 25, (10, 3), True, False),
+        lambda x: F.avg_pool2d(x, 70, 60, 0, True),
+    ],
+)
+def test_means_of_large_windows_keep_their_precision(pool):
+    x = torch.rand(1, 2, 160, 240) + 3
+    _, (small,), _ = both(pool, x)
+    assert float((small - pool(x.double())).abs().max()) < 2e-6
+
+
 def test_mean_of_a_large_map_keeps_its_precision():
     x = torch.rand(1, 2, 288, 512) + 3
     _, (small,), _ = both(lambda x: x.mean((2, 3)), x)

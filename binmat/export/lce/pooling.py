@@ -10,7 +10,7 @@ import torch
 from binmat.errors import ExportError
 from binmat.export.lce.elementwise import Operand, arithmetic
 from binmat.export.lce.emitter import Emitter, rule
-from binmat.export.lce.reductions import mean_over
+from binmat.export.lce.reductions import LONGEST_SUM, mean_over
 from binmat.export.lce.shapes import narrow
 from binmat.export.lce.values import Value
 from binmat.export.lce.windows import Axis, axes, padded
@@ -31,6 +31,16 @@ def _pool(e: Emitter, kind: str, value: Value, windows: tuple[Axis, Axis], paddi
         filter_h=vertical.kernel,
         filter_w=horizontal.kernel,
     )
+
+
+def _mean_pool(e: Emitter, value: Value, windows: tuple[Axis, Axis]) -> Value:
+    """The mean of each window, without padding; of a large one rows first, then columns: TFLite adds one by one."""
+    vertical, horizontal = windows
+    if vertical.kernel * horizontal.kernel <= LONGEST_SUM:
+        return _pool(e, "AVERAGE_POOL_2D", value, windows, Padding.VALID)
+    columns = value.shape[3]
+    value = _pool(e, "AVERAGE_POOL_2D", value, (vertical, Axis(columns, columns, 1, 1, 0)), Padding.VALID)
+    return _pool(e, "AVERAGE_POOL_2D", value, (Axis(vertical.out, vertical.out, 1, 1, 0), horizontal), Padding.VALID)
 
 
 @rule(aten.max_pool2d_with_indices.default)
@@ -66,12 +76,11 @@ def avg_pool(
     value = e.preferred(x)
     windows = axes(value.shape[2:], e.output_shape[2:], kernel, stride or kernel, padding)
     area = windows[0].kernel * windows[1].kernel
-    if divisor is None and not count_include_pad and all(axis.same for axis in windows):
+    # What ceil_mode adds behind the data counts in neither.
+    counts_alike = not count_include_pad or all(axis.padding == 0 for axis in windows)
+    if divisor is None and counts_alike and all(axis.same for axis in windows) and area <= LONGEST_SUM:
         return _pool(e, "AVERAGE_POOL_2D", value, windows, Padding.SAME)
-    if divisor is None and all(axis.padding == 0 and axis.same for axis in windows):
-        # What ceil_mode adds behind the data counts in neither.
-        return _pool(e, "AVERAGE_POOL_2D", value, windows, Padding.SAME)
-    pooled = _pool(e, "AVERAGE_POOL_2D", padded(e, value, windows, 0.0), windows, Padding.VALID)
+    pooled = _mean_pool(e, padded(e, value, windows, 0.0), windows)
     if divisor is not None:
         return pooled if divisor == area else arithmetic(e, "MUL", pooled, area / divisor)
     for dim, axis in zip((2, 3), windows, strict=True):
@@ -102,7 +111,7 @@ def adaptive_avg_pool(e: Emitter, x: Operand, size: Sequence[int]) -> Value:
     if all(n % b == 0 for n, b in zip(value.shape[2:], bins, strict=True)):
         kernel = [n // b for n, b in zip(value.shape[2:], bins, strict=True)]
         windows = axes(value.shape[2:], bins, kernel, kernel, (0, 0))
-        return _pool(e, "AVERAGE_POOL_2D", value, windows, Padding.VALID)
+        return _mean_pool(e, value, windows)
     for dim, count in zip((2, 3), bins, strict=True):
         n = value.shape[dim]
         if count == n:
