@@ -30,7 +30,7 @@ def main() -> int:
         f"  {converted}/model.tflite        ship this: Larq Compute Engine, verified against PyTorch\n"
         f"  {converted}/model.safetensors   train this: binmat.load('{converted}') gives the network\n"
         f"  {converted}/report.md           every layer's operations, bytes and precision, and the verification\n"
-        f"  {OUT}/matte_1bit/               alpha.png, foreground.png, composite.png"
+        f"  {OUT}/matte_1bit/                  alpha.png, foreground.png, composite.png"
     )
     if len(sys.argv) == 1:
         print("The checkpoint is not trained, so the mattes are noise; the counts and proofs hold for any weights.")
