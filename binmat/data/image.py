@@ -27,12 +27,6 @@ def read_image(path: str | Path) -> Tensor:
     return to_rgb(_open(path))
 
 
-def read_grey(path: str | Path) -> Tensor:
-    """[1, 1, H, W] float32 in [0, 1]: a matte or a trimap. Raises InputError."""
-    pixels = _pixels(_open(path))
-    return _to_tensor(pixels if pixels.ndim == 2 else pixels[..., :3].mean(-1))
-
-
 def read_values(path: str | Path) -> Tensor:
     """The pixels as stored, for trimaps and labels; see :func:`to_values`. Raises InputError."""
     return to_values(_open(path))

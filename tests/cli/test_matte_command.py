@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import binmat
-from binmat.data.image import photograph, read_grey, read_image, to_rgb, write_image
+from binmat.data.image import photograph, read_image, to_rgb, write_image
 from binmat.data.mask_picture import FrameMask, mask_picture, with_masks
 from binmat.data.matte import matte_frames
 from binmat.data.video import open_video, video_writer
@@ -41,7 +41,7 @@ def test_an_image(program, checkpoint: Path, frames: Path, tmp_path: Path) -> No
     assert all(str(file) in text for file in out.iterdir())
     with torch.no_grad():
         fgr, pha, *_ = binmat.load(checkpoint)(read_image(image))
-    assert (read_grey(out / "alpha.png") - pha).abs().max() <= HALF_STEP
+    assert (read_image(out / "alpha.png")[:, :1] - pha).abs().max() <= HALF_STEP
     assert (read_image(out / "foreground.png") - fgr).abs().max() <= HALF_STEP
     green = torch.tensor([120 / 255, 1.0, 155 / 255]).view(1, 3, 1, 1)
     assert (read_image(out / "composite.png") - (pha * fgr + (1 - pha) * green)).abs().max() <= HALF_STEP
@@ -61,15 +61,15 @@ def test_a_folder_is_one_clip_in_the_order_of_its_numbers(program, converted: Pa
     with torch.no_grad():
         _, first, *states = network(read_image(frames / "f2.png"))
         _, second, *_ = network(read_image(frames / "f10.jpg"), *states)
-    assert (read_grey(out / "alpha" / "f2.png") - first).abs().max() <= HALF_STEP
-    assert (read_grey(out / "alpha" / "f10.png") - second).abs().max() <= HALF_STEP
+    assert (read_image(out / "alpha" / "f2.png")[:, :1] - first).abs().max() <= HALF_STEP
+    assert (read_image(out / "alpha" / "f10.png")[:, :1] - second).abs().max() <= HALF_STEP
 
 
 def test_results_of_before_are_replaced_and_other_files_stay(program, checkpoint, frames: Path, tmp_path: Path) -> None:
     (tmp_path / "alpha.png").write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
     assert program("matte", checkpoint, frames / "f2.png", "-o", tmp_path).status == 0
-    assert read_grey(tmp_path / "alpha.png").shape == (1, 1, 40, 48)
+    assert read_image(tmp_path / "alpha.png")[:, :1].shape == (1, 1, 40, 48)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -97,7 +97,7 @@ def test_the_ratio_is_the_one_asked_for(program, checkpoint: Path, frames: Path,
     assert (status, json.loads(text)["downsample_ratio"]) == (0, 0.5)
     with torch.no_grad():
         _, pha, *_ = binmat.load(checkpoint)(read_image(frames / "f2.png"), downsample_ratio=0.5)
-    assert (read_grey(tmp_path / "out" / "alpha.png") - pha).abs().max() <= HALF_STEP
+    assert (read_image(tmp_path / "out" / "alpha.png")[:, :1] - pha).abs().max() <= HALF_STEP
 
 
 def test_options_notes_and_details_of_a_network(program, monkeypatch, checkpoint, frames: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_one_frame_delay_takes_a_flicker_out(program, monkeypatch, checkpoint: P
         write_image(torch.full((1, 3, 16, 16), grey), tmp_path / "frames" / f"{number}.png")
     arguments = ["matte", checkpoint, tmp_path / "frames", "-o", tmp_path / "out", "--one-frame-delay"]
     assert program(*arguments).status == 0
-    alphas = [read_grey(tmp_path / "out" / "alpha" / f"{number}.png").mean().item() for number in range(4)]
+    alphas = [read_image(tmp_path / "out" / "alpha" / f"{number}.png")[:, :1].mean().item() for number in range(4)]
     assert alphas == pytest.approx([0.2] * 4, abs=1e-6)
 
 

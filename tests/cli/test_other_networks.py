@@ -14,7 +14,7 @@ from official_checkpoints import official_state
 
 import binmat
 from binmat.cli.paths import static_path
-from binmat.data.image import photograph, read_grey, write_image
+from binmat.data.image import photograph, read_image, write_image
 from binmat.errors import InputError
 from binmat.model_defs.pam import PAM
 from binmat.model_defs.pam_body import path_costs
@@ -77,7 +77,7 @@ def test_pam_under_a_cost_limit(program, checkpoints, picture, tmp_path: Path) -
     status, out, _ = program("matte", tmp_path / "out", photo, "--trimap", trimap, "-o", tmp_path / "matte", "--json")
     assert status == 0
     assert json.loads(out)["details"] == [{"path": path, "gmacs": path_costs(64, 96)[path] / 1e9}]
-    alpha = read_grey(tmp_path / "matte" / "alpha.png")
+    alpha = read_image(tmp_path / "matte" / "alpha.png")[:, :1]
     assert (alpha[..., :20] == 0).all() and (alpha[..., 50:] == 1).all()
     status, _, errors = program("matte", tmp_path / "out", photo, "--trimap", trimap, "-o", tmp_path, "--path", "1111")
     assert (status, "is pam's path" in errors) == (1, True)
@@ -133,7 +133,7 @@ def test_trimaps_on_the_command_line(program, checkpoints, picture, tmp_path: Pa
     write_image(known, tmp_path / "known.png")
     status, out, _ = program(*arguments, "--trimap", tmp_path / "known.png")
     assert (status, "no unknown pixel" in out) == (0, True)
-    assert torch.equal(read_grey(tmp_path / "out" / "alpha.png"), known)
+    assert torch.equal(read_image(tmp_path / "out" / "alpha.png")[:, :1], known)
 
 
 @pytest.mark.slow
@@ -150,4 +150,4 @@ def test_convert_verify_and_matte(program, checkpoints, picture, tmp_path: Path,
         assert (status, "computes what the PyTorch graph computes" in text) == (0, True)
     given = [] if name == "modnet" else ["--trimap", trimap]
     assert program("matte", out, photo, "-o", tmp_path / "matte", *given).status == 0
-    assert read_grey(tmp_path / "matte" / "alpha.png").shape == (1, 1, 40, 70)
+    assert read_image(tmp_path / "matte" / "alpha.png")[:, :1].shape == (1, 1, 40, 70)
