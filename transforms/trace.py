@@ -43,6 +43,9 @@ class Program:
     def __call__(self, owner: nn.Module, *args: Any) -> Any:
         return self.function(owner, *args)
 
+    def __reduce__(self) -> tuple[type[Program], tuple[fx.Graph]]:
+        return Program, (self.graph,)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         graph = fx.Graph(tracer_cls=self.graph._tracer_cls)
         graph.output(graph.graph_copy(self.graph, {}))
@@ -127,7 +130,16 @@ def _trace_method(module: nn.Module, method: str) -> fx.Graph:
     for name in [key for key, value in vars(module).items() if isinstance(value, torch.Tensor)]:
         value = vars(module).pop(name)
         module.register_buffer(name, value, persistent=False)
+    _put_input_first(graph)
     return graph
+
+
+def _put_input_first(graph: fx.Graph) -> None:
+    """Calls that name their input, as in conv(input=x), take it by position: passes look there, and layers agree."""
+    for node in graph.nodes:
+        if node.op in ("call_module", "call_function") and not node.args and "input" in node.kwargs:
+            node.args = (node.kwargs["input"],)
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key != "input"}
 
 
 def _explain(error: Exception, module: nn.Module, method: str) -> str:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
 from example_networks import ResNet, UNet, randomize
 from torch import nn
+from torch.nn import functional as F
 
 from binmat.errors import LoweringError, TraceError
 from binmat.model_defs.rvm import RVM
+from binmat.nn import RPReLU
+from binmat.transforms.constant_signs import constant_signs
+from binmat.transforms.convert import convert, plan_of
 from binmat.transforms.trace import Program, TracedModule, trace
 
 
@@ -97,3 +102,36 @@ def test_a_module_with_two_inputs_must_say_what_its_call_is():
 
     with pytest.raises(LoweringError, match="takes x, y"):
         trace(Two()).example(8, 8)
+
+
+class Named(nn.Module):
+    """Passes its inputs by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(input=self.first(input=x))
+        x = F.leaky_relu(input=self.middle(input=x), negative_slope=0.2)
+        return torch.sigmoid(input=self.last(x))
+
+
+def test_inputs_given_by_name_are_found_by_the_passes() -> None:
+    module, x = Named().eval(), torch.rand(1, 3, 4, 5)
+    assert torch.equal(trace(module)(x), module(x))
+    binary = convert(module, "reactnet").eval()
+    assert any(isinstance(layer, RPReLU) for layer in binary.modules())
+    assert binary(x).shape == (1, 1, 4, 5)
+    assert constant_signs(convert(module, "bnn"), "forward") == ("middle",)
+
+
+def test_a_converted_network_can_be_pickled() -> None:
+    binary, x = convert(Named(), "reactnet").eval(), torch.rand(1, 3, 4, 5)
+    again = pickle.loads(pickle.dumps(binary))
+    assert torch.equal(again(x), binary(x))
+    assert plan_of(again) == plan_of(binary)
+    # It runs on its own layers, not on those that it was copied from.
+    with torch.no_grad():
+        again.get_parameter("last.bias").add_(1)
+    assert not torch.equal(again(x), binary(x))
