@@ -67,7 +67,7 @@ class Deployment:
             if progress is not None:
                 progress(done, to_do)
 
-        lowering = check_lowering(self.network, self.lowered.example, next(iter(clips.values()))[0])
+        lowering = check_lowering(self.network, self.lowered.example, next(iter(clips.values())))
         step()
         runs = {
             name: verify_lce(self.lowered.module, self.model, frames, content=content, progress=step)

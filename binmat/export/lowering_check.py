@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from binmat.model_defs.network import Example
+from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryLayer
 from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.masked_path import set_execution
@@ -47,25 +48,28 @@ class LoweringCheck:
         return self.worst <= LIMIT and self.distance <= LIMIT
 
 
-def check_lowering(network: nn.Module, example: Example, frame: Mapping[str, Tensor]) -> LoweringCheck:
-    """Run the network in evaluation mode and its deployment graph on one frame, both in float64, and compare.
+def check_lowering(network: nn.Module, example: Example, frames: Sequence[Mapping[str, Tensor]]) -> LoweringCheck:
+    """Run the network in evaluation mode and its deployment graph, both in float64, and compare on the last frame.
 
-    frame: the inputs that are not states, by name, NCHW; states are zeros. Each binary layer of the deployment graph
-    goes on with the network's own signs, and the mask of a sparse decoder with its own region: where sums cancel to a
-    rounding residue its sign is arbitrary (weights that are not trained give many such sums), and what follows from it
-    would hide a real difference.
+    frames: the inputs that are not states, by name, NCHW, of consecutive frames. States are zeros before the first; the
+    last frame has those that the network gave the one before, so that what is done with states counts. Each binary
+    layer of the deployment graph goes on with the network's own signs, and the mask of a sparse decoder with its own
+    region: where sums cancel to a rounding residue its sign is arbitrary (weights that are not trained give many such
+    sums), and what follows from it would hide a real difference.
     """
     owner = trace(copy.deepcopy(network)).eval().double()
     # What skips is another order of sums, and hands its layers gathered pixels.
     set_execution(owner, "dense")
-    signs = _record_signs(owner)
-    inputs = {**example.inputs, **frame}
-    arguments = [value.double() if isinstance(value, Tensor) else value for value in inputs.values()]
+    inputs = {**example.inputs}
     with torch.no_grad():
-        result = owner.run(example.mode, *arguments)
-        expected = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+        for frame in frames[:-1]:
+            outputs = _run(owner, example, inputs | dict(frame))
+            inputs |= {name: value for name, value in zip(example.outputs, outputs, strict=True) if name in inputs}
+        inputs |= dict(frames[-1])
+        signs = _record_signs(owner)
+        expected = _run(owner, example, inputs)
         run = _ForcedRun(lower(network, example, torch.float64).module, signs)
-        actual = run.run(*[value for value in arguments if isinstance(value, Tensor)])
+        actual = run.run(*[value.double() for value in inputs.values() if isinstance(value, Tensor)])
     differences = [(got - want).abs() for got, want in zip(actual, expected, strict=True)]
     largest = torch.stack([difference.max() for difference in differences])
     spans = torch.stack([want.abs().max() for want in expected]).clamp_min(torch.finfo(torch.float32).tiny)
@@ -77,6 +81,12 @@ def check_lowering(network: nn.Module, example: Example, frame: Mapping[str, Ten
         flipped_signs=run.flipped / max(run.compared, 1),
         distance=run.distance,
     )
+
+
+def _run(owner: Network, example: Example, inputs: Mapping[str, Tensor | float]) -> tuple[Tensor, ...]:
+    arguments = [value.double() if isinstance(value, Tensor) else value for value in inputs.values()]
+    result = owner.run(example.mode, *arguments)
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
 def _record_signs(owner: nn.Module) -> dict[str, list[Tensor]]:
@@ -127,5 +137,7 @@ class _ForcedRun(fx.Interpreter):
         if flips.any():
             spread = apart.std(correction=0).clamp_min(torch.finfo(torch.float32).tiny)
             self.flipped += int(flips.sum())
-            self.distance = max(self.distance, float(apart[flips].abs().max() / spread))
+            furthest = float(apart[flips].abs().max() / spread)
+            # What is no number has no sign, and a maximum would hide it.
+            self.distance = max(self.distance, furthest if math.isfinite(furthest) else math.inf)
         return negative

@@ -65,7 +65,8 @@ def verify_lce(
     frames: the inputs of consecutive frames by name, NCHW float32. The first frame may leave states out, which then
     are zeros; later frames take the states each side has computed itself. kernels: the reference kernel cannot run
     every model, so it gets the portable form of the same graph. content: the file to judge; None means the model's
-    own. checked_frames: how many frames are compared node by node, the rest end to end only. progress: called after
+    own. checked_frames: how many frames, from the last one back, are compared node by node, with the
+    states that LCE gave on the frames before; the others end to end only. progress: called after
     each frame of each kernel.
     Raises MissingExtraError without the interpreter, ExportError where inputs are missing.
     """
@@ -101,7 +102,7 @@ class _KernelRun:
             torch_inputs = self._inputs(frame, torch_states, index)
             lce_inputs = self._inputs(frame, lce_states, index)
             outputs = self.shipped.run(lce_inputs)
-            bits = self._check_nodes(lce_inputs, outputs, index < checked_frames, result)
+            bits = self._check_nodes(lce_inputs, outputs, index >= len(frames) - checked_frames, result)
             run = _TorchRun(self.lowered, bits, index, result.flips)
             with torch.no_grad():
                 expected = _leaves(run.run(*torch_inputs))
@@ -304,7 +305,7 @@ def _value_error(node: Node, expected: Tensor, actual: Tensor, evaluator: _Evalu
 def _wrong_signs(node: Node, expected: Tensor, actual: Tensor, evaluator: _Evaluator) -> float:
     """Signs of denormals do not count: they are +1 here, and what the machine makes of them in LCE."""
     x, threshold = (evaluator.operand(operand) for operand in node.all_input_nodes)
-    return float(((expected != actual) & (_apart(x, threshold).abs() >= _TINY)).sum())
+    return float(((expected != actual) & ~(_apart(x, threshold).abs() < _TINY)).sum())
 
 
 def _sum_error(node: Node, expected: Tensor, actual: Tensor, evaluator: _Evaluator) -> float:

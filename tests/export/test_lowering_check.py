@@ -21,7 +21,7 @@ def network():
 
 def test_network_and_deployment_graph_agree_to_rounding(network):
     example = network.example(24, 33)
-    found = check_lowering(network, example, clips_of(example)["noise"][0])
+    found = check_lowering(network, example, clips_of(example)["noise"])
     assert found.passed
     assert found.max_abs < 1e-12
 
@@ -38,7 +38,7 @@ def test_a_deployment_graph_that_folds_wrongly_is_found(network, monkeypatch):
 
     lowering_check_lower = lowering_check.lower
     monkeypatch.setattr(lowering_check, "lower", wrong)
-    assert not check_lowering(network, example, clips_of(example)["noise"][0]).passed
+    assert not check_lowering(network, example, clips_of(example)["noise"]).passed
     verdict = deploy(network, example=example).verify()
     with pytest.raises(VerificationError, match="deployment graph is not the network"):
         verdict.check()
@@ -48,7 +48,7 @@ def test_a_deployment_graph_that_folds_wrongly_is_found(network, monkeypatch):
 def test_a_decoder_that_skips_is_compared_sign_by_sign():
     network = convert(randomize(RVM()), recipe="bimatting").eval()
     example = network.example(33, 49)
-    frame = clips_of(example, (), network)["photograph"][0]
+    frame = clips_of(example, (), network)["photograph"]
     set_execution(network, "dense")
     dense = check_lowering(network, example, frame)
     # Skipping runs its layers on gathered pixels, which are not the graph's.
@@ -62,7 +62,7 @@ def test_the_region_of_a_sparse_decoders_mask(monkeypatch, level: float, passes:
     """A coarse alpha that is 0 but for rounding may fall on either side of 0; one that is not must not."""
     network = convert(randomize(RVM()), "bnn", settings=["decoder=sab"]).eval()
     example = network.example(65, 97)
-    frame = clips_of(example, (), network)["photograph"][0]
+    frame = clips_of(example, (), network)["photograph"]
     assert check_lowering(network, example, frame).passed
 
     def moved(*args):
@@ -81,7 +81,7 @@ def test_the_region_of_a_sparse_decoders_mask(monkeypatch, level: float, passes:
 def test_a_result_that_is_no_number_does_not_pass(network):
     with torch.no_grad():
         network.get_submodule("head").bias.fill_(torch.nan)
-    assert not check_lowering(network, network.example(24, 32), {}).passed
+    assert not check_lowering(network, network.example(24, 32), [{}]).passed
 
 
 def test_the_sign_of_a_rounding_residue_is_no_difference():
@@ -96,7 +96,30 @@ def test_the_sign_of_a_rounding_residue_is_no_difference():
     )
     network = convert(module, "xnor").eval()
     example = network.example(40, 40)
-    found = check_lowering(network, example, clips_of(example)["noise"][0])
+    found = check_lowering(network, example, clips_of(example)["noise"])
     assert found.passed
     assert found.flipped_signs > 0, "the case must occur for the test to mean anything"
     assert found.distance < 1e-12
+
+
+def test_what_the_graph_does_with_states_counts(monkeypatch):
+    network = convert(randomize(RVM()), "reactnet").eval()
+    example = network.example(33, 49)
+    frames = clips_of(example, (), network)["photograph"]
+    assert check_lowering(network, example, frames).passed
+
+    def negated(*args):
+        lowered = lowering_check_lower(*args)
+        graph = lowered.module.graph
+        *_, state = (node for node in graph.nodes if node.op == "placeholder")
+        with graph.inserting_after(state):
+            other = graph.call_function(torch.ops.aten.neg.default, (state,))
+        state.replace_all_uses_with(other, lambda user: user is not other)
+        lowered.module.recompile()
+        return lowered
+
+    lowering_check_lower = lowering_check.lower
+    monkeypatch.setattr(lowering_check, "lower", negated)
+    assert not check_lowering(network, example, frames).passed
+    # Zeros have no sign: one frame alone would not show it.
+    assert check_lowering(network, example, frames[:1]).passed

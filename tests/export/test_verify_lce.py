@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from example_networks import UNet, randomize
@@ -282,3 +283,22 @@ def test_where_torchs_float32_is_the_less_exact_one():
     result = verify_lce(graph, model, [{"src": x}], ["optimized"])
     check(result)
     assert max(node.worst for node in result.kernels[0].nodes) < verify_module.VALUE_LIMIT / 4
+
+
+def test_a_file_that_treats_states_wrongly_is_found():
+    """On the first frame states are zeros, and nothing that multiplies them would show."""
+    factor = torch.full((1, 32, 12, 14), 2.5)
+
+    def function(x, h):
+        return x.mean((2, 3)), x.repeat(1, 11, 1, 1)[:, :32] + h * factor
+
+    graph, model = exported(function)
+    check(verify_lce(graph, model, clip(), ["optimized"]))
+    wrong = model.content.replace(np.float32(2.5).tobytes(), np.float32(-7.5).tobytes())
+    assert wrong != model.content
+    with pytest.raises(VerificationError, match="outputs are not those of the network"):
+        check(verify_lce(graph, model, clip(), ["optimized"], content=wrong))
+    # A bug of the writer: the checked nodes are wrong too, and alike.
+    broken, _ = exported(lambda x, h: (x.mean((2, 3)), x.repeat(1, 11, 1, 1)[:, :32] + h * (factor * -3)))
+    with pytest.raises(VerificationError, match="differs from torch on equal inputs"):
+        check(verify_lce(broken, model, clip(), ["optimized"]))
