@@ -10,12 +10,13 @@ from binmat.model_defs.registry import NETWORKS
 def deployment_call(
     network: Network,
     size: tuple[int, int] | None = None,
-    downsample_ratio: float = 1.0,
+    downsample_ratio: float | None = None,
     example: Example | None = None,
 ) -> Example:
     """One frame, batch 1, at a fixed size.
 
     size: (height, width); by default the one that the network was converted for, else what the registry shows it at.
+    downsample_ratio: by default likewise, else 1.
     example: the call itself, for modules that cannot tell theirs; it is returned as it is. Raises SizeError where no
     size is known or where it does not fit.
     """
@@ -29,6 +30,13 @@ def deployment_call(
     if min(size) < 1:
         raise SizeError(f"size {size[0]}x{size[1]} has no pixels: height and width must be at least 1")
     try:
-        return network.example(*size, downsample_ratio)
+        return network.example(*size, ratio_of(network, downsample_ratio))
     except NotImplementedError as error:
         raise SizeError(f"{error}: pass example=Example(mode, inputs, outputs)") from error
+
+
+def ratio_of(network: Network, downsample_ratio: float | None = None) -> float:
+    """The downsample ratio: the one that is given, else the one that the network was converted for, else 1."""
+    if downsample_ratio is not None:
+        return downsample_ratio
+    return 1.0 if network.downsample_ratio is None else network.downsample_ratio

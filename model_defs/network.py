@@ -28,6 +28,12 @@ class Example:
     outputs: tuple[str, ...]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the first tensor, the frame."""
+        height, width = next(value.shape[-2:] for value in self.inputs.values() if isinstance(value, torch.Tensor))
+        return height, width
+
+    @property
     def states(self) -> tuple[str, ...]:
         """Names that are both an input and an output, carried from frame to frame."""
         return tuple(name for name in self.outputs if name in self.inputs)
@@ -83,6 +89,8 @@ class Network(nn.Module):
         self.conversion: tuple[Any, dict[str, Any]] | None = None
         #: (height, width) that it was converted for: what counting and exporting take where none is given.
         self.size: tuple[int, int] | None = None
+        #: Likewise, the downsample ratio.
+        self.downsample_ratio: float | None = None
         #: Mode -> the graph that runs instead of the mode's method; called with this module and the arguments.
         self.programs: dict[str, Callable[..., Any]] = {}
 

@@ -56,7 +56,7 @@ def count(
     convention: str = "textbook",
     *,
     size: tuple[int, int] | None = None,
-    downsample_ratio: float = 1.0,
+    downsample_ratio: float | None = None,
     example: Example | None = None,
 ) -> Count:
     """Count one deployment call, batch 1 and one frame, by shape propagation.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -26,7 +26,8 @@ class Layer:
     kind: conv, pointwise, grouped, depthwise, linear, or the class (function) where it is none of these.
     precision: ``binary`` or ``float``; scheme: the binary layer's.
     macs: multiply-accumulates in one frame, whatever their precision; bops: those of them that are done on bits.
-    weight_bits: of one weight. bytes: what the layer stores, by formula.
+    weight_bits: of one weight. bytes: what the layer stores, by formula. path: the masked
+    path of a sparse-assisted decoder that it is part of; None for others.
     reason: why the layer is float, what a structure pass did to it, that its input signs are constant, why it has no
     macs; empty where there is nothing to explain.
     """
@@ -40,10 +41,11 @@ class Layer:
     weight_bits: int
     bytes: float
     reason: str
+    path: str | None = None
 
 
 def list_layers(
-    network: nn.Module, calls: Iterable[Call], downsample_ratio: float, blind: Collection[str] = ()
+    network: nn.Module, calls: Sequence[Call], downsample_ratio: float, blind: Collection[str] = ()
 ) -> tuple[Layer, ...]:
     """The network's layers in its own order, then products that are called as functions, in order of execution.
 
@@ -51,6 +53,7 @@ def list_layers(
     """
     macs: dict[str, int] = {}
     opaque: list[str] = []
+    paths = {call.name: call.path for call in calls if call.path}
     functions: dict[str, str] = {}
     for call in calls:
         macs[call.name] = macs.get(call.name, 0) + macs_of(call)
@@ -70,14 +73,14 @@ def list_layers(
                 absent = f"not on the path at ratio {downsample_ratio:g}"
                 reasons.append(f"inside '{leaf}', which is not looked into" if leaf else absent)
             reason = "; ".join(filter(None, reasons))
-            layers.append(_layer(name, module, macs.get(name, 0), bits.get(name, 0), reason))
+            layers.append(_layer(name, module, macs.get(name, 0), bits.get(name, 0), reason, paths.get(name)))
     for name, kind in functions.items():
         reason = "a function, not a layer with weights"
         layers.append(Layer(name, kind, "float", None, macs[name], 0, FLOAT_BITS, 0, reason))
     return tuple(layers)
 
 
-def _layer(name: str, module: nn.Module, macs: int, bits: int, reason: str) -> Layer:
+def _layer(name: str, module: nn.Module, macs: int, bits: int, reason: str, path: str | None) -> Layer:
     scheme = module.scheme.name if isinstance(module, BinaryLayer) else None
     return Layer(
         name=name,
@@ -89,6 +92,7 @@ def _layer(name: str, module: nn.Module, macs: int, bits: int, reason: str) -> L
         weight_bits=weight_bits(module),
         bytes=as_bytes(bits),
         reason=reason,
+        path=path,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from binmat.data.image import resize
 from binmat.errors import InputError
 from binmat.model_defs import registry
-from binmat.model_defs.deployment_call import deployment_call
+from binmat.model_defs.deployment_call import deployment_call, ratio_of
 from binmat.model_defs.network import Example, Network
 from binmat.transforms.constant_signs import constant_signs
 from binmat.transforms.convert import convert, recipe_of
@@ -50,9 +51,9 @@ class Report:
     before: the float network's numbers, after: the converted one's; None where there is no such network.
     blocks: how layers are grouped. layers: of the converted network, else of the float one. notes: what a reader should
     know, warnings: what a reader must not overlook, one sentence or two each. files: name -> bytes of the files that
-    were written. verification: backend -> {max_abs, mean_abs, flipped_signs}. cross_checks: convention -> FLOPs of the
-    float network, for comparison with what other programs print. sparse: what a sparse-assisted decoder is credited
-    with; None without one.
+    were written, sha256: name -> what is in them. verification: backend -> {max_abs, mean_abs, flipped_signs}.
+    cross_checks: convention -> FLOPs of the float network, for comparison with what other programs print. sparse: what
+    a sparse-assisted decoder is credited with; None without one.
     """
 
     network: str
@@ -68,6 +69,7 @@ class Report:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     files: Mapping[str, int] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
     verification: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cross_checks: Mapping[str, int] = field(default_factory=dict)
     sparse: Sparse | None = None
@@ -96,6 +98,7 @@ class Report:
                 "converted_bytes": None if self.after is None else self.after.bytes,
                 "ratio": self.storage_ratio,
                 "files": dict(self.files),
+                "sha256": dict(self.sha256),
             },
             "layers": [asdict(layer) for layer in self.layers],
             "verification": {backend: dict(result) for backend, result in self.verification.items()},
@@ -135,7 +138,7 @@ class Report:
 def report(
     *networks: nn.Module,
     size: tuple[int, int] | None = None,
-    downsample_ratio: float = 1.0,
+    downsample_ratio: float | None = None,
     example: Example | None = None,
     verification: Mapping[str, Mapping[str, Any]] | None = None,
     files: Iterable[str | Path] | None = None,
@@ -146,8 +149,8 @@ def report(
 
     networks: one or two, in any order. The float counterpart of a converted network from the registry is built where it
     is not passed; that of any other is unknown, and the report then has no ratios.
-    size: (height, width), by default the one that it was converted for, else the registry's example size. example: the
-    deployment call itself, for modules that do not say what theirs is.
+    size: (height, width), by default the one that it was converted for, else the registry's example size.
+    downsample_ratio: likewise, else 1. example: the deployment call itself, for modules that do not say what theirs is.
     verification, files: what exporting found and wrote, to be part of the report.
     density, clip: for a sparse-assisted decoder, the share of active pixels to credit it with, and the frames
     [1, 3, H, W] of a clip, resized to the size that is counted, to measure it on as well. Without such a decoder they
@@ -165,6 +168,7 @@ def report(
             )
     subject = converted if converted is not None else plain
     assert subject is not None
+    downsample_ratio = ratio_of(subject, downsample_ratio)
     call = deployment_call(subject, size, downsample_ratio, example)
     calls = record_calls(subject, call)
     after = None if converted is None else _side(converted, calls, as_bytes(sum(stored_bits(converted).values())))
@@ -178,7 +182,8 @@ def report(
         notes += _over_threshold(plain, converted, call, after)
     blind = () if converted is None else constant_signs(converted, call.mode)
     recipe = recipe_of(subject)
-    height, width = next(v.shape[-2:] for v in call.inputs.values() if isinstance(v, Tensor))
+    height, width = call.size
+    written = {Path(file): _content_of(Path(file)) for file in files or ()}
     return Report(
         network=subject.name,
         recipe=recipe.name if recipe else None,
@@ -192,7 +197,8 @@ def report(
         layers=list_layers(subject, calls, downsample_ratio, blind),
         notes=tuple(notes),
         warnings=report_text.blind_layers(blind, subject),
-        files={Path(file).name: _size_of(Path(file)) for file in files or ()},
+        files={path.name: len(content) for path, content in written.items()},
+        sha256={path.name: sha256(content).hexdigest() for path, content in written.items()},
         verification=verification or {},
         cross_checks=cross_checks,
         sparse=_sparse(subject, after or before, density, clip, (height, width), downsample_ratio),
@@ -248,8 +254,8 @@ def _side(network: Network, calls: list[Call], size: float) -> Side:
 def _over_threshold(plain: Network, converted: Network, call: Example, after: Side) -> list[str]:
     """What thresholds per channel and RPReLU cost beyond scheme ``threshold``, where the recipe's scheme has them."""
     recipe = recipe_of(converted)
-    if recipe is None:
-        return []
+    if recipe is None or not converted.name.startswith("rvm_") or (recipe.encoder, recipe.decoder) != ("keep", "keep"):
+        return []  # The paper's row is RVM with its own encoder and decoder.
     scheme = recipe.build_scheme()
     if scheme.replacement != "rprelu" and scheme.activation.threshold != "channel":
         return []
@@ -262,8 +268,8 @@ def _ratio(before: float, after: float) -> float | None:
     return before / after if after else None
 
 
-def _size_of(file: Path) -> int:
+def _content_of(file: Path) -> bytes:
     try:
-        return file.stat().st_size
+        return file.read_bytes()
     except OSError as error:
         raise InputError(f"{file} cannot be part of the report: {error.strerror or error}") from error

@@ -207,27 +207,49 @@ def _layers(report: Report) -> Table:
     assert side is not None
     largest = max(side.counts[c].total.ops for c in CONVENTIONS)
     unit = operations_unit(largest / 100)
+    credited = _densities(report)
     rows = []
     for layer in report.layers:
-        costs = (side.counts[c].costs.get(layer.name, FREE).ops for c in CONVENTIONS)
-        precision = layer.scheme or layer.precision
+        costs = [side.counts[c].costs.get(layer.name, FREE).ops for c in CONVENTIONS]
+        shares = [densities.get(layer.path or "", 1.0) for densities in credited.values()]
         rows.append(
             [
                 layer.name,
                 layer.kind,
-                precision,
+                layer.scheme or layer.precision,
                 f"{layer.macs:,}",
                 *map(unit.show, costs),
+                *(unit.show(cost * share) for share in shares for cost in costs),
                 f"{layer.bytes:,}",
                 layer.reason,
             ]
         )
     listed = {layer.name for layer in report.layers}
-    rest = [sum(cost.ops for name, cost in side.counts[c].costs.items() if name not in listed) for c in CONVENTIONS]
+    others = {name for c in CONVENTIONS for name in side.counts[c].costs if name not in listed}
+    rest = [
+        sum(
+            cost.ops * densities.get(side.counts[c].masked.get(name, ""), 1.0)
+            for name, cost in side.counts[c].costs.items()
+            if name in others
+        )
+        for densities in ({}, *credited.values())
+        for c in CONVENTIONS
+    ]
     own_bytes = (sum(side.bits.values()) / 8) - sum(layer.bytes for layer in report.layers)
     rows.append(["all else", "", "", "0", *map(unit.show, rest), f"{own_bytes:,.0f}", "norms, activations, upsampling"])
-    heads = ["layer", "kind", "precision", "MACs", *(f"{c}\n{unit.name}" for c in CONVENTIONS), "bytes", "reason"]
-    return Table("By layer", heads, rows, "lllrrrrl")
+    heads = ["layer", "kind", "precision", "MACs", *(f"{c}\n{unit.name}" for c in CONVENTIONS)]
+    heads += [f"{c}\n{name}\n{unit.name}" for name in credited for c in CONVENTIONS] + ["bytes", "reason"]
+    return Table("By layer", heads, rows, "lll" + "r" * (len(heads) - 4) + "l")
+
+
+def _densities(report: Report) -> dict[str, dict[str, float]]:
+    """What a sparse-assisted decoder is credited with -> the share of pixels of each masked path; empty without one."""
+    if report.sparse is None:
+        return {}
+    found = {f"at {report.sparse.density:g}": dict.fromkeys(report.sparse.paths, report.sparse.density)}
+    if report.sparse.measured is not None:
+        found["clip"] = dict(report.sparse.measured.paths)
+    return found
 
 
 def _remarks(report: Report) -> list[str]:

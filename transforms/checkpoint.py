@@ -25,7 +25,7 @@ METADATA_KEY = "binmat"
 
 
 def save(network: Network, path: str | Path) -> None:
-    """Write the trainable weights, with the network's name, recipe and size in the file's metadata.
+    """Write the trainable weights, with the network's name, its recipe and what it was converted for in the metadata.
 
     A tensor under two names is written once. Written to a temporary file, then renamed. Raises CheckpointError for
     a network that the registry cannot build again, and where the file cannot be written.
@@ -38,6 +38,7 @@ def save(network: Network, path: str | Path) -> None:
         "config": network.config,
         "recipe": recipe.to_toml() if recipe else None,
         "size": network.size,
+        "downsample_ratio": network.downsample_ratio,
     }
     path = Path(path)
     try:
@@ -62,8 +63,9 @@ def load(path: str | Path, network: str | None = None) -> Network:
         return _load_official(path, network)
     result = registry.build(about["network"], **about["config"])
     if about["recipe"]:
-        size = tuple(about["size"]) if about.get("size") else None
-        result = convert(result, recipe=Recipe.from_toml(about["recipe"], str(path)), size=size)
+        result = convert(result, recipe=Recipe.from_toml(about["recipe"], str(path)))
+    result.size = tuple(about["size"]) if about["size"] else None
+    result.downsample_ratio = about["downsample_ratio"]
     state = load_file(path)
     expected = _unique_state(result)
     if state.keys() != expected.keys():

@@ -25,18 +25,20 @@ _NEVER_NEGATIVE: frozenset[Any] = frozenset(
     }
 )
 
-#: What is not negative where none of its operands is.
+#: What is not negative where its first operand is not.
 _KEEPS: frozenset[Any] = frozenset(
     {
         *(nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Upsample, nn.UpsamplingBilinear2d, nn.ZeroPad2d),
         *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.PixelShuffle, nn.PixelUnshuffle),
         *(F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
-        *(torch.cat, torch.flatten, torch.mean, torch.amax, torch.max_pool2d),
+        *(torch.flatten, torch.mean, torch.amax, torch.max_pool2d),
         *("contiguous", "flatten", "view", "reshape", "permute", "transpose", "mean", "expand", "squeeze", "unsqueeze"),
         *("chunk", "split", torch.chunk, torch.split, operator.getitem),
-        *(operator.add, operator.mul, torch.add, torch.mul, "add", "add_", "mul", "mul_"),
     }
 )
+_SUMS_AND_PRODUCTS = (operator.add, operator.mul, torch.add, torch.mul, "add", "add_", "mul", "mul_")
+#: Those of several operands.
+_SEVERAL: frozenset[Any] = frozenset({torch.cat, *_SUMS_AND_PRODUCTS})
 
 #: Ways to enlarge that do not overshoot.
 _INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "area", "linear")
@@ -83,9 +85,12 @@ def _is_positive(node: fx.Node, module: nn.Module | None, positive: set[fx.Node]
         return True
     if kind is F.interpolate and node.kwargs.get("mode", "nearest") not in _INTERPOLATIONS:
         return False
-    known = kind in _KEEPS or kind is F.interpolate or kind is F.pad
-    operands = node.all_input_nodes
-    return known and bool(operands) and all(operand in positive for operand in operands) and _numbers_positive(node)
+    if kind in _SEVERAL:
+        operands = node.all_input_nodes
+        return bool(operands) and all(operand in positive for operand in operands) and _numbers_positive(node)
+    # Further operands are sizes and positions.
+    first = node.args[0] if node.args else None
+    return (kind in _KEEPS or kind in (F.interpolate, F.pad)) and first in positive and _numbers_positive(node)
 
 
 def _numbers_positive(node: fx.Node) -> bool:
@@ -93,6 +98,6 @@ def _numbers_positive(node: fx.Node) -> bool:
     if node.target is F.pad:
         value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else 0)
         return value is None or (isinstance(value, (int, float)) and value >= 0)
-    if node.target not in (operator.add, operator.mul, torch.add, torch.mul, "add", "add_", "mul", "mul_"):
+    if node.target not in _SUMS_AND_PRODUCTS:
         return True
     return all(number >= 0 for number in node.args if isinstance(number, (int, float)))

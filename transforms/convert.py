@@ -30,6 +30,7 @@ def convert(
     recipe: Recipe | str | Path | None = None,
     settings: Iterable[str] = (),
     size: tuple[int, int] | None = None,
+    downsample_ratio: float | None = None,
 ) -> Network:
     """A binarized copy of the network, ready to train, count and export; the original is left alone.
 
@@ -38,7 +39,7 @@ def convert(
     recipe: a :class:`Recipe`, the name of a built-in one, or the path of a TOML file.
     settings: ``KEY=VALUE`` changes to the recipe (see :meth:`Recipe.with_settings`).
     size: (height, width) that it is meant for: checked against what the network takes, and then what exporting and
-        counting take where no size is given.
+        counting take where no size is given. downsample_ratio: likewise.
 
     The result takes the same call as the network. ``recipe_of`` and ``plan_of`` tell how it was made.
     Raises the errors of recipes, policies and tracing, and CheckpointError where the network is binary already.
@@ -62,6 +63,7 @@ def convert(
         AddShortcuts(chosen.shortcut).apply(result)
     result.conversion = (chosen, plan)
     result.size = None if size is None else (size[0], size[1])
+    result.downsample_ratio = downsample_ratio
     return result
 
 

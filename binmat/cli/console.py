@@ -41,11 +41,12 @@ class Steps:
         print(f"  {'together':<44}{sum(self.times.values()):6.1f} s", file=sys.stderr, flush=True)
 
 
-def say(text: str, indent: str = "") -> None:
-    """Print lines of text, wrapped to the terminal; what does not fit goes on under the indent."""
+def say(text: str, indent: str = "", error: bool = False) -> None:
+    """Print lines of text, wrapped to the terminal; what does not fit goes on under the indent. error: on stderr."""
     width = min(shutil.get_terminal_size().columns, 100)
     for line in text.splitlines():
-        print(textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False))
+        wrapped = textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+        print(wrapped, file=sys.stderr if error else sys.stdout)
 
 
 def print_json(content: Any) -> None:

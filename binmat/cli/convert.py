@@ -9,7 +9,7 @@ import typer
 
 from binmat.cli.console import Steps, print_json
 from binmat.cli.folder import MODEL, RECIPE, REPORT, REPORT_TEXT, WEIGHTS, written_whole
-from binmat.cli.options import CostLimitOption, JsonFlag, NewRatioOption, PathOption, Size, parse_size
+from binmat.cli.options import CostLimitOption, JsonFlag, PathOption, RatioOption, Size, parse_size
 from binmat.cli.paths import static_path
 
 DEFAULT_SCHEME = "reactnet"
@@ -49,7 +49,7 @@ def convert(
             metavar="HxW", parser=parse_size, help="Height and width of the frames. Default: the network's usual size."
         ),
     ] = None,
-    downsample_ratio: NewRatioOption = 1.0,
+    downsample_ratio: RatioOption = None,
     path: PathOption = None,
     cost_limit: CostLimitOption = None,
     formats: Annotated[
@@ -90,7 +90,7 @@ def convert(
             from binmat.cli.clip import open_clip
             from binmat.cli.summary import print_conversion
             from binmat.export.deployment import check_format, deploy
-            from binmat.model_defs.deployment_call import deployment_call
+            from binmat.model_defs.deployment_call import deployment_call, ratio_of
             from binmat.reports import report
             from binmat.transforms.checkpoint import load, save
             from binmat.transforms.convert import convert as transform
@@ -106,7 +106,9 @@ def convert(
             else:
                 default = None if recipe else DEFAULT_SCHEME
                 converted = transform(net, scheme or default, recipe=recipe, settings=settings or (), size=size)
-            call = deployment_call(converted, size, downsample_ratio)
+            converted.downsample_ratio = ratio_of(converted, downsample_ratio)
+            call = deployment_call(converted, size)
+            converted.size = call.size
         with steps.step("lower and write the LCE model"):
             deployment = deploy(converted, example=call)
             deployment.write(folder / MODEL)
@@ -123,7 +125,7 @@ def convert(
             counted = report(
                 *dict.fromkeys((net, converted)),
                 example=call,
-                downsample_ratio=downsample_ratio,
+                downsample_ratio=converted.downsample_ratio,
                 verification=verdict.summary(),
                 files=[folder / WEIGHTS, folder / MODEL],
                 clip=None if clip is None else open_clip(clip).frames(),

@@ -41,6 +41,12 @@ def export(
             f"{target} is for {converted.size[0]}x{converted.size[1]}, downsample ratio "
             f"{converted.downsample_ratio:g}: name another file with -o"
         )
+    if target.suffix != Path(MODEL).suffix:
+        raise InputError(
+            f"{target} does not end in {Path(MODEL).suffix}, as models for LCE do: name another file with -o"
+        )
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {target.parent}: make it, or name another file with -o")
     steps = Steps()
     with steps.step("start, with PyTorch"):
         from binmat.export.deployment import check_format, deploy

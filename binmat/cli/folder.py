@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ MODEL = "model.tflite"
 RECIPE = "recipe.toml"
 REPORT = "report.json"
 REPORT_TEXT = "report.md"
-#: Everything that a conversion may have written.
+#: What a conversion writes.
 FILES = (WEIGHTS, MODEL, RECIPE, REPORT, REPORT_TEXT)
 
 
@@ -44,12 +45,17 @@ def read_converted(path: Path) -> Converted:
         raise CheckpointError(f"{path / REPORT} is damaged ({error}): convert the checkpoint again") from error
 
 
-def read_verification(path: Path) -> dict[str, dict[str, Any]]:
-    """What verifying a converted folder found, from its report.json; nothing where the report is damaged."""
+def read_verification(path: Path) -> dict[str, dict[str, Any]] | None:
+    """What verifying a converted folder found, from its report.json; None where its files are others by now."""
     try:
-        found: dict[str, dict[str, Any]] = _read_report(path)["verification"]
+        report = _read_report(path)
+        verified: dict[str, str] = report["storage"]["sha256"]
+        for name in (WEIGHTS, MODEL):
+            if sha256((path / name).read_bytes()).hexdigest() != verified[name]:
+                return None
+        found: dict[str, dict[str, Any]] = report["verification"]
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return None
     return found
 
 
@@ -68,9 +74,6 @@ def written_whole(target: Path) -> Iterator[Path]:
     _check_target(target)
     with staged(target) as stage:
         yield stage
-        written = {file.name for file in stage.iterdir()}
-    for name in set(FILES) - written:
-        (target / name).unlink(missing_ok=True)
 
 
 def _check_target(target: Path) -> None:

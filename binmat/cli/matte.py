@@ -92,7 +92,11 @@ def matte(
             network, _ = opened = open_model(model)
             _, ratio = opened.call(None, downsample_ratio)
             chosen = _read_options(network, options or [])
-            chosen |= {name: value for name, value in (("path", path), ("cost_limit", cost_limit)) if value is not None}
+            for name, value in (("path", path), ("cost_limit", cost_limit)):
+                if value is not None and name in chosen:
+                    raise InputError(f"{name} is given twice, as an option of the command and of the network")
+                if value is not None:
+                    chosen[name] = value
         with steps.step(f"matte {input.name}") as show, matte_files(folder, clip, written) as write:
             images, frames = tee(clip.frames())
             if "progress" in options_of(network):
@@ -134,12 +138,19 @@ def matte(
 
 def _read_options(network: Network, given: list[str]) -> dict[str, Any]:
     """NAME=VALUE options as the network's ``predict`` declares them; names that it lacks are left for it to refuse."""
+    from binmat.data.matte import options_of
+
     declared = inspect.signature(network.predict).parameters
+    known = options_of(network)
     read: dict[str, Any] = {}
     for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise InputError(f"option '{text}' is not NAME=VALUE: give for example refinement_steps=10")
+        if name in read:
+            raise InputError(f"option {name} is given twice, '{read[name]}' and '{value}': give one of them")
+        if name not in known and name in declared:
+            raise InputError(f"'{name}' is no option of {network.name} alone: give --{name.replace('_', '-')}")
         kind = str(declared[name].annotation).split(" | ")[0] if name in declared else "str"
         try:
             read[name] = {"str": str, "int": int, "float": float}[kind](value)

@@ -25,9 +25,9 @@ class Model(NamedTuple):
         return size, 1.0 if ratio is None else ratio
 
 
-def open_model(path: Path, network: str | None = None) -> Model:
-    """Read a checkpoint or a converted folder. Raises CheckpointError, UnknownNameError."""
+def open_model(path: Path) -> Model:
+    """Read a checkpoint or a converted folder. Raises CheckpointError."""
     from binmat.transforms.checkpoint import load
 
     folder = read_converted(path) if is_converted(path) else None
-    return Model(load(path, network), folder)
+    return Model(load(path), folder)

@@ -49,7 +49,7 @@ SizeOption = Annotated[
         help="Height and width of the frames. Default: what MODEL was converted for, else the network's usual size.",
     ),
 ]
-_RATIO_HELP = "Predict at this share of the size and enlarge with the guided filter (RVM)."
+_RATIO_HELP = "Predict at this share of the size and enlarge the result: RVM with its guided filter."
 RatioOption = Annotated[
     float | None,
     typer.Option(
@@ -59,7 +59,6 @@ RatioOption = Annotated[
         help=f"{_RATIO_HELP} Default: what MODEL was converted for, else 1.",
     ),
 ]
-NewRatioOption = Annotated[float, typer.Option("--downsample-ratio", metavar="R", parser=parse_ratio, help=_RATIO_HELP)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 ConvertedArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that binmat convert wrote.")]
 PathOption = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from binmat.cli.console import Steps, print_json
+from binmat.cli.console import Steps, print_json, say
 from binmat.cli.folder import MODEL, WEIGHTS, read_verification
 from binmat.cli.options import JsonFlag, RatioOption, SizeOption
 from binmat.errors import InputError
@@ -84,7 +84,10 @@ def _count(
     verification = {}
     if folder is not None and (size, ratio) == (folder.size, folder.downsample_ratio):
         files = [file for file in (path / WEIGHTS, path / MODEL) if file.is_file()]
-        verification = read_verification(path)
+        found = read_verification(path)
+        if found is None:
+            say(f"{path}: its files are not those that were verified: binmat export {path} --format lce", error=True)
+        verification = found or {}
     return count(
         network,
         size=size,

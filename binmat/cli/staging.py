@@ -58,10 +58,24 @@ def _move(stage: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         stage.rename(target)
         return
-    for file in sorted(path for path in stage.rglob("*") if path.is_file()):
+    files = sorted(path for path in stage.rglob("*") if path.is_file())
+    for file in files:
+        _check_free(target, file.relative_to(stage))
+    for file in files:
         place = target / file.relative_to(stage)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(file, place)
+
+
+def _check_free(target: Path, file: Path) -> None:
+    """Before anything is moved: a file where a folder must be, or a folder where the file must be."""
+    taken = [
+        target / parent for parent in file.parents if (target / parent).exists() and not (target / parent).is_dir()
+    ]
+    if (target / file).is_dir():
+        taken.append(target / file)
+    if taken:
+        raise InputError(f"{taken[0]} is in the way of {target / file}: move it, or name another folder with -o")
 
 
 def _unwritable(target: Path, error: OSError) -> InputError:

@@ -21,8 +21,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 def read_image(path: str | Path) -> Tensor:
     """[1, 3, H, W] float32 in [0, 1].
 
-    Grey becomes three equal channels, 16-bit keeps its precision, transparency is dropped (colours as stored), EXIF
-    orientation is applied. Raises InputError.
+    Grey becomes three equal channels, 16-bit grey keeps its precision (16-bit colour is read as 8 bits), transparency
+    is dropped (colours as stored), EXIF orientation is applied. Raises InputError, also for numbers that are no
+    brightness: floats outside [0, 1], integers outside 0 to 65535.
     """
     return to_rgb(_open(path))
 
@@ -46,7 +47,7 @@ def to_values(image: Image.Image) -> Tensor:
 
 
 def to_rgb(image: Image.Image) -> Tensor:
-    """A Pillow image as [1, 3, H, W] float32 in [0, 1]."""
+    """A Pillow image as [1, 3, H, W] float32 in [0, 1]. Raises InputError for numbers that are no brightness."""
     pixels = _pixels(image)
     if pixels.ndim == 2:
         pixels = np.stack([pixels] * 3, -1)
@@ -102,7 +103,13 @@ def _pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float
     """[H, W] or [H, W, channels] in [0, 1]."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float32)
-        return values if image.mode == "F" else values / 65535
+        largest = 1 if image.mode == "F" else 65535
+        if not (values.min() >= 0 and values.max() <= largest):
+            raise InputError(
+                f"the image's values go from {values.min():g} to {values.max():g} and are read as 0 to {largest}: "
+                "save it as 8-bit RGB"
+            )
+        return values / np.float32(largest)
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     values = np.asarray(image, np.float32) / 255

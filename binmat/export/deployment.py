@@ -79,15 +79,15 @@ class Deployment:
 def deploy(
     network: nn.Module,
     size: tuple[int, int] | None = None,
-    downsample_ratio: float = 1.0,
+    downsample_ratio: float | None = None,
     *,
     example: Example | None = None,
 ) -> Deployment:
     """Lower a network at the size of one call and make its LCE model, without writing a file.
 
     size: (height, width), by default the one that the network was converted for, else the registry's example size.
-    example: the deployment call itself, for modules that do not say what theirs is. Raises SizeError, TraceError,
-    LoweringError and ExportError.
+    downsample_ratio: by default likewise, else 1. example: the deployment call itself, for modules that do not say what
+    theirs is. Raises SizeError, TraceError, LoweringError and ExportError.
     """
     if example is None:
         owner = network if isinstance(network, Network) else trace(network)
@@ -100,7 +100,7 @@ def export(
     network: nn.Module,
     path: str | Path,
     size: tuple[int, int] | None = None,
-    downsample_ratio: float = 1.0,
+    downsample_ratio: float | None = None,
     *,
     example: Example | None = None,
 ) -> Deployment:
@@ -122,7 +122,7 @@ def verify(
     network: nn.Module,
     path: str | Path | None = None,
     size: tuple[int, int] | None = None,
-    downsample_ratio: float = 1.0,
+    downsample_ratio: float | None = None,
     *,
     example: Example | None = None,
     clips: Clips | None = None,

@@ -76,7 +76,9 @@ class Verdict:
     def __str__(self) -> str:
         """The verdict and its evidence, one sentence per line."""
         runs = [*self.runs().values()]
-        kernels = " and ".join(dict.fromkeys(run.kernel for run in runs))
+        kernels = " and ".join(
+            dict.fromkeys(run.kernel + ", on the graph's portable form" * run.portable for run in runs)
+        )
         nodes = [node for run in runs for node in run.nodes]
         wrong = self.systematic
         if wrong is not None:
@@ -84,7 +86,7 @@ class Verdict:
         return "\n".join(
             [
                 "The model file computes what the PyTorch graph computes "
-                f"(LCE's kernels {kernels}; inputs {' and '.join(self.clips)}).",
+                f"(LCE's kernels: {kernels}; inputs: {' and '.join(self.clips)}).",
                 "The deployment graph is the network: in float64 their outputs differ by at most "
                 f"{self.lowering.max_abs:.1e}.",
                 f"Operator by operator, {len(nodes):,} results were compared with PyTorch's on equal inputs: "

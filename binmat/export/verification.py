@@ -123,13 +123,6 @@ class Verification:
         ]
         return {"height": self.height, "width": self.width, "kernels": kernels}
 
-    def summary(self) -> dict[str, dict[str, float]]:
-        """{kernel: {max_abs, mean_abs, flipped_signs}}."""
-        return {
-            k.kernel: {"max_abs": k.max_abs, "mean_abs": k.mean_abs, "flipped_signs": k.flipped_signs}
-            for k in self.kernels
-        }
-
 
 def check(result: Verification) -> None:
     """Raise VerificationError where a difference is systematic: a node that differs although its inputs are equal.

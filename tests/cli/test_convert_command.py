@@ -90,7 +90,9 @@ def test_options_and_an_earlier_conversion(program, checkpoint: Path, converted:
     assert layers["aspp.aspp1.0"]["reason"] == "policy: aspp.*=float"
     assert layers["refiner.conv.0"]["precision"] == "binary"
     assert layers["refiner.conv.0"]["macs"] > 0
-    recipe = recipe_of(binmat.load(folder))
+    network = binmat.load(folder)
+    assert (network.size, network.downsample_ratio) == ((65, 49), 0.5)
+    recipe = recipe_of(network)
     assert recipe is not None
     assert (recipe.name, recipe.padding, recipe.options) == ("arm", "one", {"estimator": "clip"})
     assert "lce optimized, clip" in report["verification"]
@@ -104,6 +106,18 @@ def test_options_and_an_earlier_conversion(program, checkpoint: Path, converted:
     assert all(str(folder / name) in out for name in FILES)
     for step in ("read the checkpoint", "trace and rewrite", "verify it", "together"):
         assert any(line.strip().startswith(step) and line.endswith(" s") for line in err.splitlines())
+
+
+def test_a_conversion_at_another_size_keeps_its_ratio(program, converted: Path, tmp_path: Path) -> None:
+    for folder, source, options in (
+        ("half", converted, ["--size", "64x64", "--downsample-ratio", "0.5"]),
+        ("larger", tmp_path / "half", ["--size", "80x64"]),
+    ):
+        assert program("convert", source, "-o", tmp_path / folder, *options).status == 0
+    assert _report(tmp_path / "larger")["input"] == {"height": 80, "width": 64, "downsample_ratio": 0.5}
+    network = binmat.load(tmp_path / "larger")
+    assert binmat.report(network).to_json()["input"] == _report(tmp_path / "larger")["input"]
+    assert network.size == (80, 64)
 
 
 def _differing(name: str) -> Verification:

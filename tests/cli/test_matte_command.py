@@ -216,3 +216,30 @@ def test_a_videos_trimaps_are_as_many_as_its_frames(program, tmp_path: Path) -> 
     for name, message in (("few", "2 trimaps and more frames"), ("many", "more trimaps than frames")):
         status, _, errors = program(*arguments, tmp_path / f"{name}.mp4")
         assert (status, message in errors) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--option", "downsample_ratio=0.5"],
+            "'downsample_ratio' is no option of rvm_mobilenetv3 alone: give --downs",
+        ),
+        (["--option", "a=1", "--option", "a=2"], "option a is given twice, '1' and '2'"),
+        (["--option", "path=1", "--path", "1010"], "path is given twice"),
+        (["--option", "steps"], "is not NAME=VALUE"),
+        (["--option", "steps=2"], "rvm_mobilenetv3 has no option 'steps'"),
+    ],
+)
+def test_bad_options(program, checkpoint: Path, frames: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    status, _, errors = program("matte", checkpoint, frames / "f2.png", "-o", tmp_path / "out", *options)
+    assert (status, message in errors) == (1, True), errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_in_the_way_leaves_the_target_as_it_was(program, checkpoint: Path, frames: Path, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "composite").write_text("a file of the user's")
+    status, _, errors = program("matte", checkpoint, frames, "-o", tmp_path / "out")
+    assert (status, "composite is in the way" in " ".join(errors.split())) == (1, True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["composite"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import binmat
 from binmat.data.image import photograph, read_image, resize, write_image
@@ -36,6 +38,17 @@ def test_a_converted_folder_is_counted_as_it_was_converted(program, converted: P
     assert elsewhere["input"]["height"] == 64
     assert elsewhere["verification"] == {}
     assert elsewhere["storage"]["files"] == {}
+
+
+def test_a_verification_of_other_weights_is_not_shown(program, converted: Path, tmp_path: Path) -> None:
+    shutil.copytree(converted, tmp_path / "out")
+    network = binmat.load(tmp_path / "out")
+    with torch.no_grad():
+        network.get_parameter("project_mat.conv.bias").add_(1)
+    binmat.save(network, tmp_path / "out" / "model.safetensors")
+    status, out, err = program("report", tmp_path / "out", "--json")
+    assert (status, json.loads(out)["verification"]) == (0, {})
+    assert "its files are not those that were verified: binmat export" in " ".join(err.split())
 
 
 def test_several(program, checkpoint: Path, converted: Path) -> None:

@@ -34,7 +34,7 @@ def test_what_convert_wrote_is_right(program, converted: Path, tmp_path: Path) -
     assert status == 0, err
     words = _words(out)
     assert "The model file computes what the PyTorch graph computes" in words
-    assert "inputs clip and noise" in words
+    assert "inputs: clip and noise" in words
     assert "signs equal" in words
     assert "flipped" in words
     outputs = [line.split()[1] for line in out.splitlines() if line.startswith("│")]
@@ -95,6 +95,15 @@ def test_export_of_another_size(program, converted: Path, tmp_path: Path) -> Non
     assert said["verification"]["lce"]["systematic"] is False
     assert [info.shape for info in read_model(target.read_bytes()).inputs][:2] == [(1, 40, 64, 3), (1, 10, 16, 16)]
     assert {name: (converted / name).read_bytes() for name in FILES} == before
+
+
+@pytest.mark.parametrize(("name", "message"), [("model.txt", "does not end in .tflite"), ("no/m.tflite", "no folder")])
+def test_a_bad_name_for_an_export_is_refused_at_once(
+    program, converted: Path, tmp_path, name: str, message: str
+) -> None:
+    status, out, err = program("export", converted, "--format", "lce", "-o", tmp_path / name)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert message in err
 
 
 def _systematic() -> Verification:

@@ -98,3 +98,10 @@ def test_the_photograph_fills_any_size(size):
     assert picture.shape == (1, 3, *size)
     assert 0.2 < picture.mean() < 0.8
     assert picture.std() > 0.1
+
+
+@pytest.mark.parametrize("pixels", [np.float32([[0, 255]]), np.float32([[-0.5, 1]]), np.int32([[0, 70000]])])
+def test_numbers_that_are_no_brightness_are_refused(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="save it as 8-bit RGB"):
+        read_image(tmp_path / "a.tif")

@@ -74,7 +74,6 @@ def test_small_network_passes_in_every_kernel():
         assert len(kernel.flips) == 2 * 3 and all(f.elements for f in kernel.flips)
         assert 0 < kernel.max_abs < 1e-4 and 0 < kernel.mean_abs <= kernel.max_abs
     assert json.loads(json.dumps(result.to_json()))["kernels"][0]["kernel"] == "optimized"
-    assert set(result.summary()) == set(KERNELS)
 
 
 def test_dyadic_binary_layers_are_exact_end_to_end():

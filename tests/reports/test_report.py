@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ def test_json_has_the_fixed_schema(tmp_path: Path) -> None:
         "converted_bytes": formula,
         "ratio": saved_bytes(rvm()) / formula,
         "files": {"model.tflite": 123},
+        "sha256": {"model.tflite": sha256(bytes(123)).hexdigest()},
     }
     assert set(content["layers"][0]) == {
-        "name", "kind", "precision", "scheme", "macs", "bops", "weight_bits", "bytes", "reason",
+        "name", "kind", "precision", "scheme", "macs", "bops", "weight_bits", "bytes", "reason", "path",
     }  # fmt: skip
 
 

@@ -101,6 +101,23 @@ def test_the_density_of_a_clip_is_its_masks() -> None:
     assert "Sparse-assisted decoder" in made.to_markdown()
 
 
+def test_every_layer_has_the_credited_figures_too() -> None:
+    made = counted()
+    table = made.to_markdown().split("## By layer")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    heads, *layers = rows
+    dense, credited = heads.index("bimatting, M"), heads.index("bimatting, at 0.351, M")
+    total = {column: sum(float(row[column]) for row in layers) for column in (dense, credited)}
+    assert total[dense] == pytest.approx(made.after.counts["bimatting"].total.ops / 1e6, rel=1e-4)
+    assert total[credited] == pytest.approx(made.sparse.credited("bimatting") / 1e6, rel=1e-4)
+    masked = {layer.name: layer.path for layer in made.layers if layer.path}
+    assert masked["decoder.decode0.conv.3"] == "decoder.decode0.conv"
+    for row in layers:
+        share = 0.351 if row[0] in masked else 1.0
+        if row[0] != "all else":
+            assert float(row[credited]) == pytest.approx(float(row[dense]) * share, abs=1e-4)
+
+
 @pytest.mark.parametrize("density", [-0.1, 1.5])
 def test_a_density_is_a_share(density: float) -> None:
     with pytest.raises(InputError, match="is not a share of pixels: pass a number from 0 to 1"):
