@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from binmat import errors as errors
     from binmat.data.matte import matte as matte
     from binmat.errors import BinmatError as BinmatError
-    from binmat.export.deployment import export as export
-    from binmat.export.deployment import verify as verify
     from binmat.model_defs.network import Example as Example
+    from binmat.pipeline.deployment import export as export
+    from binmat.pipeline.deployment import verify as verify
     from binmat.quantizers import get_scheme as get_scheme
     from binmat.reports import report as report
     from binmat.transforms.checkpoint import load as load
     from binmat.transforms.checkpoint import save as save
     from binmat.transforms.convert import convert as convert
-    from binmat.transforms.lower import lower as lower
+    from binmat.transforms.lowering.lower import lower as lower
     from binmat.transforms.recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
@@ -32,14 +32,14 @@ _HOMES = {
     "Recipe": "binmat.transforms.recipe",
     "convert": "binmat.transforms.convert",
     "errors": "binmat.errors",
-    "export": "binmat.export.deployment",
+    "export": "binmat.pipeline.deployment",
     "get_scheme": "binmat.quantizers",
     "load": "binmat.transforms.checkpoint",
-    "lower": "binmat.transforms.lower",
+    "lower": "binmat.transforms.lowering.lower",
     "matte": "binmat.data.matte",
     "report": "binmat.reports",
     "save": "binmat.transforms.checkpoint",
-    "verify": "binmat.export.deployment",
+    "verify": "binmat.pipeline.deployment",
 }
 
 __all__ = ["__version__", *_HOMES]

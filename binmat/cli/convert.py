@@ -87,16 +87,17 @@ def convert(
     steps = Steps()
     with written_whole(output) as folder:
         with steps.step("start, with PyTorch"):
+            from binmat.backends.registry import get_backend
             from binmat.cli.clip import open_clip
             from binmat.cli.summary import print_conversion
-            from binmat.export.deployment import check_format, deploy
             from binmat.model_defs.deployment_call import deployment_call, ratio_of
+            from binmat.pipeline.deployment import deploy
             from binmat.reports import report
             from binmat.transforms.checkpoint import load, save
             from binmat.transforms.convert import convert as transform
             from binmat.transforms.convert import recipe_of
         for name in formats.split(","):
-            check_format(name.strip())
+            get_backend(name.strip())
         pictures = () if clip is None else open_clip(clip).frames()
         with steps.step("read the checkpoint"):
             net = static_path(load(checkpoint, network), path, cost_limit, size)

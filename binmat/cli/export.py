@@ -49,10 +49,11 @@ def export(
         raise InputError(f"there is no folder {target.parent}: make it, or name another file with -o")
     steps = Steps()
     with steps.step("start, with PyTorch"):
-        from binmat.export.deployment import check_format, deploy
+        from binmat.backends.registry import get_backend
+        from binmat.pipeline.deployment import deploy
         from binmat.reports import report
         from binmat.transforms.checkpoint import load
-    check_format(format)
+    get_backend(format)
     with steps.step("read and lower the network"):
         network = load(folder)
         deployment = deploy(network, *call)

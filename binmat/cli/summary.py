@@ -9,11 +9,11 @@ from binmat.cli.console import print_table, say
 from binmat.cli.folder import FILES
 
 if TYPE_CHECKING:
-    from binmat.export.verdict import Verdict
     from binmat.reports import Report
+    from binmat.verification.results import Verification
 
 
-def print_conversion(report: Report, verdict: Verdict, folder: Path) -> None:
+def print_conversion(report: Report, verdict: Verification, folder: Path) -> None:
     """The summary of one conversion, on stdout."""
     binary = sum(layer.precision == "binary" for layer in report.layers)
     ratio = "" if report.downsample_ratio == 1 else f", downsample ratio {report.downsample_ratio:g}"

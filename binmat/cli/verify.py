@@ -12,8 +12,7 @@ from binmat.cli.folder import MODEL, read_converted
 from binmat.cli.options import ConvertedArgument, JsonFlag
 
 if TYPE_CHECKING:
-    from binmat.export.verdict import Verdict
-    from binmat.export.verification import SignFlips
+    from binmat.verification.results import SignFlips, Verification
 
 
 def verify(
@@ -44,7 +43,7 @@ def verify(
     converted = read_converted(folder)
     with steps.step("start, with PyTorch"):
         from binmat.cli.clip import open_clip
-        from binmat.export.deployment import deploy, read_model_file
+        from binmat.pipeline.deployment import deploy, read_model_file
         from binmat.transforms.checkpoint import load
     content = read_model_file(folder / MODEL)
     pictures = () if clip is None else open_clip(clip).frames()
@@ -62,9 +61,9 @@ def verify(
     verdict.check()
 
 
-def print_outputs(verdict: Verdict) -> None:
+def print_outputs(verdict: Verification) -> None:
     """How far each output lies from PyTorch's, end to end."""
-    runs = verdict.runs()
+    runs = verdict.runs
     names = dict.fromkeys(output.name for run in runs.values() for output in run.outputs)
     frames = max(run.frames for run in runs.values())
     rows = [
@@ -75,10 +74,10 @@ def print_outputs(verdict: Verdict) -> None:
     print_table(heads, rows, title=f"Largest difference of each output, end to end over {frames} frames")
 
 
-def print_flips(verdict: Verdict, *, every: bool) -> None:
+def print_flips(verdict: Verification, *, every: bool) -> None:
     """Signs that differ end to end, by layer, all runs together: layers with flipped ones, or every one."""
     layers: dict[str, list[SignFlips]] = {}
-    for run in verdict.runs().values():
+    for run in verdict.runs.values():
         for flip in run.flips:
             layers.setdefault(flip.layer or flip.node, []).append(flip)
     rows = [

@@ -1,0 +1,1 @@
+"""Formats of model files: one folder each, behind one protocol."""

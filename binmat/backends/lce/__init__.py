@@ -1,0 +1,1 @@
+"""Larq Compute Engine: lowered graphs as .tflite models, and its interpreter."""

@@ -1,0 +1,54 @@
+"""A lowered graph as a Larq Compute Engine model: the file, and the values of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from binmat.backends.backend import Group
+from binmat.backends.lce.intermediate_values import Look, run_in_segments
+from binmat.backends.lce.interpreter import LceInterpreter, to_stored
+from binmat.backends.lce.tflite.builder import ModelBuilder
+from binmat.backends.lce.tflite.schema import Array
+from binmat.backends.lce.values import StoredValue
+
+#: Bytes of values that are looked at together.
+SEGMENT_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class LceModel:
+    """A written model; see :class:`binmat.backends.backend.Model`.
+
+    inputs: the tensors of its inputs. builder: its operators and tensors, from which parts of it can be built.
+    """
+
+    content: bytes
+    form: str
+    stored: Mapping[str, StoredValue]
+    inputs: Sequence[int]
+    builder: ModelBuilder = field(repr=False)
+
+    def values(
+        self, groups: Sequence[Group], inputs: Sequence[Tensor], kernel: str, segment_bytes: int = SEGMENT_BYTES
+    ) -> Iterator[tuple[list[Group], Mapping[str, Tensor]]]:
+        """See :class:`binmat.backends.backend.Model`: LCE gives outputs only, so the model runs in segments.
+
+        segment_bytes: of values that one segment may compute; more mean fewer and larger segments.
+        """
+        looks: dict[Look, list[Group]] = {}
+        for group in groups:
+            look = tuple(dict.fromkeys(self.stored[node].tensor for node in group))
+            looks.setdefault(look, []).append(group)
+        given = {t: to_stored(np.asarray(value)) for t, value in zip(self.inputs, inputs, strict=True)}
+
+        def run(content: bytes, arrays: Sequence[Array]) -> Sequence[Array]:
+            return LceInterpreter(content, kernel).run_stored(arrays)
+
+        for found, arrays in run_in_segments(self.builder, list(looks), given, run, segment_bytes):
+            ready = [group for look in found for group in looks[look]]
+            stored = {node: self.stored[node] for group in ready for node in group}
+            yield ready, {node: where.read(arrays[where.tensor]) for node, where in stored.items()}

@@ -1,0 +1,7 @@
+"""What writes each operator of a lowered graph: one module per family. Importing the package registers every rule."""
+
+from __future__ import annotations
+
+from . import activations, binary, convolution, elementwise, pooling, reductions, resize, shapes
+
+__all__ = ["activations", "binary", "convolution", "elementwise", "pooling", "reductions", "resize", "shapes"]

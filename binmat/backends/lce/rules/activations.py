@@ -1,0 +1,173 @@
+"""Activation functions: TFLite's own where it computes the same, else composed of exact steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from binmat.backends.lce.emitter import Emitter, rule
+from binmat.backends.lce.layout import preferred_order
+from binmat.backends.lce.rules.elementwise import Number, Operand, arithmetic, unary
+from binmat.backends.lce.tflite.schema import Activation
+from binmat.backends.lce.values import Value
+from binmat.errors import ExportError
+
+aten = torch.ops.aten
+
+#: The clamps that other operators can apply to their output.
+_FUSED: dict[tuple[Number | None, Number | None], Activation] = {
+    (0.0, None): Activation.RELU,
+    (0.0, 6.0): Activation.RELU6,
+    (-1.0, 1.0): Activation.RELU_N1_TO_1,
+}
+
+
+def clamp(e: Emitter, x: Operand, low: Number | None, high: Number | None) -> Value:
+    """min(max(x, low), high); None leaves that side open."""
+    activation = _FUSED.get((low, high))
+    if activation is not None and e.output_dtype == torch.float32:
+        if isinstance(x, Value) and e.fuse_into_producer(x, activation):
+            return x
+        value = unary(e, activation.name, x)
+        if isinstance(x, Value) and x.tensor in e.without_negative_zero:
+            e.without_negative_zero.add(value.tensor)
+        return value
+    value = e.value(x)
+    if low is not None:
+        value = arithmetic(e, "MAXIMUM", value, low)
+    if high is not None:
+        value = arithmetic(e, "MINIMUM", value, high)
+    return value
+
+
+@rule(aten.relu.default)
+def relu(e: Emitter, x: Operand) -> Value:
+    return clamp(e, x, 0.0, None)
+
+
+@rule(aten.hardtanh.default, aten.clamp.default)
+def hardtanh(e: Emitter, x: Operand, low: Number | None, high: Number | None) -> Value:
+    return clamp(e, x, low, high)
+
+
+@rule(aten.clamp.Tensor)
+def clamp_by_tensors(e: Emitter, x: Operand, low: Operand | None, high: Operand | None) -> Value:
+    value = e.value(x)
+    value = value if low is None else arithmetic(e, "MAXIMUM", value, low)
+    return value if high is None else arithmetic(e, "MINIMUM", value, high)
+
+
+@rule(aten.clamp_min.default)
+def clamp_min(e: Emitter, x: Operand, low: Number) -> Value:
+    return clamp(e, x, low, None)
+
+
+@rule(aten.clamp_max.default)
+def clamp_max(e: Emitter, x: Operand, high: Number) -> Value:
+    return clamp(e, x, None, high)
+
+
+@rule(aten.hardswish.default)
+def hardswish(e: Emitter, x: Operand) -> Value:
+    return unary(e, "HARD_SWISH", x)
+
+
+@rule(aten.hardsigmoid.default)
+def hardsigmoid(e: Emitter, x: Operand) -> Value:
+    """relu6(x + 3) / 6."""
+    shifted = arithmetic(e, "ADD", x, 3.0)
+    e.builder.fuse_activation(shifted.tensor, Activation.RELU6)
+    return arithmetic(e, "DIV", shifted, 6.0)
+
+
+@rule(aten.silu.default)
+def silu(e: Emitter, x: Operand) -> Value:
+    return arithmetic(e, "MUL", x, unary(e, "LOGISTIC", x))
+
+
+@rule(aten.leaky_relu.default)
+def leaky_relu(e: Emitter, x: Operand, slope: Number) -> Value:
+    if slope == 1:
+        return e.value(x)
+    return unary(e, "LEAKY_RELU", x, alpha=float(slope))
+
+
+@rule(aten.prelu.default, aten._prelu_kernel.default)
+def prelu(e: Emitter, x: Operand, slope: Operand) -> Value:
+    """TFLite's PRELU takes a constant slope per channel; the last dimension of the file is the channel."""
+    value = e.preferred(x)
+    rank = len(value.shape)
+    if not isinstance(slope, Tensor):
+        raise ExportError("its slope is computed by the network: PRELU takes a constant slope")
+    if slope.numel() not in (1, value.shape[1] if rank > 1 else 1):
+        raise ExportError(f"its slope has {slope.numel()} values for {value.shape[1]} channels")
+    channels = slope.reshape(1, -1, *[1] * (rank - 2)) if rank > 1 else slope.reshape(-1)
+    if slope.numel() == 1 and rank > 1:
+        channels = channels.expand(1, value.shape[1], *[1] * (rank - 2))
+    # The optimized kernel wants the slope's rank to be one less than the value's.
+    array = channels.detach().permute(preferred_order(rank)).reshape(*[1] * (rank - 2), -1).contiguous()
+    return e.emit("PRELU", [value, e.constant(array.numpy())], value.shape, value.order)
+
+
+@rule(aten.elu.default)
+def elu(e: Emitter, x: Operand, alpha: Number, scale: Number, input_scale: Number) -> Value:
+    """scale * (max(x, 0) + alpha * (exp(min(input_scale * x, 0)) - 1)); TFLite's ELU has all three at 1."""
+    if (alpha, scale, input_scale) == (1, 1, 1):
+        return unary(e, "ELU", x)
+    below = arithmetic(e, "MINIMUM", arithmetic(e, "MUL", x, input_scale), 0.0)
+    curved = arithmetic(e, "MUL", unary(e, "ELU", below), alpha)
+    return arithmetic(e, "MUL", arithmetic(e, "ADD", unary(e, "RELU", x), curved), scale)
+
+
+@rule(aten.celu.default)
+def celu(e: Emitter, x: Operand, alpha: Number) -> Value:
+    """max(x, 0) + alpha * (exp(min(x, 0) / alpha) - 1)."""
+    return elu(e, x, alpha, 1, 1 / alpha)
+
+
+@rule(aten.gelu.default)
+def gelu(e: Emitter, x: Operand, approximate: str) -> Value:
+    return unary(e, "GELU", x, approximate=approximate == "tanh")
+
+
+@rule(aten.softplus.default)
+def softplus(e: Emitter, x: Operand, beta: Number, threshold: Number) -> Value:
+    """log(1 + exp(beta x)) / beta as max(x, 0) + log(1 + exp(-|beta x|)) / beta, which cannot overflow.
+
+    Above the threshold torch returns x, which this equals to float precision when the threshold is at least 20.
+    """
+    if threshold < 20:
+        raise ExportError(f"softplus with a threshold of {threshold} jumps to the identity early: use 20 or more")
+    scaled = arithmetic(e, "MUL", x, beta) if beta != 1 else e.value(x)
+    tail = unary(e, "LOG", arithmetic(e, "ADD", unary(e, "EXP", unary(e, "NEG", unary(e, "ABS", scaled))), 1.0))
+    return arithmetic(e, "ADD", unary(e, "RELU", x), arithmetic(e, "MUL", tail, 1 / beta))
+
+
+@rule(aten.mish.default)
+def mish(e: Emitter, x: Operand) -> Value:
+    return arithmetic(e, "MUL", x, unary(e, "TANH", softplus(e, x, 1, 20)))
+
+
+@rule(aten.glu.default)
+def glu(e: Emitter, x: Operand, dim: int) -> Value:
+    value = e.value(x)
+    dim %= len(value.shape)
+    half = value.shape[dim] // 2
+    parts = []
+    for start in (0, half):
+        begin, end = [0] * len(value.shape), list(value.shape)
+        begin[dim], end[dim] = start, start + half
+        parts.append(e.crop(value, begin, end))
+    return arithmetic(e, "MUL", parts[0], unary(e, "LOGISTIC", parts[1]))
+
+
+@rule(aten._softmax.default)
+def softmax(e: Emitter, x: Operand, dim: int, half_to_float: bool) -> Value:
+    """TFLite's softmax runs along the last dimension of the file."""
+    value = e.value(x)
+    dim %= len(value.shape)
+    order = value.order
+    if order[-1] != dim:
+        order = (*(d for d in order if d != dim), dim)
+    value = e.ordered(value, order)
+    return e.emit("SOFTMAX", [value], value.shape, order, beta=1.0)

@@ -1,0 +1,247 @@
+"""Arithmetic, comparisons and the functions of one element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from binmat.backends.lce.emitter import Emitter, rule
+from binmat.backends.lce.layout import Order, preferred_order
+from binmat.backends.lce.values import DTYPES, Bits, Value
+from binmat.errors import ExportError
+
+aten = torch.ops.aten
+
+Number = float | int | bool
+Operand = Value | Bits | Tensor | Number
+
+
+def broadcast(
+    e: Emitter,
+    kind: str,
+    operands: Sequence[Operand],
+    dtype: torch.dtype | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Value:
+    """One operator on operands that broadcast as in torch. dtype: what they are converted to; None leaves them."""
+    values = [e.value(operand) if isinstance(operand, Value | Bits) else operand for operand in operands]
+    shapes = [tuple(v.shape) for v in values if isinstance(v, Value | Tensor)]
+    shape = tuple(torch.broadcast_shapes(*shapes))
+    order = _common_order([v for v in values if isinstance(v, Value)], len(shape))
+    # The condition of a selection stays a boolean.
+    dtypes = [None if kind == "SELECT_V2" and index == 0 else dtype for index in range(len(values))]
+    inputs = [_aligned(e, value, order, wanted) for value, wanted in zip(values, dtypes, strict=True)]
+    result = out_dtype or dtype or next(v.dtype for v in values if isinstance(v, Value))
+    return e.emit(kind, inputs, shape, order, result)
+
+
+def _common_order(values: Sequence[Value], rank: int) -> Order:
+    orders = {value.order for value in values if len(value.shape) == rank}
+    return orders.pop() if len(orders) == 1 else preferred_order(rank)
+
+
+def _aligned(e: Emitter, operand: Value | Tensor | Number, order: Order, dtype: torch.dtype | None) -> int:
+    rank = len(order)
+    if isinstance(operand, Value):
+        value = operand if dtype is None else e.cast(operand, dtype)
+        if len(value.shape) < rank:
+            value = e.view(value, (1,) * (rank - len(value.shape)) + value.shape)
+        return e.ordered(value, order).tensor
+    if isinstance(operand, Tensor):
+        constant = operand if dtype is None else operand.to(dtype)
+        return e.tensor_constant(constant.reshape((1,) * (rank - constant.dim()) + tuple(constant.shape)), order)
+    return e.constant(operand, DTYPES[dtype or torch.float32])
+
+
+def arithmetic(e: Emitter, kind: str, *operands: Operand) -> Value:
+    return broadcast(e, kind, operands, e.output_dtype)
+
+
+def arithmetic_like(e: Emitter, kind: str, value: Value, other: Operand) -> Value:
+    """An operator on a value and what broadcasts to its shape, for the inner steps of a rule."""
+    return broadcast(e, kind, (value, other), value.dtype)
+
+
+def _scaled(e: Emitter, operand: Operand, alpha: Number) -> Operand:
+    if alpha == 1:
+        return operand
+    if isinstance(operand, Value | Bits):
+        return arithmetic(e, "MUL", operand, alpha)
+    return operand * alpha
+
+
+@rule(aten.add.Tensor, aten.add.Scalar)
+def add(e: Emitter, x: Operand, other: Operand, alpha: Number) -> Value:
+    total = arithmetic(e, "ADD", x, _scaled(e, other, alpha))
+    if any(isinstance(o, Value) and o.tensor in e.without_negative_zero for o in (x, other)):
+        e.without_negative_zero.add(total.tensor)
+    return total
+
+
+@rule(aten.sub.Tensor, aten.sub.Scalar)
+def sub(e: Emitter, x: Operand, other: Operand, alpha: Number) -> Value:
+    return arithmetic(e, "SUB", x, _scaled(e, other, alpha))
+
+
+@rule(aten.rsub.Tensor, aten.rsub.Scalar)
+def rsub(e: Emitter, x: Operand, other: Operand, alpha: Number) -> Value:
+    return arithmetic(e, "SUB", other, _scaled(e, x, alpha))
+
+
+@rule(aten.mul.Tensor, aten.mul.Scalar)
+def mul(e: Emitter, x: Operand, other: Operand) -> Value:
+    return arithmetic(e, "MUL", x, other)
+
+
+@rule(aten.div.Tensor, aten.div.Scalar)
+def div(e: Emitter, x: Operand, other: Operand) -> Value:
+    return arithmetic(e, "DIV", x, other)
+
+
+@rule(aten.minimum.default)
+def minimum(e: Emitter, x: Operand, other: Operand) -> Value:
+    return arithmetic(e, "MINIMUM", x, other)
+
+
+@rule(aten.maximum.default)
+def maximum(e: Emitter, x: Operand, other: Operand) -> Value:
+    return arithmetic(e, "MAXIMUM", x, other)
+
+
+@rule(aten.addcmul.default)
+def addcmul(e: Emitter, x: Operand, first: Operand, second: Operand, value: Number) -> Value:
+    return arithmetic(e, "ADD", x, _scaled(e, arithmetic(e, "MUL", first, second), value))
+
+
+@rule(aten.lerp.Scalar, aten.lerp.Tensor)
+def lerp(e: Emitter, start: Operand, end: Operand, weight: Operand) -> Value:
+    return arithmetic(e, "ADD", start, arithmetic(e, "MUL", weight, arithmetic(e, "SUB", end, start)))
+
+
+@rule(aten.pow.Tensor_Scalar)
+def power(e: Emitter, x: Operand, exponent: Number) -> Value:
+    value = e.cast(e.value(x), torch.float32)
+    kinds = {2: "SQUARE", 0.5: "SQRT", -0.5: "RSQRT"}
+    if exponent == 1:
+        return value
+    if exponent in kinds:
+        return unary(e, kinds[exponent], value)
+    return arithmetic(e, "POW", value, exponent)
+
+
+_COMPARISONS = {
+    "ge": "GREATER_EQUAL",
+    "gt": "GREATER",
+    "le": "LESS_EQUAL",
+    "lt": "LESS",
+    "eq": "EQUAL",
+    "ne": "NOT_EQUAL",
+}
+
+
+def _register_comparison(name: str, kind: str) -> None:
+    packet = getattr(aten, name)
+
+    @rule(packet.Tensor, packet.Scalar)
+    def compare(e: Emitter, x: Operand, other: Operand) -> Value:
+        promoted = _promoted(x, other)
+        return broadcast(e, kind, (x, other), promoted, torch.bool)
+
+
+def _promoted(*operands: Operand) -> torch.dtype:
+    """The type that torch compares in."""
+    samples: list[Any] = [
+        torch.empty(1, dtype=o.dtype) if isinstance(o, Value | Tensor) else torch.empty(1) if isinstance(o, Bits) else o
+        for o in operands
+    ]
+    dtype = torch.result_type(*samples)
+    return torch.int32 if dtype == torch.bool else dtype
+
+
+for _name, _kind in _COMPARISONS.items():
+    _register_comparison(_name, _kind)
+
+
+@rule(aten.logical_and.default, aten.bitwise_and.Tensor)
+def logical_and(e: Emitter, x: Operand, other: Operand) -> Value:
+    return _logical(e, "LOGICAL_AND", x, other)
+
+
+@rule(aten.logical_or.default, aten.bitwise_or.Tensor)
+def logical_or(e: Emitter, x: Operand, other: Operand) -> Value:
+    return _logical(e, "LOGICAL_OR", x, other)
+
+
+@rule(aten.logical_not.default, aten.bitwise_not.default)
+def logical_not(e: Emitter, x: Operand) -> Value:
+    return _logical(e, "LOGICAL_NOT", x)
+
+
+def _logical(e: Emitter, kind: str, *operands: Operand) -> Value:
+    if e.output_dtype != torch.bool or any(isinstance(o, Value | Tensor) and o.dtype != torch.bool for o in operands):
+        raise ExportError("it works on the bits of integers, which the file has no operator for: use booleans")
+    return broadcast(e, kind, operands, torch.bool)
+
+
+@rule(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar)
+def where(e: Emitter, condition: Operand, x: Operand, other: Operand) -> Value:
+    return broadcast(e, "SELECT_V2", (condition, x, other), e.output_dtype)
+
+
+@rule(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+def masked_fill(e: Emitter, x: Operand, mask: Operand, value: Operand) -> Value:
+    return broadcast(e, "SELECT_V2", (mask, value, x), e.output_dtype)
+
+
+@rule(aten._to_copy.default)
+def to_copy(e: Emitter, x: Operand, *_: object) -> Value:
+    value = e.value(x)
+    if e.output_dtype == torch.bool and value.dtype != torch.bool:
+        return broadcast(e, "NOT_EQUAL", (value, 0), value.dtype, torch.bool)
+    return e.cast(value, e.output_dtype)
+
+
+def unary(e: Emitter, kind: str, operand: Operand, **options: Any) -> Value:
+    value = e.value(operand)
+    return e.emit(kind, [value], value.shape, value.order, value.dtype, **options)
+
+
+_UNARY = {
+    aten.abs.default: "ABS",
+    aten.exp.default: "EXP",
+    aten.floor.default: "FLOOR",
+    aten.log.default: "LOG",
+    aten.neg.default: "NEG",
+    aten.rsqrt.default: "RSQRT",
+    aten.sigmoid.default: "LOGISTIC",
+    aten.sqrt.default: "SQRT",
+    aten.square.default: "SQUARE",
+    aten.tanh.default: "TANH",
+}
+
+
+def _register_unary(target: object, kind: str) -> None:
+    @rule(target)
+    def function(e: Emitter, x: Operand) -> Value:
+        return unary(e, kind, x)
+
+
+for _target, _kind in _UNARY.items():
+    _register_unary(_target, _kind)
+
+
+@rule(aten.reciprocal.default)
+def reciprocal(e: Emitter, x: Operand) -> Value:
+    return arithmetic(e, "DIV", np.float32(1).item(), x)
+
+
+@rule(aten.sign.default)
+def sign(e: Emitter, x: Operand) -> Value:
+    """TFLite's own SIGN is not in every runtime: (x > 0) - (x < 0)."""
+    value = e.value(x)
+    above, below = (broadcast(e, kind, (value, 0), value.dtype, torch.bool) for kind in ("GREATER", "LESS"))
+    return arithmetic(e, "SUB", e.cast(above, value.dtype), e.cast(below, value.dtype))

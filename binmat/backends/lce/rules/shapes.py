@@ -1,0 +1,269 @@
+"""Views, joins, slices and padding: what moves values without computing."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from binmat.backends.lce.emitter import Emitter, rule
+from binmat.backends.lce.layout import preferred_order
+from binmat.backends.lce.rules.elementwise import Operand
+from binmat.backends.lce.tflite.schema import MirrorPadMode
+from binmat.backends.lce.values import Bits, Result, Value
+from binmat.errors import ExportError
+
+aten = torch.ops.aten
+
+
+@rule(
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.contiguous.default,
+    aten.lift_fresh_copy.default,
+)
+def identity(e: Emitter, x: Result, *_: object) -> Result:
+    return x
+
+
+@rule(operator.getitem)
+def getitem(e: Emitter, x: tuple[Result, ...], index: int) -> Result:
+    result = x[index]
+    if result is None:
+        raise ExportError(f"output {index} of that operator is not computed in the file: use its first output")
+    return result
+
+
+def _viewed(e: Emitter, x: Operand) -> Result:
+    """The operand with the current node's output shape. Bits stay bits where the channels stay whole."""
+    shape = e.output_shape
+    if isinstance(x, Bits) and x.signs is not None and len(shape) > 1 and shape[:2] == x.shape[:2]:
+        return Bits(shape, e.view(x.signs, shape))
+    return e.view(e.value(x), shape)
+
+
+@rule(aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+def view(e: Emitter, x: Operand, size: Sequence[int]) -> Result:
+    return _viewed(e, x)
+
+
+@rule(aten.squeeze.default)
+def squeeze(e: Emitter, x: Operand) -> Result:
+    return _viewed(e, x)
+
+
+@rule(aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims)
+def unsqueeze(e: Emitter, x: Operand, dims: int | Sequence[int]) -> Result:
+    return _viewed(e, x)
+
+
+@rule(aten.permute.default)
+def permute(e: Emitter, x: Operand, dims: Sequence[int]) -> Value:
+    return e.permute(e.value(x), dims)
+
+
+@rule(aten.transpose.int)
+def transpose(e: Emitter, x: Operand, first: int, second: int) -> Value:
+    value = e.value(x)
+    dims = list(range(len(value.shape)))
+    dims[first], dims[second] = dims[second], dims[first]
+    return e.permute(value, dims)
+
+
+@rule(aten.t.default)
+def t(e: Emitter, x: Operand) -> Value:
+    value = e.value(x)
+    return e.permute(value, range(len(value.shape))[::-1])
+
+
+@rule(aten.expand.default)
+def expand(e: Emitter, x: Operand, size: Sequence[int], implicit: bool) -> Value:
+    value = e.value(x)
+    shape = e.output_shape
+    value = e.view(value, (1,) * (len(shape) - len(value.shape)) + value.shape)
+    return e.tile(value, [new // old for new, old in zip(shape, value.shape, strict=True)])
+
+
+@rule(aten.repeat.default)
+def repeat(e: Emitter, x: Operand, repeats: Sequence[int]) -> Value:
+    value = e.value(x)
+    value = e.view(value, (1,) * (len(repeats) - len(value.shape)) + value.shape)
+    return e.tile(value, repeats)
+
+
+def _alike(e: Emitter, operands: Sequence[Operand]) -> list[Value]:
+    """Values in one order and type: the one most of them have, so that few are moved."""
+    values = [e.cast(e.value(operand), e.output_dtype) for operand in operands]
+    orders = [value.order for value in values]
+    order = max(set(orders), key=lambda o: (orders.count(o), o == preferred_order(len(o))))
+    return [e.ordered(value, order) for value in values]
+
+
+@rule(aten.cat.default)
+def cat(e: Emitter, operands: Sequence[Operand], dim: int) -> Value:
+    # torch lets an empty 1-D tensor join anything.
+    kept = [o for o in operands if not (isinstance(o, torch.Tensor) and o.dim() == 1 and o.numel() == 0)]
+    return e.concat(_alike(e, kept), dim % len(e.output_shape))
+
+
+@rule(aten.stack.default)
+def stack(e: Emitter, operands: Sequence[Operand], dim: int) -> Value:
+    dim %= len(e.output_shape)
+    parts = []
+    for operand in operands:
+        value = e.value(operand)
+        parts.append(e.view(value, (*value.shape[:dim], 1, *value.shape[dim:])))
+    return e.concat(_alike(e, parts), dim)
+
+
+def narrow(e: Emitter, value: Value, dim: int, start: int, stop: int, step: int = 1) -> Value:
+    """value[..., start:stop:step, ...] along a torch dimension, bounds as in a Python slice."""
+    starts, stops, steps = [0] * len(value.shape), list(value.shape), [1] * len(value.shape)
+    starts[dim], stops[dim], steps[dim] = slice(start, stop, step).indices(value.shape[dim])
+    return e.crop(value, starts, stops, steps)
+
+
+@rule(aten.slice.Tensor)
+def slice_(e: Emitter, x: Operand, dim: int, start: int | None, end: int | None, step: int) -> Value:
+    value = e.value(x)
+    dim %= len(value.shape)
+    return narrow(e, value, dim, start or 0, value.shape[dim] if end is None else end, step)
+
+
+@rule(aten.select.int)
+def select(e: Emitter, x: Operand, dim: int, index: int) -> Value:
+    value = e.value(x)
+    dim %= len(value.shape)
+    index %= value.shape[dim]
+    return e.view(narrow(e, value, dim, index, index + 1), e.output_shape)
+
+
+@rule(aten.index_select.default)
+def index_select(e: Emitter, x: Operand, dim: int, index: Operand) -> Value:
+    if not isinstance(index, torch.Tensor):
+        raise ExportError("its index is computed by the network: use a constant index")
+    value = e.value(x)
+    return e.gather(value, [int(i) for i in index], dim % len(value.shape))
+
+
+@rule(aten.split.Tensor)
+def split(e: Emitter, x: Operand, size: int, dim: int) -> tuple[Value, ...]:
+    value = e.value(x)
+    dim %= len(value.shape)
+    total = value.shape[dim]
+    return _split(e, value, [min(size, total - start) for start in range(0, total, size)], dim)
+
+
+@rule(aten.split_with_sizes.default)
+def split_with_sizes(e: Emitter, x: Operand, sizes: Sequence[int], dim: int) -> tuple[Value, ...]:
+    value = e.value(x)
+    return _split(e, value, sizes, dim % len(value.shape))
+
+
+@rule(aten.unbind.int)
+def unbind(e: Emitter, x: Operand, dim: int) -> tuple[Value, ...]:
+    value = e.value(x)
+    dim %= len(value.shape)
+    shape = value.shape[:dim] + value.shape[dim + 1 :]
+    return tuple(e.view(part, shape) for part in _split(e, value, [1] * value.shape[dim], dim))
+
+
+def _split(e: Emitter, value: Value, sizes: Sequence[int], dim: int) -> tuple[Value, ...]:
+    if len(sizes) == 1:
+        return (value,)
+    shapes = [(*value.shape[:dim], size, *value.shape[dim + 1 :]) for size in sizes]
+    axis = value.order.index(dim)
+    if len(set(sizes)) == 1:
+        inputs = [e.constant(axis, np.int32), value.tensor]
+        kind = "SPLIT"
+    else:
+        inputs = [value.tensor, e.integers(sizes), e.constant(axis, np.int32)]
+        kind = "SPLIT_V"
+    return e.emit_split(kind, inputs, shapes, value.order, value.dtype, num_splits=len(sizes))
+
+
+@rule(aten.flip.default)
+def flip(e: Emitter, x: Operand, dims: Sequence[int]) -> Value:
+    value = e.value(x)
+    for dim in dims:
+        axes = e.integers([e.axis(value, dim)])
+        value = e.emit("REVERSE_V2", [value, axes], value.shape, value.order, value.dtype)
+    return value
+
+
+@rule(aten.roll.default)
+def roll(e: Emitter, x: Operand, shifts: Sequence[int], dims: Sequence[int]) -> Value:
+    if not dims:
+        raise ExportError("it rolls the flattened tensor: name the dimensions to roll")
+    value = e.value(x)
+    for shift, dim in zip(shifts, dims, strict=True):
+        size = value.shape[dim]
+        cut = -shift % size
+        if cut:
+            dim %= len(value.shape)
+            value = e.concat([narrow(e, value, dim, cut, size), narrow(e, value, dim, 0, cut)], dim)
+    return value
+
+
+def _two_sides(rank: int, amounts: Sequence[int]) -> tuple[list[int], list[int]]:
+    """torch's padding list, last dimension first, as amounts before and after every dimension."""
+    before, after = [0] * rank, [0] * rank
+    for i in range(len(amounts) // 2):
+        before[rank - 1 - i], after[rank - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
+    return before, after
+
+
+@rule(aten.constant_pad_nd.default)
+def constant_pad(e: Emitter, x: Operand, amounts: Sequence[int], fill: float) -> Value:
+    value = e.value(x)
+    before, after = _two_sides(len(value.shape), amounts)
+    return e.pad(value, before, after, fill)
+
+
+@rule(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default)
+def reflection_pad(e: Emitter, x: Operand, amounts: Sequence[int]) -> Value:
+    value = e.value(x)
+    before, after = _two_sides(len(value.shape), amounts)
+    pads = e.constant([[before[dim], after[dim]] for dim in value.order], np.int32)
+    return e.emit("MIRROR_PAD", [value, pads], e.output_shape, value.order, value.dtype, mode=MirrorPadMode.REFLECT)
+
+
+@rule(aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default)
+def replication_pad(e: Emitter, x: Operand, amounts: Sequence[int]) -> Value:
+    """The file has no such padding: the border is gathered, dimension by dimension."""
+    value = e.value(x)
+    before, after = _two_sides(len(value.shape), amounts)
+    for dim, size in enumerate(value.shape):
+        if before[dim] or after[dim]:
+            value = e.gather(value, [min(max(i, 0), size - 1) for i in range(-before[dim], size + after[dim])], dim)
+    return value
+
+
+def _regrouped(e: Emitter, value: Value, split_shape: Sequence[int], dims: Sequence[int]) -> Value:
+    return e.view(e.permute(e.view(value, split_shape), dims), e.output_shape)
+
+
+@rule(aten.pixel_shuffle.default)
+def pixel_shuffle(e: Emitter, x: Operand, factor: int) -> Value:
+    """DEPTH_TO_SPACE wants the position in the block before the channel; torch has it after."""
+    value = e.preferred(x)
+    out = value.shape[1] // factor**2
+    turned = e.gather(value, [channel * factor**2 + place for place in range(factor**2) for channel in range(out)], 1)
+    return e.emit("DEPTH_TO_SPACE", [turned], e.output_shape, block_size=factor)
+
+
+@rule(aten.pixel_unshuffle.default)
+def pixel_unshuffle(e: Emitter, x: Operand, factor: int) -> Value:
+    value = e.preferred(x)
+    n, c, h, w = value.shape
+    return _regrouped(e, value, (n, c, h // factor, factor, w // factor, factor), (0, 1, 3, 5, 2, 4))
+
+
+@rule(aten.channel_shuffle.default, aten.native_channel_shuffle.default)
+def channel_shuffle(e: Emitter, x: Operand, groups: int) -> Value:
+    value = e.value(x)
+    channels = value.shape[1]
+    return e.gather(value, [g * (channels // groups) + i for i in range(channels // groups) for g in range(groups)], 1)

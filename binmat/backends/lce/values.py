@@ -1,0 +1,79 @@
+"""What a node of the lowered graph has become in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from binmat.backends.lce.layout import Order, Shape, stored_shape
+from binmat.backends.lce.tflite.schema import Array
+from binmat.transforms.lowering.sign_packing import unpack_signs
+
+#: Numbers that the file stores as they are in torch.
+DTYPES: dict[torch.dtype, type[np.generic]] = {
+    torch.float32: np.float32,
+    torch.int32: np.int32,
+    torch.int64: np.int64,
+    torch.bool: np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A torch value computed in the file. shape: torch's; order: see `layout`."""
+
+    tensor: int
+    shape: Shape
+    order: Order
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def stored(self) -> Shape:
+        return stored_shape(self.shape, self.order)
+
+
+@dataclass
+class Bits:
+    """A value of +-1. Held as a float whose signs it takes (`signs`, never -0.0), packed in words, or both.
+
+    packed: tensor of int32 [..., ceil(C / 32)], channels last; C is dimension 1 of shape.
+    """
+
+    shape: Shape
+    signs: Value | None = None
+    packed: int | None = None
+    plain: Value | None = field(default=None, repr=False)
+
+
+#: A node's result: a constant stays a torch tensor until an operator needs it in the file.
+Result = Value | Bits | torch.Tensor | tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class StoredValue:
+    """Where a node's value lies in the file and how to read it.
+
+    encoding: plain, packed (bits in words) or signs (of a float).
+    """
+
+    tensor: int
+    shape: Shape
+    order: Order
+    encoding: str = "plain"
+
+    def read(self, stored: Array) -> torch.Tensor:
+        """The node's value in torch's layout from the stored tensor."""
+        if self.encoding == "packed":
+            stored = unpack_signs(stored, self.shape[1])
+        elif self.encoding == "signs":
+            stored = np.where(stored >= 0, np.float32(1), np.float32(-1))
+        stored = stored.reshape(stored_shape(self.shape, self.order))
+        return torch.from_numpy(np.ascontiguousarray(stored.transpose(_inverse(self.order))))
+
+
+def _inverse(order: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argsort(order))

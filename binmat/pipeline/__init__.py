@@ -1,0 +1,1 @@
+"""The program's jobs as library calls."""

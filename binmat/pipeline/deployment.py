@@ -1,0 +1,164 @@
+"""Export a network by its file's suffix, and verify what was written, in one call each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from binmat.backends.backend import Backend, Model
+from binmat.backends.registry import backend_of, get_backend
+from binmat.errors import ExportError
+from binmat.model_defs.deployment_call import deployment_call
+from binmat.model_defs.network import Example, Network
+from binmat.transforms.lowering.lower import lower
+from binmat.transforms.lowering.lowered_graph import LoweredGraph
+from binmat.transforms.trace import trace
+from binmat.verification.clips import Clips, clips_of
+from binmat.verification.file_check import check_file
+from binmat.verification.network_check import check_network
+from binmat.verification.results import Verification
+from binmat.whole_file import whole_file
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A network as it ships: the network, its lowered graph and the model file made of it.
+
+    example: the call that was lowered.
+    """
+
+    network: nn.Module
+    example: Example
+    lowered: LoweredGraph
+    backend: Backend
+    model: Model
+
+    def write(self, path: str | Path) -> None:
+        """Write the model file whole or not at all. Raises ExportError."""
+        try:
+            with whole_file(Path(path)) as temporary:
+                temporary.write_bytes(self.model.content)
+        except OSError as error:
+            raise ExportError(f"cannot write {path}: {error.strerror}") from error
+
+    def clips(self, pictures: Iterable[Tensor] = ()) -> Clips:
+        """What it is verified on: pictures [1, 3, H, W] in [0, 1] of a clip, else a photograph; and noise."""
+        return clips_of(self.example, pictures, self.network)
+
+    def verify(
+        self,
+        content: bytes | None = None,
+        clips: Clips | None = None,
+        progress: Callable[[int, int], None] = lambda done, count: None,
+    ) -> Verification:
+        """Compare network and lowered graph, and that graph with the file in its interpreter; see :func:`verify`.
+
+        progress: called with (comparisons done, comparisons to do).
+        """
+        clips = clips or self.clips()
+        kernels = self.backend.kernels or ("",)
+        to_do = 1 + len(kernels) * sum(len(frames) for frames in clips.values())
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress(done, to_do)
+
+        network = check_network(self.network, self.example, next(iter(clips.values())))
+        step()
+        models = {kernels[0]: self.model}
+        models |= {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
+        runs = {
+            (name, kernel): check_file(
+                self.backend,
+                self.lowered,
+                model,
+                frames,
+                kernel,
+                # Another form of the graph is another file.
+                content=None if model.form else content,
+                progress=step,
+            )
+            for name, frames in clips.items()
+            for kernel, model in models.items()
+        }
+        return Verification(self.backend.name, self.backend.title, network, runs)
+
+
+def deploy(
+    network: nn.Module,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float | None = None,
+    *,
+    format: str = "lce",
+    example: Example | None = None,
+) -> Deployment:
+    """Lower a network at the size of one call and make its model, without writing a file.
+
+    size: (height, width), by default the one that the network was converted for, else the registry's example size.
+    downsample_ratio: by default likewise, else 1. format: a backend's name. example: the call itself, for modules that
+    do not say what theirs is. Raises UnknownNameError, SizeError, TraceError, LoweringError and ExportError.
+    """
+    backend = get_backend(format)
+    if example is None:
+        owner = network if isinstance(network, Network) else trace(network)
+        example = deployment_call(owner, size, downsample_ratio)
+    lowered = lower(network, example)
+    return Deployment(network, example, lowered, backend, backend.write(lowered))
+
+
+def export(
+    network: nn.Module,
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float | None = None,
+    *,
+    example: Example | None = None,
+) -> Deployment:
+    """Write a network, converted or float, as a model file of fixed size; the suffix names the format.
+
+    .tflite: Larq Compute Engine; 4-D inputs and outputs are NHWC, states are inputs and outputs of the same name.
+    size, downsample_ratio, example: as for :func:`deploy`, whose errors it raises; UnknownNameError for a suffix that
+    stands for no format. The file is written whole or not at all.
+    """
+    backend = backend_of(path)
+    deployment = deploy(network, size, downsample_ratio, format=backend.name, example=example)
+    deployment.write(path)
+    return deployment
+
+
+def verify(
+    network: nn.Module,
+    path: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    downsample_ratio: float | None = None,
+    *,
+    example: Example | None = None,
+    clips: Clips | None = None,
+) -> Verification:
+    """Compare a model file with the network it was made from.
+
+    Network and lowered graph are compared in float64; lowered graph and file operator by operator on equal inputs, and
+    end to end over frames with states.
+
+    path: the file, whose suffix names the format; None verifies a fresh LCE export that is not written. size,
+    downsample_ratio, example: what the file was exported with, as for :func:`deploy`. clips: name -> inputs of
+    consecutive frames; by default a photograph that moves and noise, two frames each.
+    Returns a verdict on systematic differences; it is not raised: see :meth:`Verification.check`. Raises the errors of
+    :func:`deploy`, ExportError for a file that does not run, MissingExtraError without the interpreter.
+    """
+    content = None if path is None else read_model_file(path)
+    format = "lce" if path is None else backend_of(path).name
+    return deploy(network, size, downsample_ratio, format=format, example=example).verify(content, clips)
+
+
+def read_model_file(path: str | Path) -> bytes:
+    """The content of a model file. Raises ExportError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ExportError(f"model file {path} cannot be read ({error.strerror or error}): export it again") from error

@@ -1,0 +1,150 @@
+"""The lowered graph against a model file, run in its own interpreter.
+
+Two questions are kept apart. Does every operator compute what torch computes from the same inputs? Each node is
+evaluated in torch on the values that the file itself gave its inputs, so one node's rounding does not blur the next
+one's check: a difference there is a bug. And how far do the outputs drift end to end, where rounding may flip a sign
+that sits at its threshold? That is measured over consecutive frames with the states fed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from binmat.backends.backend import Backend, Group, Model
+from binmat.errors import ExportError
+from binmat.transforms.lowering.lowered_graph import LoweredGraph
+from binmat.verification.node_check import BINARIZE, TINY, Evaluator, check_node, distance_from_threshold
+from binmat.verification.results import FileRun, OutputDifference, SignFlips
+
+
+def check_file(
+    backend: Backend,
+    lowered: LoweredGraph,
+    model: Model,
+    frames: Sequence[Mapping[str, Tensor]],
+    kernel: str = "",
+    content: bytes | None = None,
+    checked_frames: int = 1,
+    progress: Callable[[], None] = lambda: None,
+) -> FileRun:
+    """Run a model by one kernel and compare it with the lowered graph.
+
+    model: what the backend wrote for this kernel. frames: the inputs of consecutive frames by name, NCHW float32. The
+    first frame may leave states out, which then are zeros; later frames take the states each side has computed itself.
+    content: the file to judge; None means the model's own. checked_frames: how many frames, from the last one back, are
+    compared node by node, with the states that the file gave on the frames before; the others end to end only.
+    progress: called after each frame.
+    Raises MissingExtraError without the interpreter, ExportError where inputs are missing.
+    """
+    checked_frames = min(checked_frames, len(frames))
+    result = FileRun(kernel, model.form, len(frames), checked_frames)
+    run = _Run(lowered, model, kernel, result)
+    runner = backend.runner(model.content if content is None else content, kernel)
+    torch_states: dict[str, Tensor] = {}
+    file_states: dict[str, Tensor] = {}
+    for index, frame in enumerate(frames):
+        torch_inputs = run.inputs(frame, torch_states, index)
+        file_inputs = run.inputs(frame, file_states, index)
+        outputs = runner.run(file_inputs)
+        bits = run.check_nodes(file_inputs, outputs, checked=index >= len(frames) - checked_frames)
+        with torch.no_grad():
+            leaves = _TorchRun(lowered, bits, index, result.flips).run(*torch_inputs)
+        expected = list(torch.utils._pytree.tree_leaves(leaves))
+        for name, wanted, got in zip(lowered.outputs, expected, outputs, strict=True):
+            difference = (wanted.double() - got.double()).abs()
+            result.outputs.append(OutputDifference(name, index, float(difference.max()), float(difference.mean())))
+        torch_states = dict(zip(lowered.outputs, expected, strict=True))
+        file_states = dict(zip(lowered.outputs, outputs, strict=True))
+        progress()
+    return result
+
+
+class _Run:
+    """One model by one kernel."""
+
+    def __init__(self, lowered: LoweredGraph, model: Model, kernel: str, result: FileRun) -> None:
+        self.lowered = lowered
+        self.model = model
+        self.kernel = kernel
+        self.result = result
+        self.nodes: dict[str, Node] = {node.name: node for node in lowered.module.graph.nodes}
+        self.placeholders = [node for node in self.nodes.values() if node.op == "placeholder"]
+        self.output_nodes: list[Node] = []
+        torch.fx.node.map_arg(lowered.module.graph.output_node().args[0], self.output_nodes.append)
+
+    def inputs(self, frame: Mapping[str, Tensor], states: Mapping[str, Tensor], index: int) -> list[Tensor]:
+        values = []
+        for name, node in zip(self.lowered.inputs, self.placeholders, strict=True):
+            is_state = name in self.lowered.outputs
+            if is_state and index > 0:
+                values.append(states[name])
+            elif name in frame:
+                values.append(frame[name])
+            elif is_state:
+                values.append(torch.zeros(tuple(node.meta["val"].shape)))
+            else:
+                raise ExportError(f"frame {index} has no input '{name}': it gives {', '.join(frame)}")
+        return values
+
+    def check_nodes(self, inputs: list[Tensor], outputs: list[Tensor], *, checked: bool) -> dict[Node, Tensor]:
+        """Compare the nodes of one frame; returns the bits of all binarizations that lie in the file."""
+        given = dict(zip(self.placeholders, inputs, strict=True))
+        wanted = [
+            node
+            for node in self.nodes.values()
+            if node.op == "call_function" and node.name in self.model.stored and (checked or node.target is BINARIZE)
+        ]
+        groups: dict[Group, Node] = {}
+        for node in wanted:
+            operands = self._operands(node) if checked else []
+            groups[tuple(dict.fromkeys(n.name for n in (node, *operands) if n not in given))] = node
+        bits: dict[Node, Tensor] = {}
+        for ready, found in self.model.values(list(groups), inputs, self.kernel):
+            values = {self.nodes[name]: value for name, value in found.items()}
+            evaluator = Evaluator(self.lowered.module, {**values, **given})
+            nodes = [groups[group] for group in ready]
+            for node in nodes:
+                if node.target is BINARIZE:
+                    bits[node] = values[node] < 0
+                if checked:
+                    self.result.nodes.append(check_node(node, values[node], evaluator))
+            for node, output in zip(self.output_nodes, outputs, strict=True):
+                if checked and node in nodes and not torch.equal(values[node], output):
+                    self.result.faithful = False
+        return bits
+
+    def _operands(self, node: Node) -> list[Node]:
+        """The nearest nodes with a value in the file that the node is computed from."""
+        found: list[Node] = []
+        for operand in node.all_input_nodes:
+            found += [operand] if operand.name in self.model.stored else self._operands(operand)
+        return found
+
+
+class _TorchRun(Interpreter):
+    """Runs the graph in torch and notes where its signs differ from the file's."""
+
+    def __init__(self, lowered: LoweredGraph, bits: Mapping[Node, Tensor], frame: int, flips: list[SignFlips]) -> None:
+        super().__init__(lowered.module)
+        self.bits = bits
+        self.frame = frame
+        self.flips = flips
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n in self.bits:
+            (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
+            flipped = (result < 0) != self.bits[n]
+            count = int(flipped.sum())
+            distance = 0.0
+            if count:
+                apart = distance_from_threshold(x, threshold)
+                distance = float(apart[flipped].abs().max() / apart.std(correction=0).clamp_min(TINY))
+            layer = str(n.meta.get("layer", ""))
+            self.flips.append(SignFlips(n.name, layer, self.frame, count, result.numel(), distance))
+        return result

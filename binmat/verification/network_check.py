@@ -1,0 +1,118 @@
+"""The network against its lowered graph, both in float64."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from binmat.model_defs.network import Example, Network
+from binmat.nn import BinaryLayer
+from binmat.nn.incoherence import IncoherenceMask
+from binmat.nn.masked_path import set_execution
+from binmat.quantizers.sign import is_negative
+from binmat.transforms.lowering.lower import lower
+from binmat.transforms.trace import trace
+from binmat.verification.results import NetworkCheck
+
+_BINARIZE = torch.ops.binmat.binarize.default
+_ABOVE = torch.ops.aten.gt.Scalar
+
+
+def check_network(network: nn.Module, example: Example, frames: Sequence[Mapping[str, Tensor]]) -> NetworkCheck:
+    """Run the network in evaluation mode and its lowered graph, both in float64, and compare on the last frame.
+
+    frames: the inputs that are not states, by name, NCHW, of consecutive frames. States are zeros before the first; the
+    last frame has those that the network gave the one before, so that what is done with states counts. Each binary
+    layer of the lowered graph goes on with the network's own signs, and the mask of a sparse decoder with its own
+    region: where sums cancel to a rounding residue its sign is arbitrary (weights that are not trained give many such
+    sums), and what follows from it would hide a real difference.
+    """
+    owner = trace(copy.deepcopy(network)).eval().double()
+    # What skips is another order of sums, and hands its layers gathered pixels.
+    set_execution(owner, "dense")
+    inputs = {**example.inputs}
+    with torch.no_grad():
+        for frame in frames[:-1]:
+            outputs = _run(owner, example, inputs | dict(frame))
+            inputs |= {name: value for name, value in zip(example.outputs, outputs, strict=True) if name in inputs}
+        inputs |= dict(frames[-1])
+        signs = _record_signs(owner)
+        expected = _run(owner, example, inputs)
+        run = _ForcedRun(lower(network, example, torch.float64).module, signs)
+        actual = run.run(*[value.double() for value in inputs.values() if isinstance(value, Tensor)])
+    differences = [(got - want).abs() for got, want in zip(actual, expected, strict=True)]
+    largest = torch.stack([difference.max() for difference in differences])
+    spans = torch.stack([want.abs().max() for want in expected]).clamp_min(torch.finfo(torch.float32).tiny)
+    return NetworkCheck(
+        max_abs=float(largest.max()),
+        mean_abs=float(torch.stack([difference.mean() for difference in differences]).mean()),
+        worst=float((largest / spans).max()),
+        signs=run.compared,
+        flipped_signs=run.flipped / max(run.compared, 1),
+        distance=run.distance,
+    )
+
+
+def _run(owner: Network, example: Example, inputs: Mapping[str, Tensor | float]) -> tuple[Tensor, ...]:
+    arguments = [value.double() if isinstance(value, Tensor) else value for value in inputs.values()]
+    result = owner.run(example.mode, *arguments)
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def _record_signs(owner: nn.Module) -> dict[str, list[Tensor]]:
+    """Layer -> where its input is negative, bool, call by call; filled while the network runs."""
+    signs: dict[str, list[Tensor]] = {}
+
+    def record(name: str, layer: BinaryLayer, x: Tensor) -> None:
+        per_channel = (-1,) if isinstance(layer, nn.Linear) else (-1, 1, 1)
+        signs.setdefault(name, []).append(is_negative(x - layer.input_threshold().view(per_channel)))
+
+    def record_region(name: str, alpha: Tensor) -> None:
+        signs.setdefault(name, []).append(alpha <= 0)
+
+    for name, layer in owner.named_modules():
+        if isinstance(layer, BinaryLayer):
+            layer.register_forward_pre_hook(lambda layer, inputs, name=name: record(name, layer, inputs[0]))
+        elif isinstance(layer, IncoherenceMask):
+            layer.register_forward_pre_hook(lambda _, inputs, name=name: record_region(name, inputs[0]))
+    return signs
+
+
+class _ForcedRun(fx.Interpreter):
+    """The lowered graph with the network's signs; counts where its own differ."""
+
+    def __init__(self, module: fx.GraphModule, signs: Mapping[str, list[Tensor]]) -> None:
+        super().__init__(module)
+        self.signs = {name: list(calls) for name, calls in signs.items()}
+        self.flipped = 0
+        self.compared = 0
+        self.distance = 0.0
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.target is _BINARIZE:
+            (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
+            negative = self._forced(n, result < 0, x - threshold.view(-1, 1, 1))
+            return torch.where(negative, -1.0, 1.0).to(result.dtype)
+        if n.target is _ABOVE and n.meta.get("layer") in self.signs:
+            (alpha, level), _ = self.fetch_args_kwargs_from_env(n)
+            return ~self._forced(n, ~result, alpha - level)
+        return result
+
+    def _forced(self, n: fx.Node, actual: Tensor, apart: Tensor) -> Tensor:
+        """The network's signs in place of the graph's, whose values lie so far apart from their threshold."""
+        negative = self.signs[n.meta["layer"]].pop(0).reshape(actual.shape)
+        flips = negative != actual
+        self.compared += flips.numel()
+        if flips.any():
+            spread = apart.std(correction=0).clamp_min(torch.finfo(torch.float32).tiny)
+            self.flipped += int(flips.sum())
+            furthest = float(apart[flips].abs().max() / spread)
+            # What is no number has no sign, and a maximum would hide it.
+            self.distance = max(self.distance, furthest if math.isfinite(furthest) else math.inf)
+        return negative

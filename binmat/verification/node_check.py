@@ -1,0 +1,125 @@
+"""One operator of the lowered graph: the file's value against torch's, computed from the file's own operands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from binmat.verification.results import CheckKind, NodeCheck
+
+#: Relative to a tensor's range: float operators of TFLite differ from torch's by at most about 1e-5.
+VALUE_LIMIT = 5e-5
+#: Where an operator amplifies rounding, such as a normalisation of an almost constant map, a backend may differ by as
+#: much as the result moves when the operands move by this much, relatively.
+OPERAND_LIMIT = 1e-5
+#: In units of the float32 spacing at |sum| * |multiplier| + |bias|: a backend rounds its own bias, product and sum.
+ROUNDINGS = 4
+#: Below it float32 is denormal, which processors may flush to 0.
+TINY = float(np.finfo(np.float32).tiny)
+
+BINARIZE = torch.ops.binmat.binarize.default
+BINARY_CONV = torch.ops.binmat.binary_conv2d.default
+
+
+def check_node(node: Node, actual: Tensor, evaluator: Evaluator) -> NodeCheck:
+    """The file's value of a node against torch's, computed from the file's values of the operands."""
+    expected = evaluator.compute(node)
+    kind: CheckKind
+    if node.target == BINARIZE:
+        kind, worst, limit = "sign", _wrong_signs(node, expected, actual, evaluator), 0.0
+    elif node.target == BINARY_CONV:
+        kind, worst, limit = "sum", _sum_error(node, expected, actual, evaluator), 1.0
+    elif not expected.is_floating_point():
+        kind, worst, limit = "exact", float((expected != actual).sum()), 0.0
+    else:
+        kind, worst, limit = "value", _value_error(node, expected, actual, evaluator), VALUE_LIMIT
+    layer = str(node.meta.get("layer", ""))
+    return NodeCheck(node.name, layer, str(node.target), kind, expected.numel(), worst, limit)
+
+
+class Evaluator:
+    """Evaluates single nodes in torch from known values; nodes without one are computed from their own operands."""
+
+    def __init__(self, lowered: GraphModule, known: Mapping[Node, Tensor], exact: bool = False) -> None:
+        """exact: in float64, with float64 values."""
+        self.lowered = lowered
+        self.interpreter = Interpreter(lowered)
+        self.known = known
+        self.exact = exact
+
+    def operand(self, node: Node) -> Any:
+        return self.known[node] if node in self.known else self.compute(node)
+
+    def compute(self, node: Node) -> Any:
+        """The node's value from its operands' known values."""
+        if node.op == "get_attr":
+            constant = self.interpreter.fetch_attr(str(node.target))
+            return constant.double() if self.exact and constant.is_floating_point() else constant
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.operand)
+        with torch.no_grad():
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def in_float64(self, node: Node) -> Tensor:
+        """The node's value computed in float64."""
+        sources = {n: self.known[n] for n in self.sources(node)}
+        exact = {n: value.double() if value.is_floating_point() else value for n, value in sources.items()}
+        value: Tensor = Evaluator(self.lowered, exact, exact=True).compute(node)
+        return value
+
+    def moved(self, node: Node, share: float) -> Any:
+        """The node's value when the known values it is computed from move by up to `share` of themselves."""
+        generator = torch.Generator().manual_seed(0)
+        known = {
+            operand: value * (1 + share * (2 * torch.rand(value.shape, generator=generator) - 1))
+            for operand, value in self.known.items()
+            if value.is_floating_point() and operand in self.sources(node)
+        }
+        return Evaluator(self.lowered, {**self.known, **known}).compute(node)
+
+    def sources(self, node: Node) -> set[Node]:
+        """The nodes with a known value that the node is computed from."""
+        found: set[Node] = set()
+        for operand in node.all_input_nodes:
+            found |= {operand} if operand in self.known else self.sources(operand)
+        return found
+
+
+def distance_from_threshold(x: Tensor, threshold: Tensor) -> Tensor:
+    """x - threshold, whose sign a binarization takes. x: [N, C, ...]; threshold: [1] or [C]."""
+    return x - threshold.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _value_error(node: Node, expected: Tensor, actual: Tensor, evaluator: Evaluator) -> float:
+    """The largest difference relative to the range of the values, or to what moved operands would change."""
+    difference = float((expected - actual).abs().max())
+    span = float(expected.abs().max().clamp_min(TINY))
+    if not difference > VALUE_LIMIT * span:
+        return difference / span
+    # Torch's own float32 may be the less exact one: its pooling adds thousands of elements one by one.
+    difference = float((evaluator.in_float64(node) - actual).abs().max())
+    if not difference > VALUE_LIMIT * span:
+        return difference / span
+    moved = evaluator.moved(node, OPERAND_LIMIT)
+    return difference / (span + float((expected - moved).abs().max()) / VALUE_LIMIT)
+
+
+def _wrong_signs(node: Node, expected: Tensor, actual: Tensor, evaluator: Evaluator) -> float:
+    """Signs of denormals do not count: they are +1 here, and what the machine makes of them in a backend."""
+    x, threshold = (evaluator.operand(operand) for operand in node.all_input_nodes)
+    return float(((expected != actual) & ~(distance_from_threshold(x, threshold).abs() < TINY)).sum())
+
+
+def _sum_error(node: Node, expected: Tensor, actual: Tensor, evaluator: Evaluator) -> float:
+    """The difference in units of what rounding of sum * multiplier + bias allows.
+
+    The unit is far below the step of 2 |multiplier| from one integer sum to the next, so the sums are equal.
+    """
+    weight, multiplier, bias = (evaluator.operand(operand) for operand in node.args[1:4])  # type: ignore[arg-type]
+    largest = weight[0].numel() * multiplier.abs() + bias.abs()
+    unit = ROUNDINGS * float(np.finfo(np.float32).eps) * largest.clamp_min(TINY)
+    return float(((expected - actual).abs() / unit.view(-1, 1, 1)).max())

@@ -1,0 +1,301 @@
+"""What a verification found: in numbers, in words, and as one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from binmat.errors import VerificationError
+
+#: Largest difference between network and lowered graph that float64 rounding explains, relative to the range of an
+#: output or to the spread of a layer's input.
+NETWORK_LIMIT = 1e-9
+
+#: What a node's values are compared by. "value": floats, relative to the tensor's range; "sum": a binary convolution,
+#: in units of what float rounding of sum * multiplier + bias allows; "sign" and "exact": the number of differences.
+CheckKind = Literal["value", "sum", "sign", "exact"]
+
+
+@dataclass(frozen=True)
+class NetworkCheck:
+    """The network against its lowered graph, both in float64.
+
+    max_abs, mean_abs: differences of the outputs; worst: the largest relative to its output's range.
+    signs: how many were compared. flipped_signs: the share of them that differ. distance: the largest |x - threshold|
+    among them, relative to the standard deviation of x - threshold in its layer.
+    """
+
+    max_abs: float
+    mean_abs: float
+    worst: float
+    signs: int
+    flipped_signs: float
+    distance: float
+
+    @property
+    def passed(self) -> bool:
+        # NaN must fail.
+        return self.worst <= NETWORK_LIMIT and self.distance <= NETWORK_LIMIT
+
+    def check(self) -> None:
+        """Raise VerificationError where rounding does not explain the difference."""
+        if not self.passed:
+            raise VerificationError(
+                "the lowered graph is not the network: in float64 they differ by "
+                f"{max(self.worst, self.distance):.2g} of their range; "
+                "please report this as a bug of binmat, with the recipe"
+            )
+
+
+@dataclass(frozen=True)
+class NodeCheck:
+    """One node of the lowered graph, computed by torch from the backend's own inputs of that node.
+
+    worst: the largest difference in the unit of `kind`; limit: what rounding explains. elements: how many compared.
+    """
+
+    node: str
+    layer: str
+    operator: str
+    kind: CheckKind
+    elements: int
+    worst: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        # NaN must fail.
+        return self.worst <= self.limit
+
+    def __str__(self) -> str:
+        """Where it is, and how far it lies from torch."""
+        where = f"layer '{self.layer}', node '{self.node}' ({self.operator})" if self.layer else self.node
+        found = {
+            "sign": f"{self.worst:.0f} of {self.elements} signs",
+            "exact": f"{self.worst:.0f} of {self.elements} values",
+            "sum": f"{self.worst:.3g} times what rounding allows",
+            "value": f"{self.worst:.3g} of the range, {self.limit:.3g} allowed",
+        }
+        return f"{where} differs from torch on equal inputs: {found[self.kind]}"
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """An output of one frame, torch's graph against the backend, each fed with its own states."""
+
+    name: str
+    frame: int
+    max_abs: float
+    mean_abs: float
+
+
+@dataclass(frozen=True)
+class SignFlips:
+    """Signs of one binarization that differ in the end-to-end run.
+
+    flipped, elements: counts. distance: the largest |x - threshold| in torch among flipped ones, in units of the
+    standard deviation of x - threshold in the layer; small means that rounding moved values across the threshold.
+    """
+
+    node: str
+    layer: str
+    frame: int
+    flipped: int
+    elements: int
+    distance: float
+
+
+@dataclass
+class FileRun:
+    """The lowered graph against the file, on one clip by one kernel.
+
+    form: of the model that this kernel can run, where it is not the file itself. frames, checked_frames: how many ran,
+    and how many of those were compared node by node. faithful: whether the file's outputs are bit for bit those of the
+    nodes that were compared.
+    """
+
+    kernel: str
+    form: str
+    frames: int
+    checked_frames: int
+    faithful: bool = True
+    nodes: list[NodeCheck] = field(default_factory=list)
+    outputs: list[OutputDifference] = field(default_factory=list)
+    flips: list[SignFlips] = field(default_factory=list)
+
+    @property
+    def max_abs(self) -> float:
+        return max((o.max_abs for o in self.outputs), default=0.0)
+
+    @property
+    def mean_abs(self) -> float:
+        """Mean over outputs and frames of their mean absolute differences."""
+        return sum(o.mean_abs for o in self.outputs) / max(len(self.outputs), 1)
+
+    @property
+    def flipped_signs(self) -> float:
+        """The share of all signs that differ end to end."""
+        return sum(f.flipped for f in self.flips) / max(sum(f.elements for f in self.flips), 1)
+
+    @property
+    def first_flips(self) -> SignFlips | None:
+        """Where flipping begins: the first binarization of the first frame that any sign flips in.
+
+        Nothing before it has flipped, so its distance shows what rounding alone has moved; those of later layers and
+        frames also show what that flip has changed.
+        """
+        return next((flips for flips in self.flips if flips.flipped), None)
+
+    @property
+    def failures(self) -> list[NodeCheck]:
+        return [node for node in self.nodes if not node.passed]
+
+    def check(self) -> None:
+        """Raise VerificationError where a difference is systematic: a node that differs although its inputs are equal.
+
+        Rounding that flips a sign at its threshold, and what follows from it downstream, is not an error.
+        """
+        if self.failures:
+            worst = max(self.failures, key=lambda node: node.worst / node.limit if node.limit else float("inf"))
+            raise VerificationError(f"{worst}; {len(self.failures)} of {len(self.nodes)} nodes fail")
+        if not self.faithful:
+            raise VerificationError(
+                "the file's outputs are not those of the network it was made from: export it again"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything measured, with the summary in front."""
+        return {
+            "max_abs": self.max_abs,
+            "mean_abs": self.mean_abs,
+            "flipped_signs": self.flipped_signs,
+            "failures": len(self.failures),
+            "first_flips": None if self.first_flips is None else asdict(self.first_flips),
+            **asdict(self),
+        }
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What verifying a model file found: network against lowered graph, then graph against file.
+
+    backend, title: of the file's backend, its name in reports and in sentences. runs: (clip, kernel) -> what was found.
+    """
+
+    backend: str
+    title: str
+    network: NetworkCheck
+    runs: Mapping[tuple[str, str], FileRun]
+
+    def check(self) -> None:
+        """Raise VerificationError where a difference is systematic; rounding is none."""
+        self.network.check()
+        for (clip, kernel), run in self.runs.items():
+            try:
+                run.check()
+            except VerificationError as error:
+                raise VerificationError(f"on {clip}, {self._place(kernel)}: {error}") from error
+
+    @property
+    def systematic(self) -> str | None:
+        """What is wrong, in one line; None where all differences are rounding."""
+        try:
+            self.check()
+        except VerificationError as error:
+            return str(error)
+        return None
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """For reports: {backend: {max_abs, mean_abs, flipped_signs, ...}}, first of all runs together, then of each.
+
+        max_abs, mean_abs: of the outputs, end to end. flipped_signs: the share of signs that differ end to end.
+        operators: how many operator results were compared with torch's on equal inputs. systematic: whether any of
+        them differs by more than rounding.
+        """
+        runs = {self.backend: [*self.runs.values()]}
+        for (clip, kernel), run in self.runs.items():
+            runs[f"{f'{self.backend} {kernel}'.strip()}, {clip}"] = [run]
+        network = {key: getattr(self.network, key) for key in ("max_abs", "mean_abs", "flipped_signs")}
+        network["systematic"] = not self.network.passed
+        return {**{name: _numbers(found) for name, found in runs.items()}, "lowered graph, float64": network}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that was measured."""
+        clips: dict[str, list[dict[str, Any]]] = {}
+        for (clip, _), run in self.runs.items():
+            clips.setdefault(clip, []).append(run.to_json())
+        return {
+            "systematic": self.systematic,
+            "network": asdict(self.network),
+            "summary": self.summary(),
+            "clips": clips,
+        }
+
+    def __str__(self) -> str:
+        """The verdict and its evidence, one sentence per line."""
+        wrong = self.systematic
+        if wrong is not None:
+            return f"The model file does NOT compute what the PyTorch graph computes: {wrong}."
+        runs = [*self.runs.values()]
+        kernels = " and ".join(
+            dict.fromkeys(run.kernel + (f", on the graph's {run.form}" if run.form else "") for run in runs)
+        )
+        ran = f"{self.title}'s kernels: {kernels}" if kernels else f"in {self.title}"
+        nodes = [node for run in runs for node in run.nodes]
+        return "\n".join(
+            [
+                "The model file computes what the PyTorch graph computes "
+                f"({ran}; inputs: {' and '.join(dict.fromkeys(clip for clip, _ in self.runs))}).",
+                "The lowered graph is the network: in float64 their outputs differ by at most "
+                f"{self.network.max_abs:.1e}.",
+                f"Operator by operator, {len(nodes):,} results were compared with PyTorch's on equal inputs: "
+                f"{_rounding(nodes)}.",
+                f"End to end, over {max(run.frames for run in runs)} frames with states, outputs differ by at most "
+                f"{max(run.max_abs for run in runs):.1e}; {_flips(runs)}.",
+            ]
+        )
+
+    def _place(self, kernel: str) -> str:
+        return f"{self.title}'s {kernel} kernel" if kernel else self.title
+
+
+def _numbers(runs: list[FileRun]) -> dict[str, Any]:
+    signs = sum(flip.elements for run in runs for flip in run.flips)
+    return {
+        "max_abs": max(run.max_abs for run in runs),
+        "mean_abs": sum(run.mean_abs for run in runs) / len(runs),
+        "flipped_signs": sum(flip.flipped for run in runs for flip in run.flips) / max(signs, 1),
+        "operators": sum(len(run.nodes) for run in runs),
+        "systematic": any(run.failures or not run.faithful for run in runs),
+    }
+
+
+def _rounding(nodes: list[NodeCheck]) -> str:
+    """How far the results lie from torch's, by what they are compared by."""
+    found: dict[CheckKind, list[NodeCheck]] = {}
+    for node in nodes:
+        found.setdefault(node.kind, []).append(node)
+    parts = []
+    if "sum" in found:
+        worst = max(node.worst for node in found["sum"])
+        parts.append(f"binary convolutions within {worst:.0%} of what float32 rounding allows")
+    if "sign" in found:
+        parts.append(f"all {sum(node.elements for node in found['sign']):,} signs equal")
+    if "value" in found:
+        parts.append(f"float operators within {max(node.worst for node in found['value']):.1e} of their range")
+    if "exact" in found:
+        parts.append("integers equal")
+    return ", ".join(parts)
+
+
+def _flips(runs: list[FileRun]) -> str:
+    flips = [flip for run in runs for flip in run.flips]
+    signs, flipped = sum(flip.elements for flip in flips), sum(flip.flipped for flip in flips)
+    if not flipped:
+        return f"none of {signs:,} signs flipped" if signs else "there are no signs to flip"
+    first = max((run.first_flips.distance for run in runs if run.first_flips is not None), default=0.0)
+    return (
+        f"{flipped:,} of {signs:,} signs ({flipped / signs:.1e}) flipped, the first of each run "
+        f"at most {first:.1e} standard deviations from their threshold, the others in consequence or likewise"
+    )

@@ -1,0 +1,161 @@
+"""From a network to its lowered graph: one frame, fixed shapes, ATen operators and two binary ones."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+
+from binmat.errors import LoweringError
+from binmat.model_defs.network import Example, Network
+from binmat.nn import BinaryConv2d, BinaryLinear
+from binmat.transforms.swap import swap
+from binmat.transforms.trace import Program, trace
+
+from . import binary_operators  # noqa: F401  (registers the operators)
+from .constants import FoldConstants, remove_unused_constants
+from .fold_affine import FoldAffine
+from .lowered_graph import LoweredGraph
+from .remove_noops import RemoveNoOps
+
+
+def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float32) -> LoweredGraph:
+    """Flatten a network, in evaluation mode, at the sizes of one deployment call.
+
+    Batch norm, scales and biases are folded into the convolutions (in float64); DoReFa's {0, 1} activations become
+    +-1 with the sums corrected exactly; XNOR-Net's K map stays as float operators. The result computes what
+    ``network.eval()`` computes, up to the rounding of ``dtype``. Outputs that the network has names for and the example
+    does not name (a sparse decoder's side outputs) are left out of the graph. Raises LoweringError.
+    """
+    owner = trace(copy.deepcopy(network)).eval().to(dtype)
+    _swap_binary_layers(owner)
+    _name_layers(owner)
+    program = owner.programs[example.mode]
+    assert isinstance(program, Program)
+    tensors = {name: value.to(dtype) for name, value in example.inputs.items() if isinstance(value, Tensor)}
+
+    def frame(*values: Tensor) -> tuple[Tensor, ...]:
+        bound = dict(zip(tensors, values, strict=True))
+        arguments = [bound.get(name, value) for name, value in example.inputs.items()]
+        result = _NameFunctions(owner, graph=program.graph).run(*arguments)
+        return _asked_for(owner, example, tuple(result) if isinstance(result, (tuple, list)) else (result,))
+
+    try:
+        with torch.no_grad():
+            module = make_fx(frame, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors.values())
+    except Exception as error:
+        size = "x".join(str(n) for n in next(iter(tensors.values())).shape[2:])
+        raise LoweringError(f"{owner.name} cannot be lowered at {size}: {str(error).splitlines()[0]}") from error
+    RemoveNoOps().apply(module)
+    FoldConstants().apply(module)
+    FoldAffine().apply(module)
+    remove_unused_constants(module)
+    results = module.graph.output_node().args[0]
+    assert isinstance(results, (tuple, list))
+    if len(example.outputs) != len(results):
+        raise LoweringError(
+            f"{owner.name} returns {len(results)} tensors in mode {example.mode} and its example names "
+            f"{len(example.outputs)}: name every output"
+        )
+    return LoweredGraph(module, tuple(tensors), example.outputs)
+
+
+def _asked_for(network: Network, example: Example, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Those of a mode's results that the example names; all of them where the network has no names for them."""
+    names = network.output_names(example.mode)
+    if names is None or not set(example.outputs) <= set(names):
+        return results
+    known = dict(zip(names, results, strict=True))
+    return tuple(known[name] for name in example.outputs)
+
+
+class _NameFunctions(fx.Interpreter):
+    """Marks what make_fx records for the graph's function and method calls with their node names."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "call_module":
+            return super().run_node(n)
+        mark = _Mark(n.name)
+        mark.start()
+        result = super().run_node(n)
+        mark.stop()
+        return result
+
+
+def _name_layers(owner: nn.Module) -> None:
+    """Let every layer, also inside a recurrence, mark what make_fx records while it runs."""
+    for name, layer in owner.named_modules():
+        if name:
+            mark = _Mark(name)
+            layer.register_forward_pre_hook(lambda *_, mark=mark: mark.start())
+            layer.register_forward_hook(lambda *_, mark=mark: mark.stop())
+
+
+class _Mark:
+    """Gives every node that is recorded between start and stop, and has no layer yet, this layer."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+
+    def start(self) -> None:
+        mode = get_proxy_mode()
+        assert mode is not None
+        self.graph: fx.Graph = mode.tracer.graph
+        self.before = len(self.graph.nodes)
+
+    def stop(self) -> None:
+        recorded = len(self.graph.nodes) - self.before
+        for node, _ in zip(reversed(self.graph.nodes), range(recorded), strict=False):
+            node.meta.setdefault("layer", self.layer)
+
+
+class _LoweredBinary(nn.Module):
+    """A binary layer as the two operators of the lowered graph; a linear one is a 1x1 convolution."""
+
+    weight: Tensor
+    multiplier: Tensor
+    bias: Tensor
+    threshold: Tensor
+
+    def __init__(self, layer: BinaryConv2d | BinaryLinear) -> None:
+        super().__init__()
+        weight, scale = layer.binary_weight(), layer.output_scale().double()
+        bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().double()
+        self.pad_value = layer.pad_value if isinstance(layer, BinaryConv2d) else 0
+        if layer.scheme.activation.levels == "unsigned":
+            # a = (s + 1) / 2, hence conv(a, w) = (conv(s, w) + sum(w)) / 2, and a padded 0 is a padded s = -1.
+            bias = bias + scale * weight.double().flatten(1).sum(1) / 2
+            scale = scale / 2
+            self.pad_value = 1 if self.pad_value else -1
+        dtype = layer.weight.dtype
+        self.register_buffer("weight", weight.reshape(*weight.shape, *[1] * (4 - weight.dim())))
+        self.register_buffer("multiplier", scale.to(dtype))
+        self.register_buffer("bias", bias.to(dtype))
+        self.register_buffer("threshold", layer.input_threshold().to(dtype))
+        self.layer: BinaryConv2d | BinaryLinear = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer, shape = self.layer, x.shape
+        if isinstance(layer, BinaryLinear):
+            image = x.reshape(-1, shape[-1], 1, 1)
+            geometry: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
+        else:
+            image = x
+            geometry = (list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups)
+        bits = torch.ops.binmat.binarize(image, self.threshold)
+        bias = torch.zeros_like(self.bias) if layer.scheme.activation_scale else self.bias
+        y = torch.ops.binmat.binary_conv2d(bits, self.weight, self.multiplier, bias, *geometry, self.pad_value)
+        if isinstance(layer, BinaryLinear):
+            y = y.reshape(*shape[:-1], -1)
+        if layer.scheme.activation_scale:
+            per_channel = (-1,) if isinstance(layer, BinaryLinear) else (-1, 1, 1)
+            y = y * layer.activation_scale(x) + self.bias.view(per_channel)
+        return y
+
+
+def _swap_binary_layers(owner: nn.Module) -> None:
+    binary = {n: m for n, m in owner.named_modules() if isinstance(m, (BinaryConv2d, BinaryLinear))}
+    swap(owner, {name: _LoweredBinary(layer) for name, layer in binary.items()})

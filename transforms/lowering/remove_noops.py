@@ -1,0 +1,41 @@
+"""Remove what computes nothing from a lowered graph, memory layout included."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+_IDENTITIES = (aten.alias.default, aten.clone.default, aten.detach.default, aten.lift_fresh_copy.default)
+_VIEWS = (aten.view.default, aten._unsafe_view.default)
+
+
+class RemoveNoOps:
+    """Aliases, copies, and reshapes or expansions to the shape that is there already.
+
+    An input that is handed on as an output keeps its alias: a model's output must be a node of its own.
+    """
+
+    def apply(self, lowered: fx.GraphModule) -> fx.GraphModule:
+        for node in lowered.graph.nodes:
+            if self._is_identity(node) and not self._passes_input_on(node):
+                node.replace_all_uses_with(node.args[0])
+            elif node.target in _VIEWS:
+                # A view counts on the copies that are gone; a reshape does not.
+                node.target = aten.reshape.default
+        lowered.graph.eliminate_dead_code()
+        lowered.recompile()
+        return lowered
+
+    @staticmethod
+    def _is_identity(node: fx.Node) -> bool:
+        if node.target in _IDENTITIES:
+            return True
+        if node.target in (*_VIEWS, aten.expand.default, aten.slice.Tensor):
+            source, result = node.args[0].meta["val"], node.meta["val"]
+            return source.shape == result.shape
+        return False
+
+    @staticmethod
+    def _passes_input_on(node: fx.Node) -> bool:
+        return node.args[0].op == "placeholder" and any(user.op == "output" for user in node.users)
