@@ -11,16 +11,15 @@ from golden_fill import fill
 
 from binmat.data.image import photograph
 from binmat.errors import SizeError
-from binmat.export.deployment import deploy
-from binmat.export.verification import check
-from binmat.export.verify import verify_lce
 from binmat.model_defs.litematting import LiteMatting
 from binmat.model_defs.lsa_matting import LSAMatting
 from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Network
 from binmat.model_defs.pam import PAM
 from binmat.model_defs.trimap import portrait_trimap
+from binmat.pipeline.deployment import deploy
 from binmat.transforms.convert import convert
+from binmat.verification.file_check import check_file
 
 Size = tuple[int, int]
 
@@ -55,12 +54,12 @@ def compared_in_one_frame(name: str, scheme: str | None, size: Size) -> set[str]
     """Verify on one photograph in LCE's default kernel; the operators that were compared."""
     deployment = deploy(network(name) if scheme is None else convert(network(name), scheme), size)
     frame = deployment.clips()["photograph"][0]
-    found = verify_lce(deployment.lowered.module, deployment.model, [frame], kernels=("optimized",))
-    check(found)
+    found = check_file(deployment.backend, deployment.lowered, deployment.model, [frame], "optimized")
+    found.check()
     # A matte that is the same everywhere would agree without showing anything.
     (alpha,) = deployment.lowered(*(frame[each] for each in deployment.lowered.inputs))
     assert alpha.shape[2:] == size and alpha.std() > 1e-3
-    return {_short(node.operator) for node in found.kernels[0].nodes}
+    return {_short(node.operator) for node in found.nodes}
 
 
 def _short(operator: str) -> str:
@@ -81,7 +80,7 @@ def test_converted(name: str) -> None:
 def test_converted_in_every_kernel_over_frames(name: str, scheme: str, size: Size) -> None:
     verdict = deploy(convert(network(name), scheme), size).verify()
     verdict.check()
-    assert {kernel for _, kernel in verdict.runs()} == {"optimized", "reference"}
+    assert {kernel for _, kernel in verdict.runs} == {"optimized", "reference"}
 
 
 @pytest.mark.parametrize("name", PAPERS)

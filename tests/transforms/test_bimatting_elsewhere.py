@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from binmat.export.deployment import deploy
 from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Example, Network
 from binmat.model_defs.places import MaskPlace
 from binmat.nn.masked_path import MaskedPath
 from binmat.nn.sbb import SBBEncoder, SBBPlan, SBBRow
+from binmat.pipeline.deployment import deploy
 from binmat.transforms.convert import convert
-from binmat.transforms.lower import lower
+from binmat.transforms.lowering.lower import lower
 from binmat.transforms.sab import SparseDecoder
 from binmat.transforms.sbb import ReplaceEncoder
 from binmat.transforms.trace import trace

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from example_networks import UNet, randomize
-from lce_support import dyadic, lower, signs
+from lowered_graphs import dyadic, lowered, signs
+from torch import Tensor
 from torch.nn import functional as F
 
+from binmat.backends.lce.backend import LCE
+from binmat.backends.lce.emitter import RULES, Emitter
+from binmat.backends.lce.interpreter import KERNELS, LceInterpreter
+from binmat.backends.lce.model import LceModel
+from binmat.backends.lce.rules import binary as binary_rules
+from binmat.backends.lce.rules import reductions
+from binmat.backends.lce.rules.elementwise import arithmetic_like
 from binmat.errors import ExportError, VerificationError
-from binmat.export import verify as verify_module
-from binmat.export.deployment import deploy
-from binmat.export.lce import LceModel, border, export_lce, windows
-from binmat.export.lce import binary as binary_rules
-from binmat.export.lce_interpreter import KERNELS
-from binmat.export.verification import NodeCheck
-from binmat.export.verify import check, verify_lce
-from binmat.transforms.convert import convert
+from binmat.transforms.lowering.lowered_graph import LoweredGraph
+from binmat.transforms.lowering.padding_share import Border
+from binmat.transforms.lowering.sign_packing import pack_signs
+from binmat.verification.file_check import check_file
+from binmat.verification.node_check import VALUE_LIMIT
+from binmat.verification.results import FileRun, NodeCheck
 
 binarize = torch.ops.binmat.binarize
 binary_conv2d = torch.ops.binmat.binary_conv2d
@@ -47,11 +54,24 @@ class Small:
 SIZE = (1, 3, 12, 14)
 
 
-def exported(function, **options):
-    graph = lower(function, torch.zeros(SIZE), torch.zeros(1, 32, 12, 14))
-    for node in graph.graph.nodes:
+def graph_of(function: Callable[..., object]) -> LoweredGraph:
+    """A function of a frame ``src`` and a state ``r1`` that gives ``level`` and the state."""
+    graph = lowered(
+        function, torch.zeros(SIZE), torch.zeros(1, 32, 12, 14), inputs=["src", "r1"], outputs=["level", "r1"]
+    )
+    for node in graph.module.graph.nodes:
         node.meta["layer"] = f"layer.{node.name}"
-    return graph, export_lce(graph, None, ["src", "r1"], ["level", "r1"], **options)
+    return graph
+
+
+def run(
+    graph: LoweredGraph,
+    frames: Sequence[Mapping[str, Tensor]],
+    kernel: str = "optimized",
+    model: LceModel | None = None,
+    **options: object,
+) -> FileRun:
+    return check_file(LCE, graph, model or LCE.write(graph, kernel), frames, kernel, **options)
 
 
 def clip(count=2, like=torch.randn):
@@ -60,12 +80,11 @@ def clip(count=2, like=torch.randn):
 
 
 def test_small_network_passes_in_every_kernel():
-    graph, model = exported(Small())
-    result = verify_lce(graph, model, clip(3), KERNELS, checked_frames=2)
-    check(result)
-    assert (result.height, result.width) == (12, 14)
-    assert [(k.kernel, k.portable) for k in result.kernels] == [(k, k == "reference") for k in KERNELS]
-    for kernel in result.kernels:
+    graph = graph_of(Small())
+    for name in KERNELS:
+        kernel = run(graph, clip(3), name, checked_frames=2)
+        kernel.check()
+        assert (kernel.kernel, kernel.form) == (name, "portable form" if name == "reference" else "")
         assert kernel.frames == 3 and kernel.checked_frames == 2
         assert {(o.name, o.frame) for o in kernel.outputs} == {(n, f) for n in ("level", "r1") for f in range(3)}
         kinds = {node.operator: node.kind for node in kernel.nodes}
@@ -73,7 +92,7 @@ def test_small_network_passes_in_every_kernel():
         assert kinds["aten.convolution.default"] == "value"
         assert len(kernel.flips) == 2 * 3 and all(f.elements for f in kernel.flips)
         assert 0 < kernel.max_abs < 1e-4 and 0 < kernel.mean_abs <= kernel.max_abs
-    assert json.loads(json.dumps(result.to_json()))["kernels"][0]["kernel"] == "optimized"
+        assert json.loads(json.dumps(kernel.to_json()))["kernel"] == name
 
 
 def test_dyadic_binary_layers_are_exact_end_to_end():
@@ -88,10 +107,10 @@ def test_dyadic_binary_layers_are_exact_end_to_end():
         )
         return y.relu(), h * 0.5
 
-    graph, model = exported(function)
-    result = verify_lce(graph, model, clip(3, dyadic), KERNELS)
-    check(result)
-    for kernel in result.kernels:
+    graph = graph_of(function)
+    for name in KERNELS:
+        kernel = run(graph, clip(3, dyadic), name)
+        kernel.check()
         assert kernel.max_abs == 0 and kernel.flipped_signs == 0 and len(kernel.flips) == 6
         assert kernel.first_flips is None
 
@@ -101,37 +120,39 @@ def test_states_are_fed_back():
         h = h + 1
         return h.amax((1, 2, 3)) + 0 * x.sum(), h
 
-    graph, model = exported(function)
     seen = []
-    run = verify_module.LceInterpreter.run
+    interpret = LceInterpreter.run
 
     def spy(self, inputs):
-        outputs = run(self, inputs)
+        outputs = interpret(self, inputs)
         seen.append(float(outputs[0]))
         return outputs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify_module.LceInterpreter, "run", spy)
-        check(verify_lce(graph, model, clip(3), ["optimized"]))
+        patch.setattr(LceInterpreter, "run", spy)
+        run(graph_of(function), clip(3)).check()
     assert seen == [1, 2, 3]
 
 
 def test_first_frame_may_bring_states():
-    graph, model = exported(Small())
+    graph = graph_of(Small())
     frames = clip(2)
     frames[0]["r1"] = torch.full((1, 32, 12, 14), 100.0)
-    with_state = verify_lce(graph, model, frames, ["optimized"])
-    check(with_state)
+    run(graph, frames).check()
     with pytest.raises(ExportError, match="frame 0 has no input 'src'"):
-        verify_lce(graph, model, [{"r1": frames[0]["r1"]}], ["optimized"])
+        run(graph, [{"r1": frames[0]["r1"]}])
 
 
-def test_chunks_give_the_same_result(monkeypatch):
-    graph, model = exported(Small())
-    whole = verify_lce(graph, model, clip(), ["optimized"])
-    monkeypatch.setattr(verify_module, "CHUNK_BYTES", 1)
-    chunked = verify_lce(graph, model, clip(), ["optimized"])
-    assert whole == chunked
+def test_small_segments_give_the_same_result():
+    graph = graph_of(Small())
+
+    class Segmented(LceModel):
+        def values(self, groups, inputs, kernel):
+            return super().values(groups, inputs, kernel, segment_bytes=1)
+
+    whole = LCE.write(graph)
+    parts = Segmented(whole.content, whole.form, whole.stored, whole.inputs, whole.builder)
+    assert run(graph, clip(), model=whole) == run(graph, clip(), model=parts)
 
 
 def test_signs_that_rounding_flips_pass():
@@ -146,15 +167,13 @@ def test_signs_that_rounding_flips_pass():
         y = binary_conv2d(y, second, torch.ones(8), torch.zeros(8), [1, 1], [0, 0], [1, 1], 1, 0)
         return y, h * 2
 
-    graph = lower(function, x, torch.zeros(1, 1))
-    model = export_lce(graph, None, ["x", "h"], ["y", "h"])
-    result = verify_lce(graph, model, [{"x": x}], ["optimized"])
-    check(result)
-    (flips,) = result.kernels[0].flips
+    result = run(lowered(function, x, torch.zeros(1, 1), inputs=["x", "h"], outputs=["y", "h"]), [{"x": x}])
+    result.check()
+    (flips,) = result.flips
     assert flips.flipped > 10 and flips.distance < 1e-5
-    assert result.kernels[0].first_flips == flips
-    assert result.to_json()["kernels"][0]["first_flips"]["flipped"] == flips.flipped
-    assert result.kernels[0].max_abs >= 2
+    assert result.first_flips == flips
+    assert result.to_json()["first_flips"]["flipped"] == flips.flipped
+    assert result.max_abs >= 2
 
 
 def test_bits_written_by_a_convolution_are_checked():
@@ -167,85 +186,82 @@ def test_bits_written_by_a_convolution_are_checked():
         )
         return bits + x[:, :1], h + 1
 
-    graph, model = exported(function)
-    assert "binary_conv2d" not in model.values and model.values["binarize_1"].encoding == "packed"
+    graph = graph_of(function)
+    model = LCE.write(graph)
+    assert "binary_conv2d" not in model.stored and model.stored["binarize_1"].encoding == "packed"
     frames = clip()
     frames[0]["r1"] = torch.randn(1, 32, 12, 14)
-    result = verify_lce(graph, model, frames, ["optimized"])
-    check(result)
-    assert [n.node for n in result.kernels[0].nodes if n.kind == "sign"] == ["binarize", "binarize_1"]
+    result = run(graph, frames, model=model)
+    result.check()
+    assert [n.node for n in result.nodes if n.kind == "sign"] == ["binarize", "binarize_1"]
 
 
-def failure(function, **options) -> VerificationError:
-    graph, model = exported(function, **options)
+def failure(graph: LoweredGraph) -> str:
     with pytest.raises(VerificationError) as caught:
-        check(verify_lce(graph, model, clip(), ["optimized"]))
+        run(graph, clip()).check()
     assert "\n" not in str(caught.value)
-    return caught.value
+    return str(caught.value)
 
 
 def test_a_wrong_threshold_is_found(monkeypatch):
-    monkeypatch.setattr(binary_rules, "_shift", lambda levels: levels)
-    assert "layer 'layer.binarize" in str(failure(Small()))
+    right = RULES[binarize.default]
+
+    def wrong(e: Emitter, x: object, threshold: Tensor) -> object:
+        return right(e, x, -threshold)
+
+    monkeypatch.setitem(RULES, binarize.default, wrong)
+    assert "layer 'layer.binarize" in failure(graph_of(Small()))
 
 
 def test_a_wrong_padding_is_found(monkeypatch):
-    monkeypatch.setattr(windows.Axis, "same", property(lambda axis: True))
-    assert "layer 'layer.binary_conv2d'" in str(failure(Small()))
+    monkeypatch.setattr(binary_rules, "is_same", lambda axis: True)
+    assert "layer 'layer.binary_conv2d'" in failure(graph_of(Small()))
 
 
 def test_a_missing_border_correction_is_found(monkeypatch):
-    whole = border.padding_share
+    whole = binary_rules.padding_share
 
     def without(weight, axes):
         share = whole(weight, axes)
-        return border.Border(share.table * 0, share.rows, share.columns)
+        return Border(share.table * 0, share.rows, share.columns)
 
     monkeypatch.setattr(binary_rules, "padding_share", without)
-    assert "layer 'layer.binary_conv2d'" in str(failure(Small()))
+    assert "layer 'layer.binary_conv2d'" in failure(graph_of(Small()))
 
 
 def test_one_flipped_weight_bit_in_the_file_is_found():
     small = Small()
-    graph, model = exported(small)
-    from binmat.export.lce.values import pack_signs
-
+    graph = graph_of(small)
+    content = LCE.write(graph).content
     packed = pack_signs(small.weights[1].numpy().transpose(0, 2, 3, 1)).tobytes()
-    place = model.content.index(packed)
-    broken = bytearray(model.content)
-    broken[place + 100] ^= 1
+    broken = bytearray(content)
+    broken[content.index(packed) + 100] ^= 1
     with pytest.raises(VerificationError, match="file's outputs are not those of the network"):
-        check(verify_lce(graph, model, clip(), ["optimized"], content=bytes(broken)))
-    check(verify_lce(graph, model, clip(), ["optimized"], content=bytes(model.content)))
+        run(graph, clip(), content=bytes(broken)).check()
+    run(graph, clip(), content=content).check()
 
 
 def test_swapped_outputs_are_found():
-    graph, model = exported(lambda x, h: (h * 2, h * 3))
-    swapped = LceModel(
-        export_lce(lower(lambda x, h: (h * 3, h * 2), torch.zeros(SIZE), torch.zeros(1, 32, 12, 14)),
-                   None, ["src", "r1"], ["level", "r1"]).content,
-        model.input_names, model.output_names, False, model.values, model.builder,
-    )  # fmt: skip
+    graph = graph_of(lambda x, h: (h * 2, h * 3))
+    other = LCE.write(graph_of(lambda x, h: (h * 3, h * 2)))
     frames = [{"src": torch.randn(SIZE), "r1": torch.randn(1, 32, 12, 14)}]
     with pytest.raises(VerificationError, match="outputs are not those"):
-        check(verify_lce(graph, swapped, frames, ["optimized"]))
+        run(graph, frames, model=replace(LCE.write(graph), content=other.content)).check()
 
 
 def test_amplified_rounding_is_told_from_a_difference(monkeypatch):
     """A normalisation of an almost constant map amplifies its operand's last bits without being wrong."""
     x = 3 + 1e-6 * torch.randn(1, 4, 30, 30)
-    graph = lower(lambda x: F.group_norm(x, 2, eps=1e-12), x)
-    model = export_lce(graph, None, ["x"], ["y"])
-    check(verify_lce(graph, model, [{"x": x}], ["optimized"]))
+    graph = lowered(lambda x: F.group_norm(x, 2, eps=1e-12), x)
+    run(graph, [{"x0": x}]).check()
+    right = reductions.mean_over
 
-    from binmat.export.lce import reductions
+    def wrong(e, value, dims, keepdim):
+        return arithmetic_like(e, "MUL", right(e, value, dims, keepdim), 1.01)
 
-    monkeypatch.setattr(
-        reductions, "mean_over", lambda e, value, dims, keep: reductions._reduce(e, "SUM", value, dims, keep)
-    )
-    wrong = export_lce(graph, None, ["x"], ["y"])
+    monkeypatch.setattr(reductions, "mean_over", wrong)
     with pytest.raises(VerificationError):
-        check(verify_lce(graph, wrong, [{"x": torch.randn(1, 4, 30, 30)}], ["optimized"]))
+        run(graph, [{"x0": torch.randn(1, 4, 30, 30)}]).check()
 
 
 def test_nan_is_a_failure():
@@ -254,19 +270,9 @@ def test_nan_is_a_failure():
 
 def test_denormals_are_positive():
     x = torch.full((1, 1, 2, 2), -1e-40)
-    graph = lower(lambda x: binarize(x, torch.zeros(1)) * 1.0, x)
-    model = export_lce(graph, None, ["x"], ["y"])
-    result = verify_lce(graph, model, [{"x": x}], ["optimized"])
-    check(result)
-    assert result.kernels[0].max_abs == 0
-
-
-def test_progress_counts_every_comparison():
-    network = convert(randomize(UNet()), "reactnet").eval()
-    seen = []
-    deploy(network, example=network.example(24, 32)).verify(progress=lambda done, count: seen.append((done, count)))
-    # The float64 check, then two clips of two frames on two kernels.
-    assert seen == [(done, 9) for done in range(1, 10)]
+    result = run(lowered(lambda x: binarize(x, torch.zeros(1)) * 1.0, x), [{"x0": x}])
+    result.check()
+    assert result.max_abs == 0
 
 
 def test_where_torchs_float32_is_the_less_exact_one():
@@ -276,12 +282,10 @@ def test_where_torchs_float32_is_the_less_exact_one():
         return F.adaptive_avg_pool2d(x, (1, 2)), h * 1
 
     x, h = torch.full((1, 1, 320, 320), 0.1), torch.zeros(1, 1, 1, 1)
-    assert float((pool(x, h)[0] - 0.1).abs().max()) > verify_module.VALUE_LIMIT * 0.1
-    graph = lower(pool, x, h)
-    model = export_lce(graph, None, ["src", "r1"], ["level", "r1"])
-    result = verify_lce(graph, model, [{"src": x}], ["optimized"])
-    check(result)
-    assert max(node.worst for node in result.kernels[0].nodes) < verify_module.VALUE_LIMIT / 4
+    assert float((pool(x, h)[0] - 0.1).abs().max()) > VALUE_LIMIT * 0.1
+    result = run(lowered(pool, x, h, inputs=["src", "r1"], outputs=["level", "r1"]), [{"src": x}])
+    result.check()
+    assert max(node.worst for node in result.nodes) < VALUE_LIMIT / 4
 
 
 def test_a_file_that_treats_states_wrongly_is_found():
@@ -291,13 +295,14 @@ def test_a_file_that_treats_states_wrongly_is_found():
     def function(x, h):
         return x.mean((2, 3)), x.repeat(1, 11, 1, 1)[:, :32] + h * factor
 
-    graph, model = exported(function)
-    check(verify_lce(graph, model, clip(), ["optimized"]))
+    graph = graph_of(function)
+    model = LCE.write(graph)
+    run(graph, clip(), model=model).check()
     wrong = model.content.replace(np.float32(2.5).tobytes(), np.float32(-7.5).tobytes())
     assert wrong != model.content
     with pytest.raises(VerificationError, match="outputs are not those of the network"):
-        check(verify_lce(graph, model, clip(), ["optimized"], content=wrong))
+        run(graph, clip(), content=wrong).check()
     # A bug of the writer: the checked nodes are wrong too, and alike.
-    broken, _ = exported(lambda x, h: (x.mean((2, 3)), x.repeat(1, 11, 1, 1)[:, :32] + h * (factor * -3)))
+    broken = graph_of(lambda x, h: (x.mean((2, 3)), x.repeat(1, 11, 1, 1)[:, :32] + h * (factor * -3)))
     with pytest.raises(VerificationError, match="differs from torch on equal inputs"):
-        check(verify_lce(broken, model, clip(), ["optimized"]))
+        run(broken, clip(), model=model).check()

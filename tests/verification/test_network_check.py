@@ -5,13 +5,13 @@ import torch
 from example_networks import UNet, randomize
 
 from binmat.errors import VerificationError
-from binmat.export import lowering_check
-from binmat.export.deployment import deploy
-from binmat.export.frames import clips_of
-from binmat.export.lowering_check import check_lowering
 from binmat.model_defs.rvm import RVM
 from binmat.nn.masked_path import set_execution
+from binmat.pipeline.deployment import deploy
 from binmat.transforms.convert import convert
+from binmat.verification import network_check
+from binmat.verification.clips import clips_of
+from binmat.verification.network_check import check_network
 
 
 @pytest.fixture
@@ -19,28 +19,28 @@ def network():
     return convert(randomize(UNet()), "reactnet").eval()
 
 
-def test_network_and_deployment_graph_agree_to_rounding(network):
+def test_network_and_lowered_graph_agree_to_rounding(network):
     example = network.example(24, 33)
-    found = check_lowering(network, example, clips_of(example)["noise"])
+    found = check_network(network, example, clips_of(example)["noise"])
     assert found.passed
     assert found.max_abs < 1e-12
 
 
-def test_a_deployment_graph_that_folds_wrongly_is_found(network, monkeypatch):
+def test_a_lowered_graph_that_folds_wrongly_is_found(network, monkeypatch):
     example = network.example(24, 32)
 
     def wrong(*args):
-        lowered = lowering_check_lower(*args)
+        lowered = right(*args)
         for name, buffer in lowered.module.named_buffers():
             if buffer.is_floating_point():
                 setattr(lowered.module, name, buffer * 1.001)
         return lowered
 
-    lowering_check_lower = lowering_check.lower
-    monkeypatch.setattr(lowering_check, "lower", wrong)
-    assert not check_lowering(network, example, clips_of(example)["noise"]).passed
+    right = network_check.lower
+    monkeypatch.setattr(network_check, "lower", wrong)
+    assert not check_network(network, example, clips_of(example)["noise"]).passed
     verdict = deploy(network, example=example).verify()
-    with pytest.raises(VerificationError, match="deployment graph is not the network"):
+    with pytest.raises(VerificationError, match="lowered graph is not the network"):
         verdict.check()
     assert "NOT" in str(verdict)
 
@@ -50,10 +50,10 @@ def test_a_decoder_that_skips_is_compared_sign_by_sign():
     example = network.example(33, 49)
     frame = clips_of(example, (), network)["photograph"]
     set_execution(network, "dense")
-    dense = check_lowering(network, example, frame)
+    dense = check_network(network, example, frame)
     # Skipping runs its layers on gathered pixels, which are not the graph's.
     set_execution(network, "sparse")
-    assert check_lowering(network, example, frame) == dense
+    assert check_network(network, example, frame) == dense
     assert dense.passed
 
 
@@ -63,25 +63,25 @@ def test_the_region_of_a_sparse_decoders_mask(monkeypatch, level: float, passes:
     network = convert(randomize(RVM()), "bnn", settings=["decoder=sab"]).eval()
     example = network.example(65, 97)
     frame = clips_of(example, (), network)["photograph"]
-    assert check_lowering(network, example, frame).passed
+    assert check_network(network, example, frame).passed
 
     def moved(*args):
-        lowered = lowering_check_lower(*args)
+        lowered = right(*args)
         [region] = [node for node in lowered.module.graph.nodes if node.target is torch.ops.aten.gt.Scalar]
         region.args = (region.args[0], level)
         lowered.module.recompile()
         return lowered
 
-    lowering_check_lower = lowering_check.lower
-    monkeypatch.setattr(lowering_check, "lower", moved)
-    found = check_lowering(network, example, frame)
+    right = network_check.lower
+    monkeypatch.setattr(network_check, "lower", moved)
+    found = check_network(network, example, frame)
     assert found.passed is passes
 
 
 def test_a_result_that_is_no_number_does_not_pass(network):
     with torch.no_grad():
         network.get_submodule("head").bias.fill_(torch.nan)
-    assert not check_lowering(network, network.example(24, 32), [{}]).passed
+    assert not check_network(network, network.example(24, 32), [{}]).passed
 
 
 def test_the_sign_of_a_rounding_residue_is_no_difference():
@@ -96,7 +96,7 @@ def test_the_sign_of_a_rounding_residue_is_no_difference():
     )
     network = convert(module, "xnor").eval()
     example = network.example(40, 40)
-    found = check_lowering(network, example, clips_of(example)["noise"])
+    found = check_network(network, example, clips_of(example)["noise"])
     assert found.passed
     assert found.flipped_signs > 0, "the case must occur for the test to mean anything"
     assert found.distance < 1e-12
@@ -106,10 +106,10 @@ def test_what_the_graph_does_with_states_counts(monkeypatch):
     network = convert(randomize(RVM()), "reactnet").eval()
     example = network.example(33, 49)
     frames = clips_of(example, (), network)["photograph"]
-    assert check_lowering(network, example, frames).passed
+    assert check_network(network, example, frames).passed
 
     def negated(*args):
-        lowered = lowering_check_lower(*args)
+        lowered = right(*args)
         graph = lowered.module.graph
         *_, state = (node for node in graph.nodes if node.op == "placeholder")
         with graph.inserting_after(state):
@@ -118,8 +118,8 @@ def test_what_the_graph_does_with_states_counts(monkeypatch):
         lowered.module.recompile()
         return lowered
 
-    lowering_check_lower = lowering_check.lower
-    monkeypatch.setattr(lowering_check, "lower", negated)
-    assert not check_lowering(network, example, frames).passed
+    right = network_check.lower
+    monkeypatch.setattr(network_check, "lower", negated)
+    assert not check_network(network, example, frames).passed
     # Zeros have no sign: one frame alone would not show it.
-    assert check_lowering(network, example, frames[:1]).passed
+    assert check_network(network, example, frames[:1]).passed

@@ -1,0 +1,82 @@
+"""The seam between lowered graphs and model files, shown by a backend that is not in the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy_backend
+from torch import nn
+from toy_backend import ToyBackend
+
+import binmat
+from binmat.backends.registry import BACKENDS, backend_of, get_backend
+from binmat.errors import UnknownNameError, VerificationError
+from binmat.pipeline.deployment import deploy
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
+    """The one line that a new backend adds to the registry."""
+    backend = ToyBackend()
+    monkeypatch.setitem(BACKENDS, backend.name, backend)
+    return backend
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    float_network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 1, 1), nn.Sigmoid(),
+    )  # fmt: skip
+    return binmat.convert(float_network, "reactnet", size=(13, 18)).eval()
+
+
+def test_a_new_backend_exports_and_verifies(toy: ToyBackend, network: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "model.toy.npz"
+    binmat.export(network, path, (13, 18))
+    verification = binmat.verify(network, path, (13, 18))
+    verification.check()
+    assert {clip for clip, _ in verification.runs} == {"photograph", "noise"}
+    assert "toy" in verification.summary() and "toy, noise" in verification.summary()
+    assert "(in the toy; inputs: photograph and noise)" in str(verification)
+    [run] = {tuple(sorted({node.kind for node in run.nodes})) for run in verification.runs.values()}
+    assert run == ("sign", "sum", "value")
+
+
+@pytest.mark.parametrize(
+    ("operator", "wrong"),
+    [
+        ("aten.relu.default", lambda x: np.minimum(np.maximum(x, 0), 0.5)),
+        ("binmat.binarize.default", lambda x, t: np.where(x + t.reshape(-1, 1, 1) <= x.mean(), -1, 1)),
+        ("aten._prelu_kernel.default", lambda x, slope: np.where(x >= 0, x, x * slope * 0.99)),
+    ],
+)
+def test_a_wrong_operator_is_caught(
+    toy: ToyBackend, network: nn.Module, monkeypatch: pytest.MonkeyPatch, operator: str, wrong: object
+) -> None:
+    monkeypatch.setitem(toy_backend.OPERATORS, operator, wrong)
+    with pytest.raises(VerificationError, match=rf"on photograph, the toy: layer '.*' \({operator}\) differs"):
+        deploy(network, (13, 18), format="toy").verify().check()
+
+
+def test_a_wrong_constant_in_the_file_is_caught(toy: ToyBackend, network: nn.Module) -> None:
+    deployment = deploy(network, (13, 18), format="toy")
+    with torch.no_grad():
+        network.get_submodule("9").bias += 1
+    other = deploy(network, (13, 18), format="toy").model.content
+    with pytest.raises(VerificationError, match="the toy: the file's outputs are not those of the network"):
+        deployment.verify(other).check()
+
+
+def test_formats_and_suffixes(toy: ToyBackend) -> None:
+    assert get_backend("toy") is toy and backend_of("out/model.toy.npz") is toy
+    assert backend_of("model.tflite").name == "lce"
+    with pytest.raises(UnknownNameError, match=r"no export format is called 'lse': did you mean 'lce'\?"):
+        get_backend("lse")
+    with pytest.raises(UnknownNameError, match=r"no model file suffix is called '.npz'"):
+        backend_of("model.npz")
