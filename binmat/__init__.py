@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from binmat import errors as errors
-    from binmat.data.matte import matte as matte
+    from binmat.data.inference import matte as matte
     from binmat.errors import BinmatError as BinmatError
     from binmat.export.deployment import export as export
     from binmat.export.deployment import verify as verify
@@ -36,7 +36,7 @@ _HOMES = {
     "get_scheme": "binmat.quantizers",
     "load": "binmat.transforms.checkpoint",
     "lower": "binmat.transforms.lower",
-    "matte": "binmat.data.matte",
+    "matte": "binmat.data.inference",
     "report": "binmat.reports",
     "save": "binmat.transforms.checkpoint",
     "verify": "binmat.export.deployment",

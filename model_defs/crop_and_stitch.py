@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from binmat.errors import InputError, SizeError
+from binmat.progress import Progress
 
 from .trimap import BACKGROUND, UNKNOWN, Trimap, one_hot, transform_map
 
@@ -28,7 +29,7 @@ def crop_and_stitch(
     window: int = WINDOW,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """The matte of an image of any size: float32 [H, W] in [0, 1], on the CPU.
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from binmat.atomic_write import atomic_write
 from binmat.errors import InputError, MissingExtraError
-from binmat.whole_file import whole_file
 
 #: Suffixes by which a path is taken for a video.
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -78,7 +78,7 @@ def video_writer(path: str | Path, rate: Fraction) -> Iterator[Callable[[Tensor]
     path = Path(path)
     stream: Any = None
     try:
-        with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
 
             def write(picture: Tensor) -> None:
                 nonlocal stream

@@ -14,13 +14,13 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from binmat.atomic_write import atomic_write
 from binmat.errors import ExportError
 from binmat.export.lce.binary import Pending
 from binmat.export.lce.emitter import RULES, Emitter
 from binmat.export.lce.layout import preferred_order
 from binmat.export.lce.values import DTYPES, Bits, StoredValue, Value
 from binmat.export.tflite.builder import ModelBuilder, Named
-from binmat.whole_file import whole_file
 
 for _family in ("activations", "convolution", "elementwise", "pooling", "reductions", "resize", "shapes"):
     importlib.import_module(f"binmat.export.lce.{_family}")
@@ -97,7 +97,7 @@ def export_lce(
 def write_whole(path: Path, content: bytes) -> None:
     """Write the model so that nobody sees half a file. Raises ExportError."""
     try:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Whole jobs as library calls: what a command does, without the command line."""
