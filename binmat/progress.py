@@ -6,3 +6,7 @@ from collections.abc import Callable
 
 #: Called with (done, of how many); of how many is 0 where that is not known.
 Progress = Callable[[int, int], None]
+
+
+def silent(done: int, count: int) -> None:
+    """Show nothing: the progress where none is asked for."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binmat.progress import Progress
+from binmat.progress import Progress, silent
 
 from .crop_and_stitch import WINDOW, crop_and_stitch
 from .network import Example, Network, NetworkSpec, Prediction
@@ -312,7 +312,7 @@ class LiteMatting(Network):
         *,
         trimap: Tensor | None = None,
         downsample_ratio: float = 1.0,
-        progress: Progress | None = None,
+        progress: Progress = silent,
         window: int = WINDOW,
     ) -> Prediction:
         """Alpha of an image [1, 3, H, W] in [0, 1] of any size, by crop-and-stitch, with the trimap's known pixels.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binmat.errors import InputError
-from binmat.progress import Progress
+from binmat.progress import Progress, silent
 
 from .crop_and_stitch import check_image, to_unit
 from .network import Example, Network, NetworkSpec, Prediction
@@ -239,7 +239,7 @@ class LSAMatting(Network):
         *,
         trimap: Tensor | None = None,
         downsample_ratio: float = 1.0,
-        progress: Progress | None = None,
+        progress: Progress = silent,
         refinement_steps: int = 0,
     ) -> Prediction:
         """Alpha of an image [1, 3, H, W] in [0, 1] of any size, with the trimap's known pixels.
@@ -281,7 +281,7 @@ def matte_image(
     *,
     refinement_steps: int = 0,
     downsample_ratio: float = 1.0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """The matte of an image of any size, as official inference computes it: float32 [H, W] in [0, 1], on the CPU.
 

@@ -12,7 +12,7 @@ from torch import nn
 from binmat.errors import SizeError
 from binmat.model_defs.network_option import NetworkOption, check_options
 from binmat.model_defs.places import EncoderPlace, MaskPlace
-from binmat.progress import Progress
+from binmat.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Network(nn.Module):
         *,
         trimap: torch.Tensor | None = None,
         downsample_ratio: float = 1.0,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> Prediction:
         """The matte of one image [1, 3, H, W] in [0, 1] of any size that the network takes, or can be padded to.
 

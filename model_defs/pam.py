@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from binmat.errors import InputError, SizeError, TraceError
-from binmat.progress import Progress
+from binmat.progress import Progress, silent
 
 from .network import Network, NetworkSpec, Prediction
 from .network_option import NetworkOption
@@ -127,7 +127,7 @@ class PAM(PathNetwork):
         *,
         trimap: Tensor | None = None,
         downsample_ratio: float = 1.0,
-        progress: Progress | None = None,
+        progress: Progress = silent,
         cost_limit: float | None = None,
         path: str | None = None,
     ) -> Prediction:

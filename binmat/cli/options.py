@@ -49,14 +49,14 @@ SizeOption = Annotated[
         help="Height and width of the frames. Default: what MODEL was converted for, else the network's usual size.",
     ),
 ]
-_RATIO_HELP = "Predict at this share of the size and enlarge the result: RVM with its guided filter."
 RatioOption = Annotated[
     float | None,
     typer.Option(
         "--downsample-ratio",
         metavar="R",
         parser=parse_ratio,
-        help=f"{_RATIO_HELP} Default: what MODEL was converted for, else 1.",
+        help="Predict at this share of the size and enlarge the result: RVM with its guided filter. "
+        "Default: what MODEL was converted for, else 1.",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]

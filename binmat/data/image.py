@@ -50,9 +50,13 @@ def to_values(image: Image.Image) -> Tensor:
 def to_rgb(image: Image.Image) -> Tensor:
     """A Pillow image as [1, 3, H, W] float32 in [0, 1]. Raises InputError for numbers that are no brightness."""
     pixels = _pixels(image)
-    if pixels.ndim == 2:
-        pixels = np.stack([pixels] * 3, -1)
-    return _to_tensor(pixels[..., :3])
+    rgb = np.stack([pixels] * 3, -1) if pixels.ndim == 2 else pixels[..., :3]
+    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32))[None]
+
+
+def to_bytes(picture: Tensor) -> Tensor:
+    """[C, H, W] in [0, 1] as 8 bits, [H, W, C] uint8 on the CPU, rounded half up."""
+    return (picture.detach().clamp(0, 1) * 255 + 0.5).to("cpu", torch.uint8).permute(1, 2, 0)
 
 
 def write_image(image: Tensor, path: str | Path) -> None:
@@ -61,7 +65,7 @@ def write_image(image: Tensor, path: str | Path) -> None:
     Written whole or not at all. Raises InputError.
     """
     path = Path(path)
-    pixels = (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
+    pixels = to_bytes(image[0]).numpy()
     try:
         with atomic_write(path) as temporary:
             Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(temporary)
@@ -125,8 +129,3 @@ def _pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     values = np.asarray(image, np.float32) / 255
     return values[..., 0] if image.mode == "LA" else values
-
-
-def _to_tensor(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
-    channels_last = pixels[..., None] if pixels.ndim == 2 else pixels
-    return torch.from_numpy(np.ascontiguousarray(channels_last.transpose(2, 0, 1), np.float32))[None]

@@ -18,19 +18,14 @@ from binmat.errors import InputError
 from binmat.model_defs.network import Network, Prediction
 from binmat.model_defs.network_option import check_options
 from binmat.model_defs.one_frame_delay import THRESHOLD, OneFrameDelay
-from binmat.progress import Progress
+from binmat.progress import Progress, silent
 
 from .image import read_image, read_values, to_rgb, to_values
 
 #: The green that composites are laid on.
 GREEN = (120 / 255, 1.0, 155 / 255)
-
-
-class _Absent:
-    """Where there is no further trimap; None is a frame without one."""
-
-
-_ABSENT = _Absent()
+#: Where there is no further trimap; None is a frame without one.
+_ABSENT: Any = object()
 
 
 def matte(
@@ -39,7 +34,7 @@ def matte(
     *,
     trimap: str | Path | Image.Image | npt.NDArray[Any] | Tensor | None = None,
     downsample_ratio: float = 1.0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **options: Any,
 ) -> Tensor:
     """The alpha matte [1, 1, H, W] in [0, 1] of one image.
@@ -75,7 +70,7 @@ def matte_frames(
     *,
     trimaps: Iterable[Tensor | None] = repeat(None),
     downsample_ratio: float = 1.0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **options: Any,
 ) -> Iterator[Prediction]:
     """Predictions for consecutive frames [1, 3, H, W] of one size, states carried along.
@@ -91,8 +86,7 @@ def matte_frames(
     """
     check_options(network.name, network.options, options)
     network.eval()
-    common = {"downsample_ratio": downsample_ratio, "progress": progress}
-    return _predictions(network, frames, trimaps, {**common, **options})
+    return _predictions(network, frames, trimaps, options | {"downsample_ratio": downsample_ratio, "progress": progress})
 
 
 def without_flicker(predictions: Iterable[Prediction], threshold: float = THRESHOLD) -> Iterator[Prediction]:
@@ -119,7 +113,7 @@ def _predictions(
     given = iter(trimaps)
     for number, frame in enumerate(frames):
         trimap = next(given, _ABSENT)
-        if isinstance(trimap, _Absent):
+        if trimap is _ABSENT:
             raise InputError(f"there are {number} trimaps and more frames: pass one for each")
         if size is not None and frame.shape[2:] != size:
             raise InputError(

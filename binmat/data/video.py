@@ -16,6 +16,8 @@ from torch import Tensor
 from binmat.atomic_write import atomic_write
 from binmat.errors import InputError, MissingExtraError
 
+from .image import to_bytes
+
 #: Suffixes by which a path is taken for a video.
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 #: x264's constant rate factor: a matte's soft edges must survive.
@@ -87,8 +89,8 @@ def video_writer(path: str | Path, rate: Fraction) -> Iterator[Callable[[Tensor]
                     stream = container.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
                     stream.width, stream.height = width, height
                     stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
-                levels = (picture.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)[0].expand(3, -1, -1)
-                frame = av.VideoFrame.from_ndarray(levels.permute(1, 2, 0).contiguous().cpu().numpy(), format="rgb24")
+                levels = to_bytes(picture[0].expand(3, -1, -1)).contiguous().numpy()
+                frame = av.VideoFrame.from_ndarray(levels, format="rgb24")
                 container.mux(stream.encode(frame))
 
             yield write

@@ -16,7 +16,7 @@ from binmat.data.mask_picture import FrameMask, mask_picture, with_masks
 from binmat.errors import InputError
 from binmat.model_defs.deployment_call import ratio_of
 from binmat.model_defs.network import Network
-from binmat.progress import Progress
+from binmat.progress import Progress, silent
 
 from .matte_files import matte_files
 
@@ -48,7 +48,7 @@ def matte_clip(
     downsample_ratio: float | None = None,
     one_frame_delay: bool = False,
     show_mask: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **options: Any,
 ) -> ClipMatte:
     """Write alpha, composite and, where the network predicts one, foreground of every frame.
@@ -77,7 +77,7 @@ def matte_clip(
     _check_names(clip, trimaps)
     behind = None if background is None else read_image(background)
     ratio = ratio_of(network, downsample_ratio)
-    for_frames, for_steps = (None, progress) if clip.count == 1 else (progress, None)
+    for_frames, for_steps = (silent, progress) if clip.count == 1 else (progress, silent)
     images, frames = tee(clip.frames())
     predictions = matte_frames(
         network,
@@ -107,9 +107,9 @@ def matte_clip(
                     write(number, "mask", to_rgb(mask_picture(image, prediction.alpha, masks[number])))
                 notes |= dict.fromkeys(prediction.notes)
                 details.append(prediction.details)
-                if for_frames is not None:
-                    for_frames(number + 1, clip.count)
-        _check_counts(len(details), clip, trimaps)
+                for_frames(number + 1, clip.count)
+        if not details:
+            raise InputError(f"{clip.path} has no frame that can be matted: name another")
         files = tuple(Path(output) / file.relative_to(folder) for file in written)
     return ClipMatte(ratio, files, tuple(notes), tuple(details), tuple(mask.levels for mask in masks))
 
@@ -120,13 +120,6 @@ def _check_names(clip: Clip, trimaps: Clip | None) -> None:
         other = taken.setdefault(path.stem, path)
         if other is not path:
             raise InputError(f"{other.name} and {path.name} in {clip.path} would both be written as {path.stem}.png")
-    if trimaps is not None and clip.video is None and trimaps.video is None:
-        _check_counts(len(clip.paths), clip, trimaps)
-
-
-def _check_counts(frames: int, clip: Clip, trimaps: Clip | None) -> None:
-    """Every frame has its trimap, and there is a frame."""
-    if trimaps is not None and trimaps.video is None and len(trimaps.paths) != frames:
-        raise InputError(f"there are {len(trimaps.paths)} trimaps for {frames} images: pass one for each")
-    if not frames:
-        raise InputError(f"{clip.path} has no frame that can be matted: name another")
+    # A video's own count of its frames may be wrong: matte_frames sees how many there are.
+    if trimaps and trimaps.paths and clip.paths and len(trimaps.paths) != len(clip.paths):
+        raise InputError(f"there are {len(trimaps.paths)} trimaps for {len(clip.paths)} images: pass one for each")
