@@ -28,7 +28,7 @@ from binmat.model_defs.registry import build
 FORWARDS = 3
 HELPS = 3
 #: PAM exports one path at a time.
-OPTIONS = {"pam": ["--path", "1011"]}
+OPTIONS = {"pam": {"path": "1011"}}
 
 
 def float_forward(network: Network, size: tuple[int, int]) -> float:
@@ -46,8 +46,10 @@ def float_forward(network: Network, size: tuple[int, int]) -> float:
 def conversion(checkpoint: Path, name: str, size: tuple[int, int], output: Path) -> tuple[dict[str, float], float]:
     """Seconds by step and peak memory in GiB of one `binmat convert`."""
     command = [sys.executable, "-m", "binmat", "convert", checkpoint, "-o", output, "--size", f"{size[0]}x{size[1]}"]
+    for option, value in OPTIONS.get(name, {}).items():
+        command += ["--option", f"{option}={value}"]
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen([*command, *OPTIONS.get(name, [])], stdout=subprocess.DEVNULL, stderr=said)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
         said.seek(0)
         text = said.read()
@@ -63,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for argument in sys.argv[1:] or ["rvm_mobilenetv3@288x512"]:
             name, _, text = argument.partition("@")
-            network = build(name, **({"path": OPTIONS[name][1]} if name in OPTIONS else {})).eval()
+            network = build(name, **OPTIONS.get(name, {})).eval()
             images = [x for x in deployment_call(network).inputs.values() if isinstance(x, torch.Tensor)]
             height, width = map(int, text.split("x")) if text else images[0].shape[2:]
             checkpoint = Path(folder, f"{name}.safetensors")

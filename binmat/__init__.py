@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from binmat import errors as errors
-    from binmat.data.matte import matte as matte
+    from binmat.data.inference import matte as matte
     from binmat.errors import BinmatError as BinmatError
     from binmat.model_defs.network import Example as Example
     from binmat.pipeline.deployment import export as export
@@ -36,7 +36,7 @@ _HOMES = {
     "get_scheme": "binmat.quantizers",
     "load": "binmat.transforms.checkpoint",
     "lower": "binmat.transforms.lowering.lower",
-    "matte": "binmat.data.matte",
+    "matte": "binmat.data.inference",
     "report": "binmat.reports",
     "save": "binmat.transforms.checkpoint",
     "verify": "binmat.pipeline.deployment",

@@ -18,13 +18,14 @@ class CheckpointError(BinmatError):
 
 
 class UnknownNameError(BinmatError):
-    """A scheme, network, recipe or format that does not exist."""
+    """A scheme, network, option, recipe or format that does not exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
         near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+        others = f"known: {', '.join(known)}" if known else "there is none"
         hint = f"did you mean '{near[0]}'? " if near else ""
-        super().__init__(f"no {kind} is called '{name}': {hint}known: {', '.join(known)}")
+        super().__init__(f"no {kind} is called '{name}': {hint}{others}")
 
 
 class PolicyError(BinmatError):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from binmat.errors import InputError, SizeError
+from binmat.progress import Progress, silent
 
 from .trimap import BACKGROUND, UNKNOWN, Trimap, one_hot, transform_map
 
@@ -28,7 +29,7 @@ def crop_and_stitch(
     window: int = WINDOW,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """The matte of an image of any size: float32 [H, W] in [0, 1], on the CPU.
 
@@ -61,8 +62,7 @@ def crop_and_stitch(
     weighted, total = torch.zeros(regions.shape), torch.zeros(regions.shape)
     windows = plan_windows(regions == UNKNOWN, window)
     for done, (top, left) in enumerate(windows):
-        if progress is not None:
-            progress(done, len(windows))
+        progress(done, len(windows))
         here = (slice(top, top + window), slice(left, left + window))
         crop = image[:, rows[here[0]].unsqueeze(1), columns[here[1]]]
         inputs = (to_unit(crop), one_hot(regions[here]), maps[:, here[0], here[1]])
@@ -70,8 +70,7 @@ def crop_and_stitch(
             alpha = network(*(tensor.unsqueeze(0).to(device, dtype) for tensor in inputs))
         weighted[here] += weight * alpha[0, 0].to("cpu", torch.float32)
         total[here] += weight
-    if progress is not None:
-        progress(len(windows), len(windows))
+    progress(len(windows), len(windows))
     # No window is computed over most of a large background: a weight of 0 there must not become 0 / 0.
     matte = weighted.div_(total.clamp_(min=torch.finfo(torch.float32).tiny))
     above, before = (len(rows) - height) // 2, (len(columns) - width) // 2

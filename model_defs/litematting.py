@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from binmat.progress import Progress, silent
+
 from .crop_and_stitch import WINDOW, crop_and_stitch
 from .network import Example, Network, NetworkSpec, Prediction
+from .network_option import NetworkOption
 from .trimap import portrait_trimap, read_trimap, transform_map
 
 
@@ -217,6 +220,9 @@ class LiteMatting(Network):
     }
     min_size = 32
     size_multiple = 32
+    options: ClassVar[tuple[NetworkOption, ...]] = (
+        NetworkOption("window", int, f"height and width of crop-and-stitch's windows, by default {WINDOW}"),
+    )
 
     def __init__(self, lsrppm: bool = True, enb: bool = True) -> None:
         super().__init__(lsrppm=lsrppm, enb=enb)
@@ -306,8 +312,8 @@ class LiteMatting(Network):
         *,
         trimap: Tensor | None = None,
         downsample_ratio: float = 1.0,
+        progress: Progress = silent,
         window: int = WINDOW,
-        progress: Callable[[int, int], None] | None = None,
     ) -> Prediction:
         """Alpha of an image [1, 3, H, W] in [0, 1] of any size, by crop-and-stitch, with the trimap's known pixels.
 

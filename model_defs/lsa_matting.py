@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binmat.errors import InputError
+from binmat.progress import Progress, silent
 
 from .crop_and_stitch import check_image, to_unit
 from .network import Example, Network, NetworkSpec, Prediction
+from .network_option import NetworkOption
 from .refinement import LEVELS, refine
 from .resizing import enlarge, reduced_size
 from .resnet import Bottleneck
@@ -174,6 +176,9 @@ class LSAMatting(Network):
     }
     min_size = 32
     size_multiple = 32
+    options: ClassVar[tuple[NetworkOption, ...]] = (
+        NetworkOption("refinement_steps", int, "steps of backpropagating refinement, 0 for none; the paper takes 100"),
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,8 +239,8 @@ class LSAMatting(Network):
         *,
         trimap: Tensor | None = None,
         downsample_ratio: float = 1.0,
+        progress: Progress = silent,
         refinement_steps: int = 0,
-        progress: Callable[[int, int], None] | None = None,
     ) -> Prediction:
         """Alpha of an image [1, 3, H, W] in [0, 1] of any size, with the trimap's known pixels.
 
@@ -276,7 +281,7 @@ def matte_image(
     *,
     refinement_steps: int = 0,
     downsample_ratio: float = 1.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """The matte of an image of any size, as official inference computes it: float32 [H, W] in [0, 1], on the CPU.
 

@@ -19,6 +19,7 @@ from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
 from binmat.model_defs.places import EncoderPlace
 from binmat.model_defs.resizing import enlarge, pad_to_multiple, reduced_size
 from binmat.nn.ibnorm import IBNorm
+from binmat.progress import Progress, silent
 
 Context = Literal["se", "easpp"]
 
@@ -291,6 +292,7 @@ class MODNet(Network):
         *,
         trimap: Tensor | None = None,
         downsample_ratio: float = 1.0,
+        progress: Progress = silent,
     ) -> Prediction:
         """Alpha of an image [1, 3, H, W] in [0, 1] of any size, padded to multiples of 32 by repeating its border.
 

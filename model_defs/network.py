@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from binmat.errors import SizeError
+from binmat.model_defs.network_option import NetworkOption, check_options
 from binmat.model_defs.places import EncoderPlace, MaskPlace
+from binmat.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Network(nn.Module):
     mask_place: ClassVar[MaskPlace | None] = None
     #: Names of outputs that a pass has added: the coarse matte of a sparse decoder's mask head.
     side_outputs: tuple[str, ...] = ()
+    #: What this network alone takes, for mattes and conversions.
+    options: ClassVar[tuple[NetworkOption, ...]] = ()
 
     def __init__(self, **config: Any) -> None:
         super().__init__()
@@ -131,15 +135,25 @@ class Network(nn.Module):
         *,
         trimap: torch.Tensor | None = None,
         downsample_ratio: float = 1.0,
+        progress: Progress = silent,
     ) -> Prediction:
         """The matte of one image [1, 3, H, W] in [0, 1] of any size that the network takes, or can be padded to.
 
         memory: of the frame before, from its Prediction. trimap: for the networks that need one, of the image's size,
         with any values that :func:`binmat.model_defs.trimap.read_trimap` reads; [1, 1, H, W] of 0 background, 0.5
-        unknown, 1 foreground is one form. A network declares options of its own as further keyword arguments.
-        Raises InputError and SizeError.
+        unknown, 1 foreground is one form. progress: called by the networks that take several steps for one image.
+        The network's :attr:`options` are further keyword arguments. Raises InputError and SizeError.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it mattes an image")
+
+    def specialised(self, size: tuple[int, int] | None = None, **options: Any) -> Network:
+        """What to convert: the part of the network that options choose, by default the network itself.
+
+        size: height and width to convert for; None stands for the network's usual size. options: those of
+        :attr:`options` that are for conversions. Raises UnknownNameError for any other.
+        """
+        check_options(f"{self.name} for conversions", (option for option in self.options if option.converts), options)
+        return self
 
     def refuse_ratio(self, downsample_ratio: float) -> None:
         """Raise SizeError for a downsample ratio, for networks that have none."""

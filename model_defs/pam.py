@@ -9,14 +9,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from binmat.errors import InputError, SizeError, TraceError
+from binmat.progress import Progress, silent
 
-from .network import NetworkSpec, Prediction
+from .network import Network, NetworkSpec, Prediction
+from .network_option import NetworkOption
 from .pam_body import CONSTRAINTS, PathNetwork, path_costs
 from .pam_learning import gumbel_gates, gumbel_noise
 from .pam_paths import (
@@ -82,6 +84,11 @@ class PAM(PathNetwork):
     1/32, decoder at 1/8; 1 where the stage's layers run, 0 where the learnable connect layer replaces them.
     """
 
+    options: ClassVar[tuple[NetworkOption, ...]] = (
+        NetworkOption("path", str, "the path to take, 1 where a stage's layers run, such as 1011", converts=True),
+        NetworkOption("cost_limit", float, "a path of at most this many G multiply-accumulates", converts=True),
+    )
+
     def forward(
         self, image: Tensor, trimap: Tensor, cost_limit: float | None = None, path: str | None = None
     ) -> Tensor:
@@ -120,6 +127,7 @@ class PAM(PathNetwork):
         *,
         trimap: Tensor | None = None,
         downsample_ratio: float = 1.0,
+        progress: Progress = silent,
         cost_limit: float | None = None,
         path: str | None = None,
     ) -> Prediction:
@@ -156,6 +164,25 @@ class PAM(PathNetwork):
         weights = self.state_dict()
         static.load_state_dict({key: weights[key].clone() for key in static.state_dict()}, assign=True)
         return static.train(self.training)
+
+    def specialised(
+        self,
+        size: tuple[int, int] | None = None,
+        *,
+        path: str | None = None,
+        cost_limit: float | None = None,
+        **others: Any,
+    ) -> Network:
+        """The static network of a path, or of the dearest path within a cost limit; without either the network itself.
+
+        cost_limit: G multiply-accumulates at this size, by default the registry's. Raises the errors of :meth:`path`
+        and :meth:`dearest_path`, InputError for both options at once, UnknownNameError for any other.
+        """
+        _check_not_both(cost_limit, path)
+        if cost_limit is not None:
+            path = self.dearest_path(cost_limit, *(size or SPECS[0].example_size))
+        network = super().specialised(size, **others)
+        return network if path is None else self.path(path)
 
     def dearest_path(self, cost_limit: float, height: int, width: int) -> str:
         """The dearest path that costs at most ``cost_limit`` G multiply-accumulates at this size, whatever the image.
@@ -253,8 +280,7 @@ class PAM(PathNetwork):
 
     def _choose(self, cost_limit: float | None, path: str | None, height: int, width: int) -> _Choice:
         """What a cost limit or a path asks for at this size. Raises the errors of :meth:`infer`."""
-        if cost_limit is not None and path is not None:
-            raise InputError("pam takes a cost limit or a path, not both: leave one of them out")
+        _check_not_both(cost_limit, path)
         given = self._given_path(path)
         costs = path_costs(height, width)
         if cost_limit is None:
@@ -317,6 +343,11 @@ def recognise(shapes: Mapping[str, Any]) -> dict[str, str | None] | None:
         return {"path": None}
     has_layers = (f"stages.{stage}.layers.0.depthwise.weight" in shapes for stage in range(SELECTIONS))
     return {"path": "".join("1" if present else "0" for present in has_layers)}
+
+
+def _check_not_both(cost_limit: float | None, path: str | None) -> None:
+    if cost_limit is not None and path is not None:
+        raise InputError("pam takes a cost limit or a path, not both: leave one of them out")
 
 
 def _size(x: Tensor) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from binmat.errors import InputError
+from binmat.progress import Progress, silent
 
 from .network import Network
 
@@ -28,7 +29,7 @@ def refine(
     *,
     steps: int = STEPS,
     learning_rate: float = LEARNING_RATE,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """Alpha [N, 1, H, W] in [0, 1] after backpropagating refinement of each image by itself.
 
@@ -71,7 +72,7 @@ def _descend(
     regions: _Regions,
     steps: int,
     learning_rate: float,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress,
 ) -> Tensor:
     scales, shifts = zero_corrections(features[0]), zero_corrections(features[0])
     corrections = [tensor.requires_grad_() for tensor in (*scales, *shifts)]
@@ -85,12 +86,10 @@ def _descend(
         with torch.no_grad():
             for tensor, gradient in zip(corrections, gradients, strict=True):
                 tensor.sub_(gradient, alpha=learning_rate)
-        if progress is not None:
-            progress(step, steps)
+        progress(step, steps)
     with torch.no_grad():
         alpha = network.run("decode", *features, *corrections)
-    if progress is not None:
-        progress(steps, steps)
+    progress(steps, steps)
     return alpha.clamp(0, 1)
 
 

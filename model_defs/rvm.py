@@ -18,6 +18,7 @@ from binmat.model_defs.places import EncoderPlace, MaskPlace
 from binmat.model_defs.resnet import ResNet50
 from binmat.model_defs.rvm_decoder import LRASPP, Projection, RecurrentDecoder
 from binmat.nn.guided_filter import DeepGuidedFilter, FastGuidedFilter
+from binmat.progress import Progress, silent
 
 _STATES = ("r1", "r2", "r3", "r4")
 _REFINERS: dict[str, type[nn.Module]] = {
@@ -202,6 +203,7 @@ class RVM(Network):
         *,
         trimap: Tensor | None = None,
         downsample_ratio: float = 1.0,
+        progress: Progress = silent,
     ) -> Prediction:
         """Alpha and foreground of one frame [1, 3, H, W]; memory is r1..r4 of the frame before.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from binmat.atomic_write import atomic_write
 from binmat.errors import InputError, UnknownNameError
-from binmat.whole_file import whole_file
 
 
 def save_as(path: str | Path, forms: Mapping[str, Callable[[], str]]) -> None:
@@ -19,7 +19,7 @@ def save_as(path: str | Path, forms: Mapping[str, Callable[[], str]]) -> None:
         raise UnknownNameError("report format", path.suffix or path.name, forms)
     text = forms[path.suffix]()
     try:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from binmat.data.matte import matte_frames
+from binmat.data.inference import matte_frames
 from binmat.errors import InputError
 from binmat.model_defs.network import Network
 from binmat.nn.masked_path import recorded_density

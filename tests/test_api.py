@@ -13,7 +13,7 @@ from official_checkpoints import official_state
 
 import binmat
 from binmat.data.image import photograph
-from binmat.export.tflite.reader import read_model
+from binmat.backends.lce.tflite.reader import read_model
 
 ROOT = Path(__file__).parents[1]
 

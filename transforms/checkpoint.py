@@ -10,12 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from binmat.atomic_write import atomic_write
 from binmat.errors import CheckpointError
 from binmat.model_defs import registry
 from binmat.model_defs.load import fill, is_converted, load_from_state, load_state
 from binmat.model_defs.load import load as load_float
 from binmat.model_defs.network import Network
-from binmat.whole_file import whole_file
 
 from . import official_bimatting
 from .convert import convert, recipe_of
@@ -42,7 +42,7 @@ def save(network: Network, path: str | Path) -> None:
     }
     path = Path(path)
     try:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(_unique_state(network), temporary, metadata={METADATA_KEY: json.dumps(about)})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}") from error

@@ -7,9 +7,11 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
+
+from binmat.progress import Progress
 
 
 class Steps:
@@ -19,12 +21,13 @@ class Steps:
         self.times: dict[str, float] = {}
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Callable[[str], None]]:
-        """One step: its title when it starts, its time when it ends. Gives a function that shows how far it is."""
+    def step(self, title: str) -> Iterator[Progress]:
+        """One step: its title when it starts, its time when it ends. Gives what shows how far it is."""
 
-        def show(progress: str) -> None:
+        def show(done: int, count: int) -> None:
             if sys.stderr.isatty():
-                print(f"\r  {f'{title} {progress}':<44}", end="", file=sys.stderr, flush=True)
+                of = count or "unknown"
+                print(f"\r  {f'{title} {done} of {of}':<44}", end="", file=sys.stderr, flush=True)
 
         print(f"  {title:<44}", end="", file=sys.stderr, flush=True)
         start = time.perf_counter()

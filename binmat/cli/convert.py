@@ -9,8 +9,7 @@ import typer
 
 from binmat.cli.console import Steps, print_json
 from binmat.cli.folder import MODEL, RECIPE, REPORT, REPORT_TEXT, WEIGHTS, written_whole
-from binmat.cli.options import CostLimitOption, JsonFlag, PathOption, RatioOption, Size, parse_size
-from binmat.cli.paths import static_path
+from binmat.cli.options import JsonFlag, NetworkOptions, RatioOption, Size, parse_size
 
 DEFAULT_SCHEME = "reactnet"
 
@@ -50,8 +49,7 @@ def convert(
         ),
     ] = None,
     downsample_ratio: RatioOption = None,
-    path: PathOption = None,
-    cost_limit: CostLimitOption = None,
+    options: NetworkOptions = None,
     formats: Annotated[
         str, typer.Option(metavar="NAMES", help="Model files to write, with commas between them: lce.")
     ] = "lce",
@@ -80,7 +78,7 @@ def convert(
       binmat convert rvm_mobilenetv3.pth -o out --scheme bnn --set 'aspp.*=float'
       binmat convert rvm_mobilenetv3.pth -o out --recipe arm \\
         --size 1080x1920 --downsample-ratio 0.25
-      binmat convert pam.pth -o out --cost-limit 60 --size 1024x1024
+      binmat convert pam.pth -o out --option cost_limit=60 --size 1024x1024
     """
     if scheme is not None and recipe is not None:
         raise typer.BadParameter("a recipe names its scheme: give --scheme or --recipe, not both.")
@@ -88,9 +86,10 @@ def convert(
     with written_whole(output) as folder:
         with steps.step("start, with PyTorch"):
             from binmat.backends.registry import get_backend
-            from binmat.cli.clip import open_clip
             from binmat.cli.summary import print_conversion
+            from binmat.data.clip import open_clip
             from binmat.model_defs.deployment_call import deployment_call, ratio_of
+            from binmat.model_defs.network_option import parse_options
             from binmat.pipeline.deployment import deploy
             from binmat.reports import report
             from binmat.transforms.checkpoint import load, save
@@ -100,7 +99,8 @@ def convert(
             get_backend(name.strip())
         pictures = () if clip is None else open_clip(clip).frames()
         with steps.step("read the checkpoint"):
-            net = static_path(load(checkpoint, network), path, cost_limit, size)
+            net = load(checkpoint, network)
+            net = net.specialised(size, **parse_options(net.name, net.options, options or ()))
         with steps.step("trace and rewrite"):
             if recipe_of(net) is not None and not (scheme or recipe or settings):
                 converted = net  # The authors' BiMatting, or a conversion of ours at another size.
@@ -114,9 +114,7 @@ def convert(
             deployment = deploy(converted, example=call)
             deployment.write(folder / MODEL)
         with steps.step("verify it in LCE's interpreter") as show:
-            verdict = deployment.verify(
-                clips=deployment.clips(pictures), progress=lambda done, count: show(f"{done} of {count}")
-            )
+            verdict = deployment.verify(clips=deployment.clips(pictures), progress=show)
             verdict.check()
         with steps.step("count, write weights and report"):
             save(converted, folder / WEIGHTS)

@@ -58,7 +58,7 @@ def export(
         network = load(folder)
         deployment = deploy(network, *call)
     with steps.step("verify it in LCE's interpreter") as show:
-        verdict = deployment.verify(progress=lambda done, count: show(f"{done} of {count}"))
+        verdict = deployment.verify(progress=show)
         verdict.check()
     deployment.write(target)
     if output is None:

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from binmat.cli.staging import staged
+from binmat.atomic_folder import atomic_folder
 from binmat.errors import CheckpointError, InputError
 
 WEIGHTS = "model.safetensors"
@@ -72,7 +72,7 @@ def written_whole(target: Path) -> Iterator[Path]:
     that holds anything else or cannot be written.
     """
     _check_target(target)
-    with staged(target) as stage:
+    with atomic_folder(target) as stage:
         yield stage
 
 

@@ -9,7 +9,7 @@ from binmat.cli.options import JsonFlag
 
 
 def networks(as_json: JsonFlag = False) -> None:
-    """List the networks whose checkpoints convert: inputs, parameters, operations, paper, layouts.
+    """List the networks whose checkpoints convert: inputs, parameters, operations, paper, layouts, options.
 
     Operations are counted when asked for, at each network's usual size; this takes some seconds.
 
@@ -36,6 +36,10 @@ def networks(as_json: JsonFlag = False) -> None:
             "flops": {c: counted.before.counts[c].total.flops for c in CONVENTIONS} | dict(counted.cross_checks),
             "paper": spec.paper,
             "layouts": list(spec.layouts),
+            "options": {
+                option.name: {"type": option.type.__name__, "help": option.help, "converts": option.converts}
+                for option in network.options
+            },
         }
     if as_json:
         print_json(found)
@@ -57,6 +61,9 @@ def networks(as_json: JsonFlag = False) -> None:
         say(f"  inputs: {about['inputs']}", indent="    ")
         say(f"  paper: {about['paper']}", indent="    ")
         say(f"  checkpoints: {'; '.join(about['layouts'])}", indent="    ")
+        for option, value in about["options"].items():
+            commands = "matte and convert" if value["converts"] else "matte"
+            say(f"  --option {option}={value['type'].upper()} ({commands}): {value['help']}", indent="    ")
     print()
     for convention in conventions.values():
         say(f"{convention.name}: {convention.definition}", indent="  ")

@@ -49,25 +49,23 @@ SizeOption = Annotated[
         help="Height and width of the frames. Default: what MODEL was converted for, else the network's usual size.",
     ),
 ]
-_RATIO_HELP = "Predict at this share of the size and enlarge the result: RVM with its guided filter."
 RatioOption = Annotated[
     float | None,
     typer.Option(
         "--downsample-ratio",
         metavar="R",
         parser=parse_ratio,
-        help=f"{_RATIO_HELP} Default: what MODEL was converted for, else 1.",
+        help="Predict at this share of the size and enlarge the result: RVM with its guided filter. "
+        "Default: what MODEL was converted for, else 1.",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 ConvertedArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that binmat convert wrote.")]
-PathOption = Annotated[
-    str | None,
+NetworkOptions = Annotated[
+    list[str] | None,
     typer.Option(
-        "--path", metavar="BITS", help="PAM: one of its 16 paths, 1 where a stage's layers run, such as 1011."
+        "--option",
+        metavar="NAME=VALUE",
+        help="What this network alone takes, such as cost_limit of pam (binmat networks lists it); may be repeated.",
     ),
-]
-CostLimitOption = Annotated[
-    float | None,
-    typer.Option("--cost-limit", metavar="G", help="PAM: a path of at most this many G multiply-accumulates."),
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from binmat.cli.console import Steps, print_json, say
-from binmat.cli.folder import MODEL, WEIGHTS, read_verification
+from binmat.cli.folder import MODEL, WEIGHTS, is_converted, read_converted, read_verification
 from binmat.cli.options import JsonFlag, RatioOption, SizeOption
 from binmat.errors import InputError
 
@@ -73,23 +73,22 @@ def report(
 def _count(
     path: Path, size: tuple[int, int] | None, ratio: float | None, density: float | None, clip: Path | None
 ) -> Report:
-    from binmat.cli.clip import open_clip
-    from binmat.cli.model import open_model
+    from binmat.data.clip import open_clip
     from binmat.reports import report as count
     from binmat.reports.sparse import PAPER_DENSITY
+    from binmat.transforms.checkpoint import load
 
-    network, folder = model = open_model(path)
-    size, ratio = model.call(size, ratio)
+    folder = read_converted(path) if is_converted(path) else None
     files: list[Path] = []
     verification = {}
-    if folder is not None and (size, ratio) == (folder.size, folder.downsample_ratio):
+    if folder is not None and size in (None, folder.size) and ratio in (None, folder.downsample_ratio):
         files = [file for file in (path / WEIGHTS, path / MODEL) if file.is_file()]
         found = read_verification(path)
         if found is None:
             say(f"{path}: its files are not those that were verified: binmat export {path} --format lce", error=True)
         verification = found or {}
     return count(
-        network,
+        load(path),
         size=size,
         downsample_ratio=ratio,
         verification=verification,

@@ -42,7 +42,7 @@ def verify(
     steps = Steps()
     converted = read_converted(folder)
     with steps.step("start, with PyTorch"):
-        from binmat.cli.clip import open_clip
+        from binmat.data.clip import open_clip
         from binmat.pipeline.deployment import deploy, read_model_file
         from binmat.transforms.checkpoint import load
     content = read_model_file(folder / MODEL)
@@ -51,7 +51,7 @@ def verify(
         deployment = deploy(load(folder), converted.size, converted.downsample_ratio)
     with steps.step(f"run {folder / MODEL}") as show:
         clips = deployment.clips(pictures)
-        verdict = deployment.verify(content, clips, lambda done, count: show(f"{done} of {count}"))
+        verdict = deployment.verify(content, clips, show)
     if as_json:
         print_json(verdict.to_json())
     else:

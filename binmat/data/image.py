@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from binmat.atomic_write import atomic_write
 from binmat.errors import InputError
-from binmat.whole_file import whole_file
 
 #: Suffixes that a folder of frames is searched for.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -49,9 +50,13 @@ def to_values(image: Image.Image) -> Tensor:
 def to_rgb(image: Image.Image) -> Tensor:
     """A Pillow image as [1, 3, H, W] float32 in [0, 1]. Raises InputError for numbers that are no brightness."""
     pixels = _pixels(image)
-    if pixels.ndim == 2:
-        pixels = np.stack([pixels] * 3, -1)
-    return _to_tensor(pixels[..., :3])
+    rgb = np.stack([pixels] * 3, -1) if pixels.ndim == 2 else pixels[..., :3]
+    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32))[None]
+
+
+def to_bytes(picture: Tensor) -> Tensor:
+    """[C, H, W] in [0, 1] as 8 bits, [H, W, C] uint8 on the CPU, rounded half up."""
+    return (picture.detach().clamp(0, 1) * 255 + 0.5).to("cpu", torch.uint8).permute(1, 2, 0)
 
 
 def write_image(image: Tensor, path: str | Path) -> None:
@@ -60,9 +65,9 @@ def write_image(image: Tensor, path: str | Path) -> None:
     Written whole or not at all. Raises InputError.
     """
     path = Path(path)
-    pixels = (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
+    pixels = to_bytes(image[0]).numpy()
     try:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(temporary)
     except (OSError, ValueError) as error:
         raise InputError(f"image {path} cannot be written: {error}") from error
@@ -73,16 +78,26 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
+def cover(picture: Tensor, height: int, width: int, align: Literal["top", "middle"] = "middle") -> Tensor:
+    """A picture [N, C, H, W] in [0, 1] resized to cover another size, then cropped to it.
+
+    align: which rows are kept where it is too high. Of the columns the middle ones are.
+
+    >>> cover(torch.rand(1, 3, 30, 40), 20, 20).shape
+    torch.Size([1, 3, 20, 20])
+    """
+    scale = max(height / picture.shape[2], width / picture.shape[3])
+    size = [max(height, round(picture.shape[2] * scale)), max(width, round(picture.shape[3] * scale))]
+    top, left = 0 if align == "top" else (size[0] - height) // 2, (size[1] - width) // 2
+    return resize(picture, *size)[:, :, top : top + height, left : left + width]
+
+
 def photograph(height: int, width: int) -> Tensor:
     """The photograph that comes with binmat, [1, 3, height, width]: resized to cover the size, then cropped to it."""
     with resources.as_file(resources.files("binmat.data") / "pictures" / "astronaut.jpg") as path:
         picture = read_image(path)
-    scale = max(height / picture.shape[2], width / picture.shape[3])
-    size = [max(height, round(picture.shape[2] * scale)), max(width, round(picture.shape[3] * scale))]
-    picture = resize(picture, *size)
-    left = (size[1] - width) // 2
     # The head is at the top.
-    return picture[:, :, :height, left : left + width].contiguous()
+    return cover(picture, height, width, align="top").contiguous()
 
 
 def _open(path: str | Path) -> Image.Image:
@@ -114,8 +129,3 @@ def _pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     values = np.asarray(image, np.float32) / 255
     return values[..., 0] if image.mode == "LA" else values
-
-
-def _to_tensor(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
-    channels_last = pixels[..., None] if pixels.ndim == 2 else pixels
-    return torch.from_numpy(np.ascontiguousarray(channels_last.transpose(2, 0, 1), np.float32))[None]

@@ -15,6 +15,8 @@ from binmat.model_defs.network import Network, Prediction
 from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.masked_path import recorded_density
 
+from .image import to_bytes
+
 #: The colour that active pixels are tinted with.
 ACTIVE = (255, 96, 0)
 _GAP, _LINE, _BAR = 8, 18, 120
@@ -81,8 +83,7 @@ def mask_picture(frame: Tensor, alpha: Tensor, shown: FrameMask) -> Image.Image:
     for index, (title, panel) in enumerate(panels.items()):
         left = _GAP + index * (width + _GAP)
         draw.text((left, 4), title, fill=_TEXT, font=font)
-        pixels = (panel.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).numpy()
-        picture.paste(Image.fromarray(pixels), (left, _LINE))
+        picture.paste(Image.fromarray(to_bytes(panel).numpy()), (left, _LINE))
     top = _LINE + height + _GAP
     draw.text((_GAP, top), "share of each masked path that was active", fill=_TEXT, font=font)
     for row, (name, share) in enumerate(shown.levels.items(), 1):

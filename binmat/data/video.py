@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from binmat.atomic_write import atomic_write
 from binmat.errors import InputError, MissingExtraError
-from binmat.whole_file import whole_file
+
+from .image import to_bytes
 
 #: Suffixes by which a path is taken for a video.
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -78,7 +80,7 @@ def video_writer(path: str | Path, rate: Fraction) -> Iterator[Callable[[Tensor]
     path = Path(path)
     stream: Any = None
     try:
-        with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
 
             def write(picture: Tensor) -> None:
                 nonlocal stream
@@ -87,8 +89,8 @@ def video_writer(path: str | Path, rate: Fraction) -> Iterator[Callable[[Tensor]
                     stream = container.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
                     stream.width, stream.height = width, height
                     stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
-                levels = (picture.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)[0].expand(3, -1, -1)
-                frame = av.VideoFrame.from_ndarray(levels.permute(1, 2, 0).contiguous().cpu().numpy(), format="rgb24")
+                levels = to_bytes(picture[0].expand(3, -1, -1)).contiguous().numpy()
+                frame = av.VideoFrame.from_ndarray(levels, format="rgb24")
                 container.mux(stream.encode(frame))
 
             yield write

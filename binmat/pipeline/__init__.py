@@ -1,1 +1,1 @@
-"""The program's jobs as library calls."""
+"""Whole jobs as library calls: what a command does, without the command line."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from binmat.atomic_write import atomic_write
 from binmat.backends.backend import Backend, Model
 from binmat.backends.registry import backend_of, get_backend
 from binmat.errors import ExportError
 from binmat.model_defs.deployment_call import deployment_call
 from binmat.model_defs.network import Example, Network
+from binmat.progress import Progress, silent
 from binmat.transforms.lowering.lower import lower
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.trace import trace
@@ -20,7 +22,6 @@ from binmat.verification.clips import Clips, clips_of
 from binmat.verification.file_check import check_file
 from binmat.verification.network_check import check_network
 from binmat.verification.results import Verification
-from binmat.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Deployment:
     def write(self, path: str | Path) -> None:
         """Write the model file whole or not at all. Raises ExportError."""
         try:
-            with whole_file(Path(path)) as temporary:
+            with atomic_write(Path(path)) as temporary:
                 temporary.write_bytes(self.model.content)
         except OSError as error:
             raise ExportError(f"cannot write {path}: {error.strerror}") from error
@@ -52,7 +53,7 @@ class Deployment:
         self,
         content: bytes | None = None,
         clips: Clips | None = None,
-        progress: Callable[[int, int], None] = lambda done, count: None,
+        progress: Progress = silent,
     ) -> Verification:
         """Compare network and lowered graph, and that graph with the file in its interpreter; see :func:`verify`.
 

@@ -12,7 +12,8 @@ def test_progress_is_shown_on_a_terminal_only(title: str, capsys, monkeypatch: p
     for terminal in (True, False):
         monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal, raising=False)
         with Steps().step(title) as show:
-            show("1 of 2")
+            show(1, 2)
+            show(3, 0)
         said = capsys.readouterr().err
-        assert (f"\r  {title} 1 of 2" in said) is terminal
+        assert (f"\r  {title} 1 of 2" in said) is (f"\r  {title} 3 of unknown" in said) is terminal
         assert said.rstrip().endswith(" s")

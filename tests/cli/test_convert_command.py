@@ -14,8 +14,8 @@ import torch
 import binmat
 from binmat.cli.folder import FILES
 from binmat.data.image import photograph, write_image
-from binmat.export import deployment
-from binmat.export.tflite.reader import read_model
+from binmat.pipeline import deployment
+from binmat.backends.lce.tflite.reader import read_model
 from binmat.export.verification import KernelVerification, NodeCheck, Verification
 from binmat.quantizers import SCHEMES
 from binmat.transforms.convert import recipe_of

@@ -13,9 +13,8 @@ from golden_fill import fill
 from official_checkpoints import official_state
 
 import binmat
-from binmat.cli.paths import static_path
 from binmat.data.image import photograph, read_image, write_image
-from binmat.errors import InputError
+from binmat.errors import InputError, UnknownNameError
 from binmat.model_defs.pam import PAM
 from binmat.model_defs.pam_body import path_costs
 
@@ -47,27 +46,29 @@ def picture(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "photo.png", tmp_path / "trimap.png"
 
 
-def test_a_limit_takes_the_dearest_path_within_it() -> None:
+def test_a_limit_specialises_to_the_dearest_path_within_it() -> None:
     network = PAM()
     costs = path_costs(1024, 1024)
     for limit, path in ((60, "0010"), (70, "0111"), (75, "1101"), (100, "1111")):
-        static = static_path(network, None, limit, (1024, 1024))
+        static = network.specialised((1024, 1024), cost_limit=limit)
         assert static.config == {"path": path}
         assert costs[path] == max(cost for cost in costs.values() if cost <= limit * 1e9)
-        assert static_path(static, None, limit, (1024, 1024)).config == {"path": path}
+        assert static.specialised((1024, 1024), cost_limit=limit).config == {"path": path}
     # Without a size it is the registry's, 512x512: a quarter of the work.
-    assert static_path(network, None, 15, None).config == {"path": "0010"}
+    assert network.specialised(cost_limit=15).config == {"path": "0010"}
     with pytest.raises(InputError, match="more than the cost limit 70 G"):
-        static_path(static_path(network, "1111", None, None), None, 70, (1024, 1024))
-    assert static_path(network, None, None, None) is network
+        network.specialised(path="1111").specialised((1024, 1024), cost_limit=70)
+    assert network.specialised() is network
+    with pytest.raises(UnknownNameError, match="no option of pam for conversions is called 'paths': did you mean"):
+        network.specialised(paths="1111")
 
 
 @pytest.mark.slow
 def test_pam_under_a_cost_limit(program, checkpoints, picture, tmp_path: Path) -> None:
     costs = path_costs(32, 64)
     limit = costs["1010"] / 1e9
-    arguments = ["convert", checkpoints("pam"), "--size", "32x64", "--cost-limit", limit, "-o", tmp_path / "out"]
-    status, out, _ = program(*arguments, "--json")
+    arguments = ["convert", checkpoints("pam"), "--size", "32x64", "-o", tmp_path / "out"]
+    status, out, _ = program(*arguments, "--option", f"cost_limit={limit}", "--json")
     assert status == 0
     converted = binmat.load(tmp_path / "out")
     path = converted.config["path"]
@@ -79,16 +80,17 @@ def test_pam_under_a_cost_limit(program, checkpoints, picture, tmp_path: Path) -
     assert json.loads(out)["details"] == [{"path": path, "gmacs": path_costs(64, 96)[path] / 1e9}]
     alpha = read_image(tmp_path / "matte" / "alpha.png")[:, :1]
     assert (alpha[..., :20] == 0).all() and (alpha[..., 50:] == 1).all()
-    status, _, errors = program("matte", tmp_path / "out", photo, "--trimap", trimap, "-o", tmp_path, "--path", "1111")
+    arguments = ["matte", tmp_path / "out", photo, "--trimap", trimap, "-o", tmp_path, "--option", "path=1111"]
+    status, _, errors = program(*arguments)
     assert (status, "is pam's path" in errors) == (1, True)
 
 
 def test_a_path_or_a_limit_for_one_matte(program, checkpoints, picture, tmp_path: Path) -> None:
     photo, trimap = picture
     arguments = ["matte", checkpoints("pam"), photo, "--trimap", trimap, "-o", tmp_path / "matte"]
-    status, out, _ = program(*arguments, "--path", "0110")
+    status, out, _ = program(*arguments, "--option", "path=0110")
     assert (status, "  path: 0110\n" in out) == (0, True)
-    status, out, _ = program(*arguments, "--cost-limit", "1000", "--json")
+    status, out, _ = program(*arguments, "--option", "cost_limit=1000", "--json")
     assert status == 0
     assert json.loads(out)["details"][0]["path"] == "1111"
     assert "above pam's dearest path" in json.loads(out)["notes"][0]
@@ -97,11 +99,13 @@ def test_a_path_or_a_limit_for_one_matte(program, checkpoints, picture, tmp_path
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        ("convert", ["--path", "12"], "'12' is no path of pam: give 4 bits"),
-        ("convert", ["--path", "1010", "--cost-limit", "60"], "give --path or --cost-limit, not both"),
-        ("convert", ["--cost-limit", "56", "--size", "1024x1024"], "below pam's cheapest path, 0000, at 1024x1024"),
-        ("matte", ["--path", "1010", "--cost-limit", "60"], "a cost limit or a path, not both"),
-        ("matte", ["--cost-limit", "0.01"], "below pam's cheapest path"),
+        ("convert", ["path=12"], "'12' is no path of pam: give 4 bits"),
+        ("convert", ["path=1010", "cost_limit=60"], "a cost limit or a path, not both"),
+        ("convert", ["cost_limit=14"], "below pam's cheapest path, 0000, at 512x512"),
+        ("convert", ["cost_limit=low"], "option cost_limit cannot be 'low': pam takes it as float"),
+        ("convert", ["cost_limits=60"], "no option of pam is called 'cost_limits': did you mean 'cost_limit'?"),
+        ("matte", ["path=1010", "cost_limit=60"], "a cost limit or a path, not both"),
+        ("matte", ["cost_limit=0.01"], "below pam's cheapest path"),
     ],
 )
 def test_bad_paths_and_limits(
@@ -109,14 +113,22 @@ def test_bad_paths_and_limits(
 ) -> None:
     photo, trimap = picture
     inputs = [photo, "--trimap", trimap] if command == "matte" else []
-    status, _, errors = program(command, checkpoints("pam"), *inputs, "-o", tmp_path / "out", *options)
+    given = [word for option in options for word in ("--option", option)]
+    status, _, errors = program(command, checkpoints("pam"), *inputs, "-o", tmp_path / "out", *given)
     assert (status, message in errors) == (1, True)
     assert not (tmp_path / "out").exists()
 
 
-def test_other_networks_have_no_paths(program, checkpoints, tmp_path: Path) -> None:
-    status, _, errors = program("convert", checkpoints("modnet"), "-o", tmp_path / "out", "--cost-limit", "60")
-    assert (status, "modnet has no paths: leave out --cost-limit" in errors) == (1, True)
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("modnet", "cost_limit=60", "no option of modnet is called 'cost_limit': there is none"),
+        ("lsa_matting", "refinement_steps=3", "no option of lsa_matting for conversions is called 'refinement_steps'"),
+    ],
+)
+def test_options_that_conversions_lack(program, checkpoints, tmp_path: Path, name, option: str, message: str) -> None:
+    status, _, errors = program("convert", checkpoints(name), "-o", tmp_path / "out", "--option", option)
+    assert (status, message in errors) == (1, True)
 
 
 @pytest.mark.parametrize("name", ["litematting", "lsa_matting", "pam"])
@@ -144,7 +156,7 @@ def test_convert_verify_and_matte(program, checkpoints, picture, tmp_path: Path,
     name, _, path = name.partition(" ")
     for size in ("64x64", "64x96"):
         out = tmp_path / size
-        options = ["--scheme", scheme, "--size", size, *(["--path", path] if path else [])]
+        options = ["--scheme", scheme, "--size", size, *(["--option", f"path={path}"] if path else [])]
         assert program("convert", checkpoints(name), "-o", out, *options).status == 0
         status, text, _ = program("verify", out)
         assert (status, "computes what the PyTorch graph computes" in text) == (0, True)

@@ -97,16 +97,21 @@ def test_networks(program) -> None:
     assert rvm["flops"]["textbook"] / 1e9 == pytest.approx(4.496, abs=5e-4)
     assert rvm["size"] == {"height": 288, "width": 512}
     assert rvm["layouts"] == list(NETWORKS["rvm_mobilenetv3"].layouts)
+    assert rvm["options"] == {}
+    assert listed["pam"]["options"]["cost_limit"]["converts"]
+    assert not listed["lsa_matting"]["options"]["refinement_steps"]["converts"]
     assert all(f"count {name}" in err for name in NETWORKS)
 
 
 def test_the_table_of_networks(program, monkeypatch) -> None:
-    monkeypatch.setattr("binmat.model_defs.registry.NETWORKS", {"modnet": NETWORKS["modnet"]})
+    shown = {name: NETWORKS[name] for name in ("modnet", "pam")}
+    monkeypatch.setattr("binmat.model_defs.registry.NETWORKS", shown)
     out = program("networks").out
     assert "6.49 M" in out
     assert "textbook, G" in out
     assert "512x512" in out
     assert NETWORKS["modnet"].paper in " ".join(out.split())
+    assert "--option cost_limit=FLOAT (matte and convert): a path of at most" in out
 
 
 def test_schemes(program) -> None:

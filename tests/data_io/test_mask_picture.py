@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from binmat.data.inference import matte_frames
 from binmat.data.mask_picture import ACTIVE, FrameMask, mask_picture, with_masks
-from binmat.data.matte import matte_frames
 from binmat.errors import InputError
 from binmat.model_defs.rvm import RVM
 from binmat.transforms.convert import convert

@@ -7,7 +7,7 @@ import torch
 from official_checkpoints import official_network
 from torch.nn import functional as F
 
-from binmat.data.matte import matte
+from binmat.data.inference import matte
 from binmat.errors import InputError, SizeError
 from binmat.model_defs.modnet import MODNet
 from binmat.transforms.convert import convert

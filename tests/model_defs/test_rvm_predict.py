@@ -6,7 +6,7 @@ import pytest
 import torch
 from official_checkpoints import official_network
 
-from binmat.data.matte import matte_frames
+from binmat.data.inference import matte_frames
 from binmat.errors import InputError, SizeError
 from binmat.model_defs.rvm import RVM
 from binmat.transforms.convert import convert

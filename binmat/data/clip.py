@@ -1,4 +1,4 @@
-"""What commands read: an image, a folder of frames or a video."""
+"""A clip: an image by itself, a folder of frames or a video."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from binmat.errors import InputError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from binmat.data.video import Video
+from .image import SUFFIXES, read_image, read_values
+from .video import SUFFIXES as VIDEO_SUFFIXES
+from .video import Video, open_video
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,19 @@ class Clip:
 
     def frames(self) -> Iterator[Tensor]:
         """The pictures one by one, [1, 3, H, W] in [0, 1]. Raises InputError."""
-        from binmat.data.image import read_image
-
         return self.video.frames() if self.video else map(read_image, self.paths)
 
     def values(self) -> Iterator[Tensor]:
         """The pictures' own numbers, for trimaps; see :func:`binmat.data.image.read_values`. Raises InputError."""
-        from binmat.data.image import read_values
-
         return self.video.values() if self.video else map(read_values, self.paths)
 
 
-def open_clip(path: Path) -> Clip:
+def open_clip(path: str | Path) -> Clip:
     """An image by itself, the images of a folder in the order of their names, numbers by value, or a video.
 
     Raises InputError for a folder without images and a video that cannot be read.
     """
-    from binmat.data.image import SUFFIXES
-    from binmat.data.video import SUFFIXES as VIDEO_SUFFIXES
-    from binmat.data.video import open_video
-
+    path = Path(path)
     if not path.is_dir():
         if path.suffix.lower() in VIDEO_SUFFIXES:
             return Clip(path, [], open_video(path))

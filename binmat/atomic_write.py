@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write a file atomically: whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to. It becomes ``path`` when the block ends, and vanishes after an error.
 
     The name keeps its suffix, and the file gets the permissions of any new file, whatever its writer gave it. OSError

@@ -1,19 +1,19 @@
-"""Where matte writes its pictures: one file each, or one video of each kind."""
+"""Where a clip's mattes are written: one file each, or one video of each kind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from binmat.cli.clip import Clip
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from binmat.data.clip import Clip
+from binmat.data.image import write_image
+from binmat.data.video import video_writer
 
 #: (number of the frame, kind such as alpha, picture [1, C, H, W]).
-Write = Callable[[int, str, "Tensor"], None]
+Write = Callable[[int, str, Tensor], None]
 
 
 @contextmanager
@@ -22,9 +22,6 @@ def matte_files(folder: Path, clip: Clip, written: list[Path]) -> Iterator[Write
 
     KIND.png for an image, KIND/NAME.png for a folder's, KIND.mp4 for a video, at its frame rate.
     """
-    from binmat.data.image import write_image
-    from binmat.data.video import video_writer
-
     with ExitStack() as open_files:
         writers: dict[str, Callable[[Tensor], None]] = {}
 

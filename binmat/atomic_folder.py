@@ -1,4 +1,4 @@
-"""Write a folder's files all or not at all."""
+"""Write a folder's files atomically: all or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from binmat.errors import InputError
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path) -> Iterator[Path]:
     """A folder to write into, whose files move into the target when the block ends without an error.
 
     Files of the same name are replaced. After an error the target is as it was, also if it did not exist.
@@ -23,7 +23,7 @@ def staged(target: Path) -> Iterator[Path]:
     """
     try:
         if target.exists() and not target.is_dir():
-            raise InputError(f"{target} is a file: name a folder to write to with -o")
+            raise InputError(f"{target} is a file: name a folder to write to")
         # Inside a target that exists (it may be on a disk of its own), else beside what exists of its path.
         place = next(path for path in (target, *target.parents) if path.exists())
         stage = place / f".binmat-{os.getpid()}"
@@ -75,8 +75,8 @@ def _check_free(target: Path, file: Path) -> None:
     if (target / file).is_dir():
         taken.append(target / file)
     if taken:
-        raise InputError(f"{taken[0]} is in the way of {target / file}: move it, or name another folder with -o")
+        raise InputError(f"{taken[0]} is in the way of {target / file}: move it, or name another folder")
 
 
 def _unwritable(target: Path, error: OSError) -> InputError:
-    return InputError(f"{target} cannot be written ({error.strerror or error}): name another folder with -o")
+    return InputError(f"{target} cannot be written ({error.strerror or error}): name another folder")

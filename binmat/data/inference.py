@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,19 +16,16 @@ from torch import Tensor
 
 from binmat.errors import InputError
 from binmat.model_defs.network import Network, Prediction
+from binmat.model_defs.network_option import check_options
 from binmat.model_defs.one_frame_delay import THRESHOLD, OneFrameDelay
+from binmat.progress import Progress, silent
 
 from .image import read_image, read_values, to_rgb, to_values
 
 #: The green that composites are laid on.
 GREEN = (120 / 255, 1.0, 155 / 255)
-
-
-class _Absent:
-    """Where there is no further trimap; None is a frame without one."""
-
-
-_ABSENT = _Absent()
+#: Where there is no further trimap; None is a frame without one.
+_ABSENT: Any = object()
 
 
 def matte(
@@ -38,17 +34,29 @@ def matte(
     *,
     trimap: str | Path | Image.Image | npt.NDArray[Any] | Tensor | None = None,
     downsample_ratio: float = 1.0,
+    progress: Progress = silent,
     **options: Any,
 ) -> Tensor:
     """The alpha matte [1, 1, H, W] in [0, 1] of one image.
 
+    >>> import binmat
+    >>> from binmat.model_defs.registry import build
+    >>> binmat.matte(build("rvm_mobilenetv3"), torch.rand(3, 32, 48)).shape
+    torch.Size([1, 1, 32, 48])
+
     image: a path, a Pillow image, or a tensor [3, H, W] or [1, 3, H, W] in [0, 1]. trimap: likewise, one channel of
-    any values that :func:`binmat.model_defs.trimap.read_trimap` reads. options: what :func:`options_of` the network
-    names, such as ``refinement_steps`` of lsa_matting or ``path`` and ``cost_limit`` of pam.
-    What is not plain about the input is said by a Python warning. Raises InputError and SizeError.
+    any values that :func:`binmat.model_defs.trimap.read_trimap` reads. progress: called by networks that compute one
+    image in several steps. options: those that the network declares in its ``options``, such as ``refinement_steps``
+    of lsa_matting or ``path`` and ``cost_limit`` of pam. What is not plain about the input is said by a Python
+    warning. Raises InputError, SizeError, and UnknownNameError for an option that the network does not have.
     """
     frames = matte_frames(
-        network, [_as_tensor(image)], trimaps=[_as_values(trimap)], downsample_ratio=downsample_ratio, **options
+        network,
+        [_as_tensor(image)],
+        trimaps=[_as_values(trimap)],
+        downsample_ratio=downsample_ratio,
+        progress=progress,
+        **options,
     )
     prediction = next(frames)
     for note in prediction.notes:
@@ -62,26 +70,23 @@ def matte_frames(
     *,
     trimaps: Iterable[Tensor | None] = repeat(None),
     downsample_ratio: float = 1.0,
+    progress: Progress = silent,
     **options: Any,
 ) -> Iterator[Prediction]:
     """Predictions for consecutive frames [1, 3, H, W] of one size, states carried along.
 
-    The network is put in evaluation mode. options: as for :func:`matte`. Raises InputError for an option that the
-    network does not have, where the size changes within the clip, and where there is not a trimap for each frame.
+    >>> from binmat.model_defs.registry import build
+    >>> predictions = matte_frames(build("rvm_mobilenetv3"), torch.rand(2, 1, 3, 32, 48))
+    >>> [prediction.foreground.shape for prediction in predictions]
+    [torch.Size([1, 3, 32, 48]), torch.Size([1, 3, 32, 48])]
+
+    The network is put in evaluation mode. progress, options: as for :func:`matte`. Raises UnknownNameError for an
+    option that the network does not have, InputError where the size changes within the clip and where there is not a
+    trimap for each frame.
     """
-    known = options_of(network)
-    for name in options:
-        if name not in known:
-            others = f"its options are {', '.join(known)}" if known else "it has none"
-            raise InputError(f"{network.name} has no option '{name}' for mattes: {others}")
+    check_options(network.name, network.options, options)
     network.eval()
-    return _predictions(network, frames, trimaps, {"downsample_ratio": downsample_ratio, **options})
-
-
-def options_of(network: Network) -> tuple[str, ...]:
-    """What the network's ``predict`` takes beyond what every network's does, by name."""
-    common = inspect.signature(Network.predict).parameters
-    return tuple(name for name in inspect.signature(network.predict).parameters if name not in common)
+    return _predictions(network, frames, trimaps, options | {"downsample_ratio": downsample_ratio, "progress": progress})
 
 
 def without_flicker(predictions: Iterable[Prediction], threshold: float = THRESHOLD) -> Iterator[Prediction]:
@@ -108,7 +113,7 @@ def _predictions(
     given = iter(trimaps)
     for number, frame in enumerate(frames):
         trimap = next(given, _ABSENT)
-        if isinstance(trimap, _Absent):
+        if trimap is _ABSENT:
             raise InputError(f"there are {number} trimaps and more frames: pass one for each")
         if size is not None and frame.shape[2:] != size:
             raise InputError(

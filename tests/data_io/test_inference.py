@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 from binmat.data.image import photograph
-from binmat.data.matte import composite, matte, matte_frames, options_of, without_flicker
-from binmat.errors import InputError
+from binmat.data.inference import composite, matte, matte_frames, without_flicker
+from binmat.errors import InputError, UnknownNameError
 from binmat.model_defs.network import Network, Prediction
+from binmat.model_defs.network_option import NetworkOption
 
 
 class Counter(Network):
@@ -20,7 +21,7 @@ class Counter(Network):
         super().__init__()
         self.step = torch.nn.Parameter(torch.tensor(0.1))
 
-    def predict(self, image, memory=None, *, trimap=None, downsample_ratio=1.0):
+    def predict(self, image, memory=None, *, trimap=None, downsample_ratio=1.0, progress=None):
         assert not self.training
         seen = (memory or 0) + 1
         return Prediction(torch.full_like(image[:, :1], 0.1) * seen * (1 if trimap is None else trimap), None, seen)
@@ -55,14 +56,17 @@ def test_a_trimap_file_is_read_with_its_own_numbers(tmp_path):
 
 def test_notes_are_warnings_and_options_reach_the_network():
     class Noting(Counter):
-        def predict(self, image, memory=None, *, trimap=None, downsample_ratio=1.0, level=0.5):
+        options = (NetworkOption("level", float, "alpha"),)
+
+        def predict(self, image, memory=None, *, trimap=None, downsample_ratio=1.0, progress=None, level=0.5):
             return Prediction(torch.full_like(image[:, :1], level), notes=("half a note",))
 
-    assert options_of(Noting()) == ("level",) and options_of(Counter()) == ()
     with pytest.warns(UserWarning, match="half a note"):
         assert matte(Noting(), torch.zeros(3, 1, 1), level=0.25).item() == 0.25
-    with pytest.raises(InputError, match="counter has no option 'size' for mattes: its options are level"):
-        matte(Noting(), torch.zeros(3, 1, 1), size=3)
+    with pytest.raises(UnknownNameError, match="no option of counter is called 'levels': did you mean 'level'"):
+        matte(Noting(), torch.zeros(3, 1, 1), levels=3)
+    with pytest.raises(UnknownNameError, match="no option of counter is called 'level': there is none"):
+        matte(Counter(), torch.zeros(3, 1, 1), level=3)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 5])

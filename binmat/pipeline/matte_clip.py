@@ -1,0 +1,125 @@
+"""Matte an image, a folder of frames or a video into files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import repeat, tee
+from pathlib import Path
+from typing import Any
+
+from binmat.atomic_folder import atomic_folder
+from binmat.data.clip import Clip, open_clip
+from binmat.data.image import cover, read_image, to_rgb
+from binmat.data.inference import composite, matte_frames, without_flicker
+from binmat.data.mask_picture import FrameMask, mask_picture, with_masks
+from binmat.errors import InputError
+from binmat.model_defs.deployment_call import ratio_of
+from binmat.model_defs.network import Network
+from binmat.progress import Progress, silent
+
+from .matte_files import matte_files
+
+
+@dataclass(frozen=True)
+class ClipMatte:
+    """What was written and how it was made.
+
+    downsample_ratio: the one that was taken. files: in the order in which they were begun. notes: what the user should
+    know about how the input was read, each once. details: of each frame, see
+    :class:`binmat.model_defs.network.Prediction`. active: of each frame, masked path -> the share of its pixels that a
+    sparse-assisted decoder computed; empty where no mask was asked for.
+    """
+
+    downsample_ratio: float
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+    details: tuple[Mapping[str, str | float], ...]
+    active: tuple[Mapping[str, float], ...]
+
+
+def matte_clip(
+    network: Network,
+    source: str | Path,
+    output: str | Path,
+    *,
+    trimap: str | Path | None = None,
+    background: str | Path | None = None,
+    downsample_ratio: float | None = None,
+    one_frame_delay: bool = False,
+    show_mask: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> ClipMatte:
+    """Write alpha, composite and, where the network predicts one, foreground of every frame.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from binmat.data.image import photograph, write_image
+    >>> from binmat.model_defs.registry import build
+    >>> with TemporaryDirectory() as folder:
+    ...     write_image(photograph(32, 48), f"{folder}/photo.png")
+    ...     made = matte_clip(build("rvm_mobilenetv3"), f"{folder}/photo.png", f"{folder}/matte")
+    >>> [file.name for file in made.files]
+    ['alpha.png', 'foreground.png', 'composite.png']
+
+    source: an image, a folder of frames or a video, see :func:`binmat.data.clip.open_clip`. output: a folder, which
+    gets all files or, after an error, none; how they are named: :func:`.matte_files.matte_files`.
+    trimap: of the same form as the source, one for each frame. background: an image, which is resized to cover the
+    frame; green by default. downsample_ratio: by default the one that the network was converted for, else 1.
+    one_frame_delay: take single frames' flicker out of alpha. show_mask: also draw what a sparse-assisted decoder
+    computed. progress: called with (frames done, frames); of a single image with (steps done, steps), by networks that
+    compute it in several. options: as for :func:`binmat.matte`.
+
+    Raises InputError, SizeError, UnknownNameError, and MissingExtraError for a video without PyAV.
+    """
+    clip = open_clip(source)
+    trimaps = None if trimap is None else open_clip(trimap)
+    _check_names(clip, trimaps)
+    behind = None if background is None else read_image(background)
+    ratio = ratio_of(network, downsample_ratio)
+    for_frames, for_steps = (silent, progress) if clip.count == 1 else (progress, silent)
+    images, frames = tee(clip.frames())
+    predictions = matte_frames(
+        network,
+        frames,
+        trimaps=repeat(None) if trimaps is None else trimaps.values(),
+        downsample_ratio=ratio,
+        progress=for_steps,
+        **options,
+    )
+    written: list[Path] = []
+    masks: list[FrameMask] = []
+    notes: dict[str, None] = {}
+    details: list[Mapping[str, str | float]] = []
+    if show_mask:
+        predictions = with_masks(network, predictions, masks)
+    if one_frame_delay:
+        predictions = without_flicker(predictions)
+    with atomic_folder(Path(output)) as folder:
+        with matte_files(folder, clip, written) as write:
+            for number, (prediction, image) in enumerate(zip(predictions, images, strict=False)):
+                write(number, "alpha", prediction.alpha)
+                if prediction.foreground is not None:
+                    write(number, "foreground", prediction.foreground)
+                scene = None if behind is None else cover(behind, image.shape[2], image.shape[3])
+                write(number, "composite", composite(prediction, image, scene))
+                if show_mask:
+                    write(number, "mask", to_rgb(mask_picture(image, prediction.alpha, masks[number])))
+                notes |= dict.fromkeys(prediction.notes)
+                details.append(prediction.details)
+                for_frames(number + 1, clip.count)
+        if not details:
+            raise InputError(f"{clip.path} has no frame that can be matted: name another")
+        files = tuple(Path(output) / file.relative_to(folder) for file in written)
+    return ClipMatte(ratio, files, tuple(notes), tuple(details), tuple(mask.levels for mask in masks))
+
+
+def _check_names(clip: Clip, trimaps: Clip | None) -> None:
+    taken: dict[str, Path] = {}
+    for path in clip.paths:
+        other = taken.setdefault(path.stem, path)
+        if other is not path:
+            raise InputError(f"{other.name} and {path.name} in {clip.path} would both be written as {path.stem}.png")
+    # A video's own count of its frames may be wrong: matte_frames sees how many there are.
+    if trimaps and trimaps.paths and clip.paths and len(trimaps.paths) != len(clip.paths):
+        raise InputError(f"there are {len(trimaps.paths)} trimaps for {len(clip.paths)} images: pass one for each")
