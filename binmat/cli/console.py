@@ -9,35 +9,53 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
-from binmat.progress import Progress
+from binmat.progress import Progress, StepProgress
 
 
 class Steps:
-    """Says on stderr what is being done and, once it is done, how long it took."""
+    """Says on stderr which step of a job runs and, once it is done, how long it took."""
 
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
+        self._running: tuple[str, float] | None = None
+
+    @contextmanager
+    def follow(self) -> Iterator[StepProgress]:
+        """A job that says its steps itself: what it has to be given for that. Each ends where the next one starts."""
+        try:
+            yield self._show
+        except BaseException:
+            if self._running is not None:
+                print(file=sys.stderr, flush=True)
+                self._running = None
+            raise
+        self._end()
 
     @contextmanager
     def step(self, title: str) -> Iterator[Progress]:
         """One step: its title when it starts, its time when it ends. Gives what shows how far it is."""
+        with self.follow() as show:
+            show(title, 0, 0)
+            yield partial(show, title)
 
-        def show(done: int, count: int) -> None:
-            if sys.stderr.isatty():
-                of = count or "unknown"
-                print(f"\r  {f'{title} {done} of {of}':<44}", end="", file=sys.stderr, flush=True)
+    def _show(self, title: str, done: int, count: int) -> None:
+        """Where a job is; a title that is new ends the step before."""
+        if self._running is None or self._running[0] != title:
+            self._end()
+            print(f"  {title:<44}", end="", file=sys.stderr, flush=True)
+            self._running = (title, time.perf_counter())
+        elif sys.stderr.isatty():
+            print(f"\r  {f'{title} {done} of {count or "unknown"}':<44}", end="", file=sys.stderr, flush=True)
 
-        print(f"  {title:<44}", end="", file=sys.stderr, flush=True)
-        start = time.perf_counter()
-        try:
-            yield show
-        except BaseException:
-            print(file=sys.stderr, flush=True)
-            raise
-        self.times[title] = time.perf_counter() - start
-        print(f"{self.times[title]:6.1f} s", file=sys.stderr, flush=True)
+    def _end(self) -> None:
+        if self._running is not None:
+            title, start = self._running
+            self.times[title] = time.perf_counter() - start
+            print(f"{self.times[title]:6.1f} s", file=sys.stderr, flush=True)
+            self._running = None
 
     def finish(self) -> None:
         """The time of all steps together."""

@@ -8,10 +8,7 @@ from typing import Annotated
 import typer
 
 from binmat.cli.console import Steps, print_json
-from binmat.cli.folder import MODEL, RECIPE, REPORT, REPORT_TEXT, WEIGHTS, written_whole
 from binmat.cli.options import JsonFlag, NetworkOptions, RatioOption, Size, parse_size
-
-DEFAULT_SCHEME = "reactnet"
 
 
 def convert(
@@ -27,7 +24,7 @@ def convert(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Scheme of every layer but the input and output layers (binmat schemes). Default: {DEFAULT_SCHEME}.",
+            help="Scheme of every layer but the input and output layers (binmat schemes). Default: reactnet.",
         ),
     ] = None,
     recipe: Annotated[
@@ -83,56 +80,26 @@ def convert(
     if scheme is not None and recipe is not None:
         raise typer.BadParameter("a recipe names its scheme: give --scheme or --recipe, not both.")
     steps = Steps()
-    with written_whole(output) as folder:
-        with steps.step("start, with PyTorch"):
-            from binmat.backends.registry import get_backend
-            from binmat.cli.summary import print_conversion
-            from binmat.data.clip import open_clip
-            from binmat.model_defs.deployment_call import deployment_call, ratio_of
-            from binmat.model_defs.network_option import parse_options
-            from binmat.pipeline.deployment import deploy
-            from binmat.reports import report
-            from binmat.transforms.checkpoint import load, save
-            from binmat.transforms.convert import convert as transform
-            from binmat.transforms.convert import recipe_of
-        for name in formats.split(","):
-            get_backend(name.strip())
-        pictures = () if clip is None else open_clip(clip).frames()
-        with steps.step("read the checkpoint"):
-            net = load(checkpoint, network)
-            net = net.specialised(size, **parse_options(net.name, net.options, options or ()))
-        with steps.step("trace and rewrite"):
-            if recipe_of(net) is not None and not (scheme or recipe or settings):
-                converted = net  # The authors' BiMatting, or a conversion of ours at another size.
-            else:
-                default = None if recipe else DEFAULT_SCHEME
-                converted = transform(net, scheme or default, recipe=recipe, settings=settings or (), size=size)
-            converted.downsample_ratio = ratio_of(converted, downsample_ratio)
-            call = deployment_call(converted, size)
-            converted.size = call.size
-        with steps.step("lower and write the LCE model"):
-            deployment = deploy(converted, example=call)
-            deployment.write(folder / MODEL)
-        with steps.step("verify it in LCE's interpreter") as show:
-            verdict = deployment.verify(clips=deployment.clips(pictures), progress=show)
-            verdict.check()
-        with steps.step("count, write weights and report"):
-            save(converted, folder / WEIGHTS)
-            made_by = recipe_of(converted)
-            assert made_by is not None
-            (folder / RECIPE).write_text(made_by.to_toml(), encoding="utf-8")
-            counted = report(
-                *dict.fromkeys((net, converted)),
-                example=call,
-                downsample_ratio=converted.downsample_ratio,
-                verification=verdict.summary(),
-                files=[folder / WEIGHTS, folder / MODEL],
-                clip=None if clip is None else open_clip(clip).frames(),
-            )
-            for name in (REPORT, REPORT_TEXT):
-                counted.save(folder / name)
+    with steps.step("start, with PyTorch"):
+        from binmat.cli.summary import print_conversion
+        from binmat.pipeline.convert_checkpoint import convert_checkpoint
+    with steps.follow() as progress:
+        converted = convert_checkpoint(
+            checkpoint,
+            output,
+            scheme,
+            network=network,
+            recipe=recipe,
+            settings=settings or (),
+            size=size,
+            downsample_ratio=downsample_ratio,
+            formats=[name.strip() for name in formats.split(",")],
+            clip=clip,
+            options=options or (),
+            progress=progress,
+        )
     steps.finish()
     if as_json:
-        print_json(counted.to_json())
+        print_json(converted.report.to_json())
     else:
-        print_conversion(counted, verdict, output)
+        print_conversion(converted)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from binmat.cli.console import Steps, print_json, say
-from binmat.cli.folder import MODEL, WEIGHTS, is_converted, read_converted, read_verification
+from binmat.cli.console import Steps, print_json
 from binmat.cli.options import JsonFlag, RatioOption, SizeOption
 from binmat.errors import InputError
 
@@ -74,24 +73,20 @@ def _count(
     path: Path, size: tuple[int, int] | None, ratio: float | None, density: float | None, clip: Path | None
 ) -> Report:
     from binmat.data.clip import open_clip
+    from binmat.model_defs.weights_metadata import read_weights_metadata
+    from binmat.pipeline.converted_folder import WEIGHTS, model_files
     from binmat.reports import report as count
     from binmat.reports.sparse import PAPER_DENSITY
     from binmat.transforms.checkpoint import load
 
-    folder = read_converted(path) if is_converted(path) else None
+    about = read_weights_metadata(path / WEIGHTS)
     files: list[Path] = []
-    verification = {}
-    if folder is not None and size in (None, folder.size) and ratio in (None, folder.downsample_ratio):
-        files = [file for file in (path / WEIGHTS, path / MODEL) if file.is_file()]
-        found = read_verification(path)
-        if found is None:
-            say(f"{path}: its files are not those that were verified: binmat export {path} --format lce", error=True)
-        verification = found or {}
+    if about is not None and size in (None, about.size) and ratio in (None, about.downsample_ratio):
+        files = [path / WEIGHTS, *model_files(path).values()]
     return count(
         load(path),
         size=size,
         downsample_ratio=ratio,
-        verification=verification,
         files=files,
         density=PAPER_DENSITY if density is None else density,
         clip=None if clip is None else open_clip(clip).frames(),

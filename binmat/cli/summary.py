@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from binmat.cli.console import print_table, say
-from binmat.cli.folder import FILES
 
 if TYPE_CHECKING:
+    from binmat.pipeline.convert_checkpoint import ConvertedCheckpoint
     from binmat.reports import Report
-    from binmat.verification.results import Verification
 
 
-def print_conversion(report: Report, verdict: Verification, folder: Path) -> None:
+def print_conversion(converted: ConvertedCheckpoint) -> None:
     """The summary of one conversion, on stdout."""
+    report = converted.report
     binary = sum(layer.precision == "binary" for layer in report.layers)
     ratio = "" if report.downsample_ratio == 1 else f", downsample ratio {report.downsample_ratio:g}"
     print(
@@ -24,10 +23,11 @@ def print_conversion(report: Report, verdict: Verification, folder: Path) -> Non
     print_costs(report)
     for warning in report.warnings:
         say(f"Warning: {warning}")
-    say(str(verdict))
+    for verification in converted.verifications.values():
+        say(str(verification))
     print()
-    for name in FILES:
-        print(f"  {folder / name!s:<40} {(folder / name).stat().st_size:>12,} bytes")
+    for path in converted.files:
+        print(f"  {path!s:<40} {path.stat().st_size:>12,} bytes")
 
 
 def print_costs(report: Report) -> None:

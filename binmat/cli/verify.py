@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from binmat.cli.console import Steps, print_json, print_table, say
-from binmat.cli.folder import MODEL, read_converted
 from binmat.cli.options import ConvertedArgument, JsonFlag
 
 if TYPE_CHECKING:
@@ -40,30 +39,31 @@ def verify(
       binmat verify out --clip frames/ --json
     """
     steps = Steps()
-    converted = read_converted(folder)
     with steps.step("start, with PyTorch"):
-        from binmat.data.clip import open_clip
-        from binmat.pipeline.deployment import deploy, read_model_file
-        from binmat.transforms.checkpoint import load
-    content = read_model_file(folder / MODEL)
-    pictures = () if clip is None else open_clip(clip).frames()
-    with steps.step("read and lower the network"):
-        deployment = deploy(load(folder), converted.size, converted.downsample_ratio)
-    with steps.step(f"run {folder / MODEL}") as show:
-        clips = deployment.clips(pictures)
-        verdict = deployment.verify(content, clips, show)
+        from binmat.pipeline.converted_folder import verify_folder
+    with steps.step(f"verify {folder}") as progress:
+        found = verify_folder(folder, clip, progress)
     if as_json:
-        print_json(verdict.to_json())
+        faults = (verification.systematic for verification in found.values())
+        print_json(
+            {
+                "systematic": next((fault for fault in faults if fault is not None), None),
+                "summary": {key: n for verification in found.values() for key, n in verification.summary().items()},
+                "formats": {format: verification.to_json() for format, verification in found.items()},
+            }
+        )
     else:
-        print_outputs(verdict)
-        print_flips(verdict, every=layers)
-        say(str(verdict))
-    verdict.check()
+        for verification in found.values():
+            print_outputs(verification)
+            print_flips(verification, every=layers)
+            say(str(verification))
+    for verification in found.values():
+        verification.check()
 
 
-def print_outputs(verdict: Verification) -> None:
+def print_outputs(verification: Verification) -> None:
     """How far each output lies from PyTorch's, end to end."""
-    runs = verdict.runs
+    runs = verification.runs
     names = dict.fromkeys(output.name for run in runs.values() for output in run.outputs)
     frames = max(run.frames for run in runs.values())
     rows = [
@@ -74,10 +74,10 @@ def print_outputs(verdict: Verification) -> None:
     print_table(heads, rows, title=f"Largest difference of each output, end to end over {frames} frames")
 
 
-def print_flips(verdict: Verification, *, every: bool) -> None:
+def print_flips(verification: Verification, *, every: bool) -> None:
     """Signs that differ end to end, by layer, all runs together: layers with flipped ones, or every one."""
     layers: dict[str, list[SignFlips]] = {}
-    for run in verdict.runs.values():
+    for run in verification.runs.values():
         for flip in run.flips:
             layers.setdefault(flip.layer or flip.node, []).append(flip)
     rows = [

@@ -15,8 +15,11 @@ import binmat
 from binmat.cli.folder import FILES
 from binmat.data.image import photograph, write_image
 from binmat.pipeline import deployment
+from binmat.backends.lce.backend import LceBackend
+from binmat.backends.lce.emitter import RULES
+from binmat.backends.lce.rules.elementwise import unary
 from binmat.backends.lce.tflite.reader import read_model
-from binmat.export.verification import KernelVerification, NodeCheck, Verification
+from binmat.backends.registry import BACKENDS
 from binmat.quantizers import SCHEMES
 from binmat.transforms.convert import recipe_of
 
@@ -91,7 +94,7 @@ def test_options_and_an_earlier_conversion(program, checkpoint: Path, converted:
     assert layers["refiner.conv.0"]["precision"] == "binary"
     assert layers["refiner.conv.0"]["macs"] > 0
     network = binmat.load(folder)
-    assert (network.size, network.downsample_ratio) == ((65, 49), 0.5)
+    assert (network.conversion.size, network.conversion.downsample_ratio) == ((65, 49), 0.5)
     recipe = recipe_of(network)
     assert recipe is not None
     assert (recipe.name, recipe.padding, recipe.options) == ("arm", "one", {"estimator": "clip"})
@@ -117,20 +120,40 @@ def test_a_conversion_at_another_size_keeps_its_ratio(program, converted: Path, 
     assert _report(tmp_path / "larger")["input"] == {"height": 80, "width": 64, "downsample_ratio": 0.5}
     network = binmat.load(tmp_path / "larger")
     assert binmat.report(network).to_json()["input"] == _report(tmp_path / "larger")["input"]
-    assert network.size == (80, 64)
-
-
-def _differing(name: str) -> Verification:
-    node = NodeCheck("conv_7", "decoder.conv", "binmat.binary_conv2d.default", "sum", 10, worst=9.0, limit=1.0)
-    return Verification(32, 48, [KernelVerification("optimized", False, 2, 1, nodes=[node])])
+    assert network.conversion.size == (80, 64)
 
 
 def test_a_systematic_difference_is_an_error(program, monkeypatch, checkpoint: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(deployment, "verify_lce", lambda *_, **__: _differing("optimized"))
+    monkeypatch.setitem(RULES, torch.ops.aten.sigmoid.default, lambda e, x: unary(e, "TANH", x))
     status, out, err = program("convert", checkpoint, "-o", tmp_path / "out", "--size", "32x48")
     assert (status, out) == (1, "")
-    assert "binmat: error: on photograph, LCE's optimized kernel: layer 'decoder.conv'" in err
+    assert "binmat: error: on photograph, LCE's optimized kernel: layer '" in err
+    assert "(aten.sigmoid.default) differs from torch on equal inputs" in err
     assert list(tmp_path.iterdir()) == []
+
+
+class _Renamed(LceBackend):
+    """A second format, which happens to be the first one under another name."""
+
+    name, title, suffix = "other", "the other", ".other.tflite"
+
+
+def test_formats_are_obeyed(program, monkeypatch, checkpoint: Path, tmp_path: Path) -> None:
+    monkeypatch.setitem(BACKENDS, "other", _Renamed())
+    folder = tmp_path / "out"
+    options = ("convert", checkpoint, "-o", folder, "--size", "32x48", "--formats")
+    status, out, err = program(*options, "lce, other")
+    assert status == 0, err
+    assert {file.name for file in folder.iterdir()} == {*FILES, "model.other.tflite"}
+    assert {"lce", "other"} <= _report(folder)["verification"].keys()
+    assert "model.other.tflite" in _report(folder)["storage"]["files"] and "model.other.tflite" in out
+    (folder / "model.other.tflite").write_bytes((folder / "model.tflite").read_bytes()[:-4096])
+    assert program("verify", folder).status == 1, "every model file of the folder is judged"
+    # A model file of the earlier conversion would not be that of the new weights.
+    assert program(*options, "lce").status == 0
+    assert {file.name for file in folder.iterdir()} == set(FILES)
+    status, _, err = program(*options, "lce,onx")
+    assert status == 1 and "no export format is called 'onx'" in err
 
 
 @pytest.mark.parametrize("end", ["interrupt", "termination", "full disk"])

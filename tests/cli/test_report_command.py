@@ -33,22 +33,12 @@ def test_a_checkpoint(program, checkpoint: Path) -> None:
 
 def test_a_converted_folder_is_counted_as_it_was_converted(program, converted: Path) -> None:
     written = json.loads((converted / "report.json").read_text())
-    assert json.loads(program("report", converted, "--json").out) == written
+    # What a conversion verified is said by its report alone; counting it again verifies nothing.
+    assert json.loads(program("report", converted, "--json").out) == written | {"verification": {}}
     elsewhere = json.loads(program("report", converted, "--size", "64x64", "--json").out)
     assert elsewhere["input"]["height"] == 64
     assert elsewhere["verification"] == {}
     assert elsewhere["storage"]["files"] == {}
-
-
-def test_a_verification_of_other_weights_is_not_shown(program, converted: Path, tmp_path: Path) -> None:
-    shutil.copytree(converted, tmp_path / "out")
-    network = binmat.load(tmp_path / "out")
-    with torch.no_grad():
-        network.get_parameter("project_mat.conv.bias").add_(1)
-    binmat.save(network, tmp_path / "out" / "model.safetensors")
-    status, out, err = program("report", tmp_path / "out", "--json")
-    assert (status, json.loads(out)["verification"]) == (0, {})
-    assert "its files are not those that were verified: binmat export" in " ".join(err.split())
 
 
 def test_several(program, checkpoint: Path, converted: Path) -> None:

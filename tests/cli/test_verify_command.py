@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import binmat
-from binmat.cli.folder import FILES
 from binmat.data.image import photograph, write_image
 from binmat.pipeline import deployment
+from binmat.backends.lce.emitter import RULES
+from binmat.backends.lce.rules.elementwise import unary
 from binmat.backends.lce.tflite.reader import read_model
-from binmat.export.verification import KernelVerification, NodeCheck, SignFlips, Verification
+from binmat.verification.results import FileRun, SignFlips
 
 
 @pytest.fixture
@@ -106,36 +107,30 @@ def test_a_bad_name_for_an_export_is_refused_at_once(
     assert message in err
 
 
-def _systematic() -> Verification:
-    node = NodeCheck("conv_7", "decoder.conv", "binmat.binary_conv2d.default", "sum", 10, worst=9.0, limit=1.0)
-    return Verification(32, 48, [KernelVerification("optimized", False, 2, 1, nodes=[node])])
-
-
 def test_an_export_that_is_wrong_is_not_written(program, monkeypatch, folder: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(deployment, "verify_lce", lambda *_, **__: _systematic())
+    monkeypatch.setitem(RULES, torch.ops.aten.sigmoid.default, lambda e, x: unary(e, "TANH", x))
     before = {name: (folder / name).read_bytes() for name in FILES}
     status, out, err = program("export", folder, "--format", "lce")
     assert (status, out) == (1, "")
-    assert "layer 'decoder.conv'" in err
+    assert "(aten.sigmoid.default) differs from torch" in err
     assert program("export", folder, "--format", "lce", "-o", tmp_path / "new.tflite").status == 1
     assert not (tmp_path / "new.tflite").exists()
     assert {name: (folder / name).read_bytes() for name in FILES} == before
 
 
 def test_flips_by_layer(program, monkeypatch, converted: Path) -> None:
-    def flipping(*_: object, **__: object) -> Verification:
+    def flipping(*_: object, **__: object) -> FileRun:
         flips = [
             SignFlips("binarize", "backbone.a", 0, 0, 100, 0.0),
             SignFlips("binarize_1", "decoder.b", 1, 3, 200, 2.5e-7),
         ]
-        run = KernelVerification("optimized", False, 2, 1, flips=flips)
-        return Verification(32, 48, [run])
+        return FileRun("optimized", "", 2, 1, flips=flips)
 
-    monkeypatch.setattr(deployment, "verify_lce", flipping)
+    monkeypatch.setattr(deployment, "check_file", flipping)
     status, out, _ = program("verify", converted)
     assert status == 0
     [row] = [line for line in out.splitlines() if "decoder.b" in line]
-    # Two clips with one run each.
-    assert row.split()[1:-1:2] == ["decoder.b", "6", "400", "2.5e-07"]
+    # Two clips with two kernels each.
+    assert row.split()[1:-1:2] == ["decoder.b", "12", "800", "2.5e-07"]
     assert "backbone.a" not in out
     assert "backbone.a" in program("verify", converted, "--layers").out
