@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from .constants import add_constant, constant, is_constant
+from .graph_pass import GraphPass
 
 aten = torch.ops.aten
 #: Position of (scale, bias) among a convolution's arguments.
@@ -29,7 +30,7 @@ class _Affine:
     shift: Tensor
 
 
-class FoldAffine:
+class FoldAffine(GraphPass[fx.GraphModule]):
     """Batch norm in evaluation, scales and shifts become part of the convolution that feeds them.
 
     Applies to float convolutions (weights and bias) and binary ones (multiplier and bias) whose result nothing else

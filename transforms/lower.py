@@ -17,9 +17,14 @@ from binmat.nn import BinaryConv2d, BinaryLinear
 from . import lowered_ops  # noqa: F401  (registers the operators)
 from .constants import FoldConstants, remove_unused_constants
 from .fold import FoldAffine
+from .graph_pass import GraphPass
 from .noops import RemoveNoOps
+from .program import Program
 from .swap import swap
-from .trace import Program, trace
+from .trace import trace
+
+#: What is done to a lowered graph, in order.
+LOWERING_PASSES: tuple[type[GraphPass[fx.GraphModule]], ...] = (RemoveNoOps, FoldConstants, FoldAffine)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Lowered:
 
 
 def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float32) -> Lowered:
-    """Flatten a network, in evaluation mode, at the sizes of one deployment call.
+    """Flatten a network, in evaluation mode, at the sizes of its example inputs.
 
     Batch norm, scales and biases are folded into the convolutions (in float64); DoReFa's {0, 1} activations become
     +-1 with the sums corrected exactly; XNOR-Net's K map stays as float operators. The result computes what
@@ -72,9 +77,8 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
     except Exception as error:
         size = "x".join(str(n) for n in next(iter(tensors.values())).shape[2:])
         raise LoweringError(f"{owner.name} cannot be lowered at {size}: {str(error).splitlines()[0]}") from error
-    RemoveNoOps().apply(module)
-    FoldConstants().apply(module)
-    FoldAffine().apply(module)
+    for lowering_pass in LOWERING_PASSES:
+        lowering_pass().apply(module)
     remove_unused_constants(module)
     results = module.graph.output_node().args[0]
     assert isinstance(results, (tuple, list))

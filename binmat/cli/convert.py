@@ -90,7 +90,7 @@ def convert(
             from binmat.cli.clip import open_clip
             from binmat.cli.summary import print_conversion
             from binmat.export.deployment import check_format, deploy
-            from binmat.model_defs.deployment_call import deployment_call, ratio_of
+            from binmat.model_defs.example_inputs import example_inputs, ratio_of
             from binmat.reports import report
             from binmat.transforms.checkpoint import load, save
             from binmat.transforms.convert import convert as transform
@@ -101,14 +101,14 @@ def convert(
         with steps.step("read the checkpoint"):
             net = static_path(load(checkpoint, network), path, cost_limit, size)
         with steps.step("trace and rewrite"):
-            if recipe_of(net) is not None and not (scheme or recipe or settings):
-                converted = net  # The authors' BiMatting, or a conversion of ours at another size.
-            else:
-                default = None if recipe else DEFAULT_SCHEME
-                converted = transform(net, scheme or default, recipe=recipe, settings=settings or (), size=size)
-            converted.downsample_ratio = ratio_of(converted, downsample_ratio)
-            call = deployment_call(converted, size)
-            converted.size = call.size
+            made_for = size or example_inputs(net, None, downsample_ratio).size
+            if scheme is None and recipe is None and (settings or recipe_of(net) is None):
+                scheme = DEFAULT_SCHEME  # What is converted, the authors' BiMatting say, keeps its own.
+            ratio = ratio_of(net, downsample_ratio)
+            converted = transform(
+                net, scheme, recipe=recipe, settings=settings or (), size=made_for, downsample_ratio=ratio
+            )
+            call = example_inputs(converted)
         with steps.step("lower and write the LCE model"):
             deployment = deploy(converted, example=call)
             deployment.write(folder / MODEL)
@@ -123,9 +123,9 @@ def convert(
             assert made_by is not None
             (folder / RECIPE).write_text(made_by.to_toml(), encoding="utf-8")
             counted = report(
-                *dict.fromkeys((net, converted)),
+                *((net, converted) if recipe_of(net) is None else (converted,)),
                 example=call,
-                downsample_ratio=converted.downsample_ratio,
+                downsample_ratio=ratio,
                 verification=verdict.summary(),
                 files=[folder / WEIGHTS, folder / MODEL],
                 clip=None if clip is None else open_clip(clip).frames(),

@@ -15,7 +15,7 @@ from binmat.export.lce.writer import write_whole
 from binmat.export.lowering_check import check_lowering
 from binmat.export.verdict import Verdict
 from binmat.export.verify import VERIFIED_KERNELS, verify_lce
-from binmat.model_defs.deployment_call import deployment_call
+from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Example, Network
 from binmat.transforms.lower import Lowered, lower
 from binmat.transforms.trace import trace
@@ -91,7 +91,7 @@ def deploy(
     """
     if example is None:
         owner = network if isinstance(network, Network) else trace(network)
-        example = deployment_call(owner, size, downsample_ratio)
+        example = example_inputs(owner, size, downsample_ratio)
     lowered = lower(network, example)
     return Deployment(network, lowered, export_lce(lowered.module, None, lowered.inputs, lowered.outputs))
 

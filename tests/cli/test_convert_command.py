@@ -91,7 +91,7 @@ def test_options_and_an_earlier_conversion(program, checkpoint: Path, converted:
     assert layers["refiner.conv.0"]["precision"] == "binary"
     assert layers["refiner.conv.0"]["macs"] > 0
     network = binmat.load(folder)
-    assert (network.size, network.downsample_ratio) == ((65, 49), 0.5)
+    assert (network.conversion.size, network.conversion.downsample_ratio) == ((65, 49), 0.5)
     recipe = recipe_of(network)
     assert recipe is not None
     assert (recipe.name, recipe.padding, recipe.options) == ("arm", "one", {"estimator": "clip"})
@@ -117,7 +117,7 @@ def test_a_conversion_at_another_size_keeps_its_ratio(program, converted: Path, 
     assert _report(tmp_path / "larger")["input"] == {"height": 80, "width": 64, "downsample_ratio": 0.5}
     network = binmat.load(tmp_path / "larger")
     assert binmat.report(network).to_json()["input"] == _report(tmp_path / "larger")["input"]
-    assert network.size == (80, 64)
+    assert network.conversion.size == (80, 64)
 
 
 def _differing(name: str) -> Verification:
