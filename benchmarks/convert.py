@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from tabulate import tabulate
 
-from binmat.model_defs.deployment_call import deployment_call
+from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Network
 from binmat.model_defs.registry import build
 
@@ -33,7 +33,7 @@ OPTIONS = {"pam": {"path": "1011"}}
 
 def float_forward(network: Network, size: tuple[int, int]) -> float:
     """Seconds of one frame, the best of several."""
-    call = deployment_call(network, size)
+    call = example_inputs(network, size)
     best = float("inf")
     with torch.no_grad():
         for _ in range(FORWARDS):
@@ -66,7 +66,7 @@ def main() -> None:
         for argument in sys.argv[1:] or ["rvm_mobilenetv3@288x512"]:
             name, _, text = argument.partition("@")
             network = build(name, **OPTIONS.get(name, {})).eval()
-            images = [x for x in deployment_call(network).inputs.values() if isinstance(x, torch.Tensor)]
+            images = [x for x in example_inputs(network).inputs.values() if isinstance(x, torch.Tensor)]
             height, width = map(int, text.split("x")) if text else images[0].shape[2:]
             checkpoint = Path(folder, f"{name}.safetensors")
             state = build(name).state_dict()

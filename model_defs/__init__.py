@@ -1,1 +1,1 @@
-"""The networks: one file each, with their checkpoint layouts and deployment calls, and a registry by name."""
+"""The networks: one file each, with their checkpoint layouts and example inputs, and a registry by name."""

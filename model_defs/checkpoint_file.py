@@ -18,9 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from binmat.errors import CheckpointError
-
-#: Metadata key of the safetensors files that hold a network binmat converted.
-CONVERTED_KEY = "binmat"
+from binmat.model_defs.weights_metadata import METADATA_KEY
 
 #: Keys under which training code stores the state_dict, in the order in which they are tried.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
@@ -58,7 +56,7 @@ def is_converted(path: str | os.PathLike[str]) -> bool:
     Raises CheckpointError for a path that is no readable file and for a file that is empty, damaged or no checkpoint.
     """
     path = Path(path)
-    return _sniff(path) == "safetensors" and CONVERTED_KEY in _safetensors_metadata(path)
+    return _sniff(path) == "safetensors" and METADATA_KEY in _safetensors_metadata(path)
 
 
 def _sniff(path: Path) -> str:

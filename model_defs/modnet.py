@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.errors import CheckpointError, InputError, SizeError, UnknownNameError
+from binmat.model_defs.insertion_points import EncoderInsertionPoint
 from binmat.model_defs.mobilenet_v2 import MobileNetV2
 from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
-from binmat.model_defs.places import EncoderPlace
 from binmat.model_defs.resizing import enlarge, pad_to_multiple, reduced_size
 from binmat.nn.ibnorm import IBNorm
 from binmat.progress import Progress, silent
@@ -234,7 +234,7 @@ class MODNet(Network):
     min_size = 32
     size_multiple = 32
     #: It takes images in [-1, 1] already, and the context block gates as many channels as it was built for.
-    encoder_place = EncoderPlace("backbone", normalise=False, channels=1280)
+    encoder_insertion_point = EncoderInsertionPoint("backbone", normalise=False, channels=1280)
 
     def __init__(self, context: Context = "se") -> None:
         if context not in ("se", "easpp"):

@@ -10,14 +10,15 @@ import torch
 from torch import nn
 
 from binmat.errors import SizeError
+from binmat.model_defs.conversion_facts import ConversionFacts
+from binmat.model_defs.insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from binmat.model_defs.network_option import NetworkOption, check_options
-from binmat.model_defs.places import EncoderPlace, MaskPlace
 from binmat.progress import Progress, silent
 
 
 @dataclass(frozen=True)
 class Example:
-    """One deployment call of a network at a fixed size.
+    """Example inputs of a network at a fixed size: one call as it is deployed, batch 1 and one frame.
 
     mode: the mode that this call runs (a key of ``Network.modes``).
     inputs: argument name -> tensor (NCHW float) or Python number, in the order of the mode's method.
@@ -77,11 +78,9 @@ class Network(nn.Module):
     min_size: int = 16
     #: Height and width must be multiples of this.
     size_multiple: ClassVar[int] = 1
-    #: Where BiMatting's encoder and sparse decoder go; None where the network has no place for them.
-    encoder_place: ClassVar[EncoderPlace | None] = None
-    mask_place: ClassVar[MaskPlace | None] = None
-    #: Names of outputs that a pass has added: the coarse matte of a sparse decoder's mask head.
-    side_outputs: tuple[str, ...] = ()
+    #: Where BiMatting's encoder and sparse decoder go; None where the network does not say.
+    encoder_insertion_point: ClassVar[EncoderInsertionPoint | None] = None
+    mask_head_insertion_point: ClassVar[MaskHeadInsertionPoint | None] = None
     #: What this network alone takes, for mattes and conversions.
     options: ClassVar[tuple[NetworkOption, ...]] = ()
 
@@ -89,12 +88,8 @@ class Network(nn.Module):
         super().__init__()
         #: Constructor arguments, enough to build the same architecture again.
         self.config: dict[str, Any] = config
-        #: What binmat.transforms.convert did: (recipe, {layer: plan}); None for a float network.
-        self.conversion: tuple[Any, dict[str, Any]] | None = None
-        #: (height, width) that it was converted for: what counting and exporting take where none is given.
-        self.size: tuple[int, int] | None = None
-        #: Likewise, the downsample ratio.
-        self.downsample_ratio: float | None = None
+        #: The record that binmat.transforms.convert leaves; None for a float network.
+        self.conversion: ConversionFacts | None = None
         #: Mode -> the graph that runs instead of the mode's method; called with this module and the arguments.
         self.programs: dict[str, Callable[..., Any]] = {}
 
@@ -117,11 +112,11 @@ class Network(nn.Module):
     def example(
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
-        """The deployment call (batch 1, one frame) at this size, with zero tensors."""
-        raise NotImplementedError(f"{type(self).__name__} must say what its deployment call is")
+        """The example inputs (batch 1, one frame) at this size: zero tensors."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its example inputs are")
 
     def frame_inputs(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What a picture [1, 3, H, W] in [0, 1] is as inputs of the deployment call, states left out.
+        """What a picture [1, 3, H, W] in [0, 1] is as example inputs, states left out.
 
         Exported models are verified on it. A network that needs a trimap takes
         :func:`binmat.model_defs.trimap.portrait_trimap`. Nothing where the network cannot say.

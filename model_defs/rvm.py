@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.errors import InputError, SizeError, UnknownNameError
+from binmat.model_defs.insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from binmat.model_defs.mobilenet_v3 import MobileNetV3
 from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
-from binmat.model_defs.places import EncoderPlace, MaskPlace
 from binmat.model_defs.resnet import ResNet50
 from binmat.model_defs.rvm_decoder import LRASPP, Projection, RecurrentDecoder
 from binmat.nn.guided_filter import DeepGuidedFilter, FastGuidedFilter
@@ -64,8 +64,8 @@ class RVM(Network):
     modes: ClassVar[Mapping[str, str]] = {"matting": "matting", "refined": "refined", "segmentation": "segmentation"}
     #: One cell of the coarsest features. Smaller frames run too, but what they see is padding.
     min_size = 16
-    encoder_place = EncoderPlace("backbone")
-    mask_place = MaskPlace(
+    encoder_insertion_point = EncoderInsertionPoint("backbone")
+    mask_head_insertion_point = MaskHeadInsertionPoint(
         after="decoder.decode4",
         head="decoder.decode4.conv",
         method="coarse_matte",
@@ -136,8 +136,9 @@ class RVM(Network):
         return (out[:, :3] + small).clamp(0.0, 1.0), out[:, 3:].clamp(0.0, 1.0)
 
     def output_names(self, mode: str) -> tuple[str, ...]:
-        maps = ("logits",) if mode == "segmentation" else ("fgr", "pha", *self.side_outputs)
-        return (*maps, *_STATES)
+        if mode == "segmentation":
+            return ("logits", *_STATES)
+        return ("fgr", "pha", *(self.conversion.side_outputs if self.conversion else ()), *_STATES)
 
     @staticmethod
     def downsample(src: Tensor, downsample_ratio: float) -> Tensor:

@@ -17,7 +17,8 @@ from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryLayer
 from binmat.nn.masked_path import MaskedPath
 from binmat.nn.recurrence import Recurrent
-from binmat.transforms.trace import Tracer, graphs, trace
+from binmat.transforms.trace import graphs, trace
+from binmat.transforms.tracer import trace_method
 
 #: What rules are kept under: a module's class, a function, or a tensor method's name.
 Target = type | Callable[..., Any] | str
@@ -128,14 +129,8 @@ class _Recorder(fx.Interpreter):
         return output
 
     def _look_into(self, leaf: nn.Module, method: str, args: tuple[Any, ...], path: str) -> Any:
-        tracer = Tracer()
-        tracer.traced_func_name = method
         name = self.at
-        try:
-            graph = tracer.trace(leaf)
-        except Exception as error:
-            raise TraceError(f"method {method} of '{name}' cannot be traced: {error}") from error
-        inner = _Recorder(leaf, graph, names=self.names, prefix=name, path=path)
+        inner = _Recorder(leaf, trace_method(leaf, method, name), names=self.names, prefix=name, path=path)
         try:
             output = inner.run(*args)
         finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from binmat.model_defs.deployment_call import deployment_call
+from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Example
 from binmat.nn import BinaryLayer
 
@@ -62,12 +62,12 @@ def count(
     """Count one deployment call, batch 1 and one frame, by shape propagation.
 
     convention: ``textbook``, ``bimatting`` or ``fvcore``; see their modules for what they count.
-    size, downsample_ratio, example: as for :func:`binmat.model_defs.deployment_call.deployment_call`.
+    size, downsample_ratio, example: as for :func:`binmat.model_defs.example_inputs.example_inputs`.
     Raises UnknownNameError, SizeError and TraceError.
     """
     chosen = get_convention(convention)
     owner = traced(network)
-    call = deployment_call(owner, size, downsample_ratio, example)
+    call = example_inputs(owner, size, downsample_ratio, example)
     return price(record_calls(owner, call), chosen, binary_network=is_binary(owner))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from binmat.data.image import resize
 from binmat.errors import InputError
 from binmat.model_defs import registry
-from binmat.model_defs.deployment_call import deployment_call, ratio_of
+from binmat.model_defs.example_inputs import example_inputs, ratio_of
 from binmat.model_defs.network import Example, Network
 from binmat.transforms.constant_signs import constant_signs
 from binmat.transforms.convert import convert, recipe_of
@@ -169,7 +169,7 @@ def report(
     subject = converted if converted is not None else plain
     assert subject is not None
     downsample_ratio = ratio_of(subject, downsample_ratio)
-    call = deployment_call(subject, size, downsample_ratio, example)
+    call = example_inputs(subject, size, downsample_ratio, example)
     calls = record_calls(subject, call)
     after = None if converted is None else _side(converted, calls, as_bytes(sum(stored_bits(converted).values())))
     before, cross_checks = None, {}

@@ -12,8 +12,8 @@ import torch
 from official_checkpoints import official_state
 
 import binmat
-from binmat.data.image import photograph
 from binmat.backends.lce.tflite.reader import read_model
+from binmat.data.image import photograph
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,6 +13,7 @@ from binmat.model_defs.network import Network
 from binmat.nn import BinaryConv2d, BinaryLayer, BinaryLinear, RPReLU
 from binmat.nn.masked_path import MaskedPath
 
+from .graph_pass import GraphPass
 from .patterns import ACTIVATIONS, NORMS, BinaryBlock, activation_module, binary_blocks, called_module
 from .policy import nearest
 from .trace import graphs, recompile
@@ -21,7 +22,7 @@ from .trace import graphs, recompile
 DEFAULT_SLOPE = 0.25
 
 
-class ReplaceActivations:
+class ReplaceActivations(GraphPass[Network]):
     """Puts an RPReLU where a binary layer is activated whose scheme's ``replacement`` asks for one.
 
     ``rprelu`` is the full one, ``shifted_prelu`` the one without a shift of its output. keep: names of layers, exact or
@@ -35,6 +36,7 @@ class ReplaceActivations:
     """
 
     def __init__(self, keep: Iterable[str] = ()) -> None:
+        super().__init__()
         self.keep = tuple(keep)
 
     def apply(self, network: Network) -> Network:

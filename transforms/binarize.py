@@ -8,22 +8,37 @@ from torch import nn
 
 from binmat.model_defs.network import Network
 from binmat.nn import BinaryConv2d, BinaryLinear
+from binmat.quantizers import Scheme
 
-from .policy import LayerPlan
+from .graph_pass import GraphPass
+from .policy import LayerPlan, resolve
 from .swap import swap
 
 
-class Binarize:
+class Binarize(GraphPass[Network]):
     """Replaces each layer whose plan has a scheme by BinaryConv2d or BinaryLinear, with its weights, under its name.
 
-    pad_value: what padding holds, 0 or 1 in the activation's own domain.
+    scheme, rules: what :func:`binmat.transforms.policy.resolve` makes the plan of, whose PolicyError is raised.
+    pad_value: what padding holds, 0 or 1 in the activation's own domain. plan: layer -> what becomes of it; known once
+    the pass is applied.
+
+    >>> from binmat.quantizers import get_scheme
+    >>> from binmat.transforms.trace import trace
+    >>> binarize = Binarize(get_scheme("bnn"))
+    >>> network = binarize.apply(trace(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 1, 1))))
+    >>> [planned.precision for planned in binarize.plan.values()]
+    ['float', 'binary', 'float']
     """
 
-    def __init__(self, plan: Mapping[str, LayerPlan], pad_value: int = 0) -> None:
-        self.plan = plan
+    def __init__(self, scheme: Scheme, rules: Mapping[str, str] | None = None, pad_value: int = 0) -> None:
+        super().__init__()
+        self.scheme = scheme
+        self.rules = rules
         self.pad_value = pad_value
+        self.plan: dict[str, LayerPlan] = {}
 
     def apply(self, network: Network) -> Network:
+        self.plan = resolve(network, self.scheme, self.rules)
         replacements: dict[str, nn.Module] = {}
         for name, planned in self.plan.items():
             if planned.scheme is None:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from binmat.atomic_write import atomic_write
 from binmat.errors import CheckpointError
 from binmat.model_defs import registry
+from binmat.model_defs.conversion_facts import ConversionFacts
 from binmat.model_defs.load import fill, is_converted, load_from_state, load_state
 from binmat.model_defs.load import load as load_float
 from binmat.model_defs.network import Network
+from binmat.model_defs.weights_metadata import WeightsMetadata, read_weights_metadata
 
 from . import official_bimatting
 from .convert import convert, recipe_of
 from .recipe import Recipe
-
-METADATA_KEY = "binmat"
 
 
 def save(network: Network, path: str | Path) -> None:
@@ -33,17 +31,13 @@ def save(network: Network, path: str | Path) -> None:
     if network.name not in registry.NETWORKS:
         raise CheckpointError(f"'{network.name}' is not a network of the registry: save its state_dict instead")
     recipe = recipe_of(network)
-    about = {
-        "network": network.name,
-        "config": network.config,
-        "recipe": recipe.to_toml() if recipe else None,
-        "size": network.size,
-        "downsample_ratio": network.downsample_ratio,
-    }
+    facts = network.conversion or ConversionFacts()
+    toml = recipe.to_toml() if recipe else None
+    about = WeightsMetadata(network.name, network.config, toml, facts.size, facts.downsample_ratio)
     path = Path(path)
     try:
         with atomic_write(path) as temporary:
-            save_file(_unique_state(network), temporary, metadata={METADATA_KEY: json.dumps(about)})
+            save_file(_unique_state(network), temporary, metadata=about.to_header())
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}") from error
 
@@ -58,14 +52,13 @@ def load(path: str | Path, network: str | None = None) -> Network:
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").is_file():
         path = path / "model.safetensors"
-    about = _read_metadata(path)
+    about = read_weights_metadata(path)
     if about is None:
         return _load_official(path, network)
-    result = registry.build(about["network"], **about["config"])
-    if about["recipe"]:
-        result = convert(result, recipe=Recipe.from_toml(about["recipe"], str(path)))
-    result.size = tuple(about["size"]) if about["size"] else None
-    result.downsample_ratio = about["downsample_ratio"]
+    result = registry.build(about.network, **about.config)
+    if about.recipe is not None:
+        recipe = Recipe.from_toml(about.recipe, str(path))
+        result = convert(result, recipe=recipe, size=about.size, downsample_ratio=about.downsample_ratio)
     state = load_file(path)
     expected = _unique_state(result)
     if state.keys() != expected.keys():
@@ -90,18 +83,6 @@ def _load_official(path: Path, network: str | None) -> Network:
     result = convert(registry.build("rvm_mobilenetv3", refiner=translation.refiner), recipe="bimatting")
     fill(result, translation.state, path)
     return result.eval()
-
-
-def _read_metadata(path: Path) -> dict[str, Any] | None:
-    """What binmat wrote into the file's header; None for any other file."""
-    if path.suffix != ".safetensors" or not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except Exception:
-        return None  # The float loader says what is wrong with the file.
-    return json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
 
 
 def _unique_state(network: nn.Module) -> dict[str, Tensor]:

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from binmat.errors import CheckpointError, RecipeError
+from binmat.model_defs.conversion_facts import ConversionFacts
+from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Network
 from binmat.quantizers import get_scheme
 
-from .activation import ReplaceActivations
 from .binarize import Binarize
-from .policy import LayerPlan, resolve
+from .policy import LayerPlan
 from .recipe import Recipe, get_recipe
-from .sab import sab_decoder
-from .sbb import sbb_encoder
-from .shortcut import AddShortcuts
 from .trace import trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion(ConversionFacts):
+    """The record of a conversion, ``Network.conversion``: made once, by :func:`convert`.
+
+    :func:`binmat.save` writes recipe, size and downsample ratio, from which the rest follows; :func:`binmat.load` makes
+    the record again.
+
+    recipe: what was applied. plan: layer -> what became of it.
+
+    >>> made = convert(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 1, 1)), "bnn", size=(8, 8)).conversion
+    >>> made.recipe.scheme, made.size, made.plan["1"].reason
+    ('bnn', (8, 8), "last layer: it makes the network's output")
+    """
+
+    recipe: Recipe
+    plan: Mapping[str, LayerPlan]
 
 
 def convert(
@@ -34,61 +50,76 @@ def convert(
 ) -> Network:
     """A binarized copy of the network, ready to train, count and export; the original is left alone.
 
-    network: a :class:`Network` or any module that torch.fx can trace.
+    network: a :class:`Network` or any module that torch.fx can trace. One that is converted already is taken without
+        scheme, recipe and settings: the copy is the same network for another size.
     scheme: a scheme's name, short for a recipe that applies it to all but the input and output layers.
     recipe: a :class:`Recipe`, the name of a built-in one, or the path of a TOML file.
     settings: ``KEY=VALUE`` changes to the recipe (see :meth:`Recipe.with_settings`).
     size: (height, width) that it is meant for: checked against what the network takes, and then what exporting and
         counting take where no size is given. downsample_ratio: likewise.
 
-    The result takes the same call as the network. ``recipe_of`` and ``plan_of`` tell how it was made.
-    Raises the errors of recipes, policies and tracing, and CheckpointError where the network is binary already.
+    The result takes the same call as the network. Its ``conversion`` tells how it was made; see :func:`recipe_of` and
+    :func:`plan_of`. Raises the errors of recipes, policies and tracing, those of
+    :func:`binmat.model_defs.example_inputs.example_inputs` for size and ratio, and CheckpointError where the network is
+    converted already.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 1, 1))
+    >>> [type(layer).__name__ for layer in convert(network, "reactnet").children()]
+    ['Conv2d', 'BinaryConv2d', 'RPReLU', 'Conv2d']
     """
-    chosen = _choose_recipe(scheme, recipe).with_settings(settings)
-    if recipe_of(network) is not None:
+    settings = tuple(settings)
+    made = _conversion_of(network)
+    if made is not None and (scheme is not None or recipe is not None or settings):
         raise CheckpointError("the network is converted already; convert the float checkpoint instead")
-    if size is not None and isinstance(network, Network):
-        network.check_size(*size)
+    chosen = _choose_recipe(scheme, recipe).with_settings(settings) if made is None else made.recipe
     result = trace(copy.deepcopy(network))
-    notes = _restructure(result, chosen)
-    if size is not None and isinstance(network, Network):
-        # A sparse decoder needs more than the network alone.
-        result.check_size(*size)
-    plan = resolve(result, chosen.build_scheme(), chosen.layers)
-    plan = {name: replace(layer, note=notes.get(name, "")) for name, layer in plan.items()}
-    Binarize(plan, pad_value=1 if chosen.padding == "one" else 0).apply(result)
-    # A shortcut stands between batch norm and activation, so the activation is replaced while it still follows.
-    ReplaceActivations(chosen.keep_activations).apply(result)
-    if chosen.shortcut != "none":
-        AddShortcuts(chosen.shortcut).apply(result)
-    result.conversion = (chosen, plan)
-    result.size = None if size is None else (size[0], size[1])
-    result.downsample_ratio = downsample_ratio
+    _check_call(result, size, downsample_ratio)
+    plan = _rewrite(result, chosen) if made is None else made.plan
+    before = result.conversion or ConversionFacts()
+    result.conversion = Conversion(
+        recipe=chosen,
+        plan=plan,
+        size=before.size if size is None else (size[0], size[1]),
+        downsample_ratio=before.downsample_ratio if downsample_ratio is None else downsample_ratio,
+        side_outputs=before.side_outputs,
+    )
+    # A sparse decoder needs more than the network alone.
+    _check_call(result, size, downsample_ratio)
     return result
 
 
-def _restructure(network: Network, recipe: Recipe) -> dict[str, str]:
-    """Change what layers there are, before any becomes binary; layer -> what happened to it."""
+def _check_call(network: Network, size: tuple[int, int] | None, downsample_ratio: float | None) -> None:
+    if size is not None or downsample_ratio is not None:
+        example_inputs(network, size, downsample_ratio)
+
+
+def _rewrite(network: Network, recipe: Recipe) -> dict[str, LayerPlan]:
+    """Apply the recipe's passes; what became of each layer."""
+    plan: dict[str, LayerPlan] = {}
     notes: dict[str, str] = {}
-    if recipe.encoder == "sbb":
-        encoder = sbb_encoder(network, recipe.block_shortcut)
-        encoder.apply(network)
-        notes |= encoder.notes
-    if recipe.decoder == "sab":
-        decoder = sab_decoder(network)
-        decoder.apply(network)
-        notes |= decoder.notes
-    return notes
+    for step in recipe.passes():
+        step.apply(network)
+        notes |= step.notes
+        if isinstance(step, Binarize):
+            plan |= step.plan
+    return {name: replace(layer, note=notes.get(name, "")) for name, layer in plan.items()}
 
 
 def recipe_of(network: nn.Module) -> Recipe | None:
     """The recipe that made this network; None for a float one."""
-    return network.conversion[0] if isinstance(network, Network) and network.conversion else None
+    made = _conversion_of(network)
+    return made.recipe if made else None
 
 
-def plan_of(network: nn.Module) -> dict[str, LayerPlan]:
+def plan_of(network: nn.Module) -> Mapping[str, LayerPlan]:
     """Layer name -> plan of a converted network; empty for a float one."""
-    return network.conversion[1] if isinstance(network, Network) and network.conversion else {}
+    made = _conversion_of(network)
+    return made.plan if made else {}
+
+
+def _conversion_of(network: nn.Module) -> Conversion | None:
+    made = network.conversion if isinstance(network, Network) else None
+    return made if isinstance(made, Conversion) else None
 
 
 def _choose_recipe(scheme: str | None, recipe: Recipe | str | Path | None) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,15 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from binmat.errors import BinmatError, RecipeError, UnknownNameError
+from binmat.model_defs.network import Network
 from binmat.quantizers import Scheme, get_scheme
+
+from .activation import ReplaceActivations
+from .binarize import Binarize
+from .graph_pass import DeferredPass, GraphPass
+from .sab import sab_decoder
+from .sbb import sbb_encoder
+from .shortcut import AddShortcuts
 
 
 class Recipe(BaseModel):
@@ -30,6 +39,12 @@ class Recipe(BaseModel):
         1-bit kernel runs fastest).
     shortcut: ``none``, ``same`` (an identity round every binary convolution that keeps its shape, Bi-Real-Net) or
         ``all`` (also average pooling at stride 2 and duplicated channels where they double, ReActNet).
+
+    >>> recipe = Recipe(scheme="bnn").with_settings(["padding=one", "decoder.*=float"])
+    >>> recipe.padding, recipe.layers
+    ('one', {'decoder.*': 'float'})
+    >>> [type(step).__name__ for step in recipe.passes()]
+    ['Binarize', 'ReplaceActivations']
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +64,18 @@ class Recipe(BaseModel):
     def build_scheme(self) -> Scheme:
         """The scheme with its options. Raises UnknownNameError or RecipeError."""
         return get_scheme(self.scheme, **self.options)
+
+    def passes(self) -> list[GraphPass[Network]]:
+        """The rewrites of a traced network that the recipe stands for, in order, new each time."""
+        passes: list[GraphPass[Network] | None] = [
+            DeferredPass(partial(sbb_encoder, shortcut=self.block_shortcut)) if self.encoder == "sbb" else None,
+            DeferredPass(sab_decoder) if self.decoder == "sab" else None,
+            Binarize(self.build_scheme(), self.layers, pad_value=1 if self.padding == "one" else 0),
+            # A shortcut stands between batch norm and activation: the activation is replaced while it still follows.
+            ReplaceActivations(self.keep_activations),
+            None if self.shortcut == "none" else AddShortcuts(self.shortcut),
+        ]
+        return [step for step in passes if step is not None]
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump())

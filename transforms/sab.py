@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from binmat.errors import PolicyError
+from binmat.model_defs.conversion_facts import ConversionFacts
+from binmat.model_defs.insertion_points import MaskHeadInsertionPoint
 from binmat.model_defs.network import Example, Network
-from binmat.model_defs.places import MaskPlace
 from binmat.nn.conv_gru import ConvGRU
 from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.recurrence import Recurrent
 from binmat.nn.sparse_conv import keeps_size
 from binmat.nn.sparse_gru import SparseConvGRU
 
+from .graph_pass import GraphPass
 from .mask_route import MaskRoute
 from .masked_rows import MaskedRows
 from .patterns import called_module, row_of
 from .policy import nearest, protected_layers
 from .shapes import probe_inputs, run_graphs
-from .subgraph import add_module, call_module, nodes_inside, outputs_of, splice, traced_method
+from .subgraph import add_module, call_module, nodes_inside, outputs_of, splice
 from .swap import swap
 from .trace import graphs, recompile
+from .tracer import trace_method
 
 
-class SparseDecoder:
+class SparseDecoder(GraphPass[Network]):
     """o = mask * path(x) + path_1x1(x) in place of o = path(x), for the convolutions that the targets name (Eq. 8).
 
     targets: policy patterns (exact name or fnmatch) over the network's convolutions. Each one with a kernel wider than
@@ -37,23 +41,24 @@ class SparseDecoder:
     :class:`binmat.nn.conv_gru.ConvGRU` whose gates are both targets becomes a
     :class:`binmat.nn.sparse_gru.SparseConvGRU`.
 
-    place: where the mask head goes (:class:`binmat.model_defs.places.MaskPlace`); its mask
-    (:class:`binmat.nn.incoherence.IncoherenceMask`) is enlarged bilinearly to each target's size. example: the
-    deployment call, for modules that cannot tell theirs.
+    insertion_point: where the mask head goes; its mask (:class:`binmat.nn.incoherence.IncoherenceMask`) is enlarged
+    bilinearly to each target's size. example: the example inputs, for modules that cannot tell theirs.
 
     Runs before binarization, so that the policy covers the new convolutions; one that accompanies a float output layer
     stays float like it. ``notes`` says what became of layers that an observer would miss: layer -> sentence.
 
-    Source: Qin et al., BiMatting, NeurIPS 2023, Sec. 3.3. Raises PolicyError where there is no place for the mask head,
+    Source: Qin et al., BiMatting, NeurIPS 2023, Sec. 3.3. Raises PolicyError where no mode runs the insertion point,
     where targets match nothing, run before the mask is known or cannot be masked, and where channels do not fit. The
     network may be half rewritten then: apply the pass to a copy, as :func:`binmat.transforms.convert.convert` does.
     """
 
-    def __init__(self, targets: Iterable[str], place: MaskPlace, example: Example | None = None) -> None:
+    def __init__(
+        self, targets: Iterable[str], insertion_point: MaskHeadInsertionPoint, example: Example | None = None
+    ) -> None:
+        super().__init__()
         self.targets = tuple(targets)
-        self.place = place
+        self.insertion_point = insertion_point
         self.example = example
-        self.notes: dict[str, str] = {}
 
     def apply(self, network: Network) -> Network:
         inputs = probe_inputs(network, self.example)
@@ -62,7 +67,7 @@ class SparseDecoder:
         masks = self._add_head(network, inputs)
         rows = MaskedRows(network, convs)
         for mode, graph in graphs(network).items():
-            route = MaskRoute(graph, masks.get(mode), self.place.after)
+            route = MaskRoute(graph, masks.get(mode), self.insertion_point.after)
             for chain in rows.chains(graph):
                 rows.rewrite(graph, chain, route)
             for node in list(graph.nodes):
@@ -71,7 +76,7 @@ class SparseDecoder:
         rows.install()
         swap(network, {name: SparseConvGRU.from_dense(gru) for name, gru in gates.items()})
         self._protect(network, protected, rows)
-        network.min_size = max(network.min_size, self.place.min_size)
+        network.min_size = max(network.min_size, self.insertion_point.min_size)
         recompile(network)
         for _ in run_graphs(network, inputs):
             pass
@@ -114,51 +119,51 @@ class SparseDecoder:
         return chosen, gates
 
     def _add_head(self, network: Network, inputs: Mapping[str, Tensor | float]) -> dict[str, fx.Node]:
-        """Add the mask head to every mode that runs the place; mode -> the mask."""
-        place = self.place
+        """Add the mask head to every mode that runs the insertion point; mode -> the mask."""
+        point = self.insertion_point
         features = {
             mode: (node, run.shape(node)[1])
             for mode, run in run_graphs(network, inputs)
-            if (node := _feature(run.graph, network, place.after)) is not None
+            if (node := _feature(run.graph, network, point.after)) is not None
         }
         if not features:
             raise PolicyError(
-                f"{network.name} has no place for the mask head: no mode runs '{place.after}'; "
+                f"{network.name} has no insertion point for the mask head: no mode runs '{point.after}'; "
                 "name a coarse block of its decoder"
             )
         like = next(network.parameters())
         channels = {count for _, count in features.values()}
         if len(channels) > 1:
-            raise PolicyError(f"'{place.after}' gives {sorted(channels)} channels in different modes: choose another")
+            raise PolicyError(f"'{point.after}' gives {sorted(channels)} channels in different modes: choose another")
         head = nn.Sequential(
-            nn.Conv2d(channels.pop(), place.channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(place.channels),
+            nn.Conv2d(channels.pop(), point.channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(point.channels),
             nn.ReLU(),
         )
-        add_module(network, place.head, head.to(like.device, like.dtype).train(network.training))
-        add_module(network, f"{place.head}_mask", IncoherenceMask())
-        if place.method is None:
-            alpha = nn.Conv2d(place.channels, 1, kernel_size=1, device=like.device, dtype=like.dtype)
-            add_module(network, f"{place.head}_alpha", alpha)
+        add_module(network, point.head, head.to(like.device, like.dtype).train(network.training))
+        add_module(network, f"{point.head}_mask", IncoherenceMask())
+        if point.method is None:
+            alpha = nn.Conv2d(point.channels, 1, kernel_size=1, device=like.device, dtype=like.dtype)
+            add_module(network, f"{point.head}_alpha", alpha)
         names = {mode: network.output_names(mode) for mode in features}
-        network.side_outputs = place.outputs
+        network.conversion = replace(network.conversion or ConversionFacts(), side_outputs=point.outputs)
         return {mode: self._add_nodes(network, mode, node, names[mode]) for mode, (node, _) in features.items()}
 
     def _add_nodes(self, network: Network, mode: str, feature: fx.Node, names: tuple[str, ...] | None) -> fx.Node:
-        graph, place = feature.graph, self.place
+        graph, point = feature.graph, self.insertion_point
         with graph.inserting_before(feature.next):
             x = feature
             for index in range(3):
-                x = call_module(graph, f"{place.head}.{index}", (x,), feature)
-            if place.method is None:
-                sides: dict[str, fx.Node] = {place.alpha: call_module(graph, f"{place.head}_alpha", (x,), feature)}
+                x = call_module(graph, f"{point.head}.{index}", (x,), feature)
+            if point.method is None:
+                sides: dict[str, fx.Node] = {point.alpha: call_module(graph, f"{point.head}_alpha", (x,), feature)}
             else:
-                part = traced_method(network, place.method)
+                part = trace_method(network, point.method)
                 first, *others = [str(node.target) for node in part.nodes if node.op == "placeholder"]
                 known = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
                 arguments = {first: x} | {name: known[name] for name in others}
-                sides = dict(zip(place.outputs, splice(graph, part, arguments), strict=True))
-            mask = call_module(graph, f"{place.head}_mask", (sides[place.alpha],), feature)
+                sides = dict(zip(point.outputs, splice(graph, part, arguments), strict=True))
+            mask = call_module(graph, f"{point.head}_mask", (sides[point.alpha],), feature)
         self._add_outputs(network, mode, graph, sides, names)
         return mask
 
@@ -175,7 +180,7 @@ class SparseDecoder:
         results = tuple(results) if isinstance(results, (tuple, list)) else (results,)
         after = network.output_names(mode)
         if before is None or after is None:
-            extended = (*results, *(sides[name] for name in self.place.outputs))
+            extended = (*results, *(sides[name] for name in self.insertion_point.outputs))
         else:
             known = dict(zip(before, results, strict=True)) | dict(sides)
             extended = tuple(known[name] for name in after)
@@ -188,8 +193,8 @@ class SparseDecoder:
         for name, companion in rows.companions.items():
             if name in protected:
                 kept[companion] = protected[name]
-        if self.place.method is None:
-            kept[f"{self.place.head}_alpha"] = "output layer: the coarse alpha that the mask is made of"
+        if self.insertion_point.method is None:
+            kept[f"{self.insertion_point.head}_alpha"] = "output layer: the coarse alpha that the mask is made of"
         network.float_layers = kept
 
 
@@ -221,10 +226,10 @@ def sab_decoder(network: Network) -> SparseDecoder:
 
     Raises PolicyError where it does not say.
     """
-    place = network.mask_place
-    if place is None:
+    point = network.mask_head_insertion_point
+    if point is None:
         raise PolicyError(
-            f"{network.name} has no place for the mask head: apply binmat.transforms.sab.SparseDecoder(targets, "
-            "MaskPlace(...)) to binmat.transforms.trace.trace(network) first"
+            f"{network.name} has no insertion point for the mask head: apply binmat.transforms.sab.SparseDecoder("
+            "targets, MaskHeadInsertionPoint(...)) to binmat.transforms.trace.trace(network) first"
         )
-    return SparseDecoder(place.targets, place)
+    return SparseDecoder(point.targets, point)

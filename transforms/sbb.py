@@ -10,23 +10,26 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from binmat.errors import PolicyError
+from binmat.model_defs.insertion_points import EncoderInsertionPoint
 from binmat.model_defs.network import Example, Network
-from binmat.model_defs.places import EncoderPlace
 from binmat.nn.sbb import BlockShortcut, SBBEncoder, SBBPlan, SBBRow
 
+from .channel_adapters import adapted
+from .graph_pass import GraphPass
 from .patterns import called_module
 from .shapes import ShapeInterpreter, probe_inputs, run_graphs
-from .subgraph import inputs_of, nodes_inside, outputs_of, splice, traced_method
+from .subgraph import inputs_of, nodes_inside, outputs_of, splice
 from .swap import swap
 from .trace import graphs, recompile
+from .tracer import trace_method
 
 
-class ReplaceEncoder:
+class ReplaceEncoder(GraphPass[Network]):
     """Puts an encoder in the place of a submodule, in the graph of every mode.
 
     encoder: takes what the old one takes and returns its features in the same order, at the same sizes; any module that
     torch.fx can trace, such as :class:`binmat.nn.sbb.SBBEncoder`. Only the features that the network reads count. name:
-    the submodule; it keeps that name. example: the deployment call, for modules that cannot tell theirs.
+    the submodule; it keeps that name. example: the example inputs, for modules that cannot tell theirs.
 
     Convolutions, linear layers and batch norms that read features whose channels changed are made anew, with fresh
     weights; ``notes`` says which: layer -> what happened to it. In a network that names its float layers, the new
@@ -34,15 +37,15 @@ class ReplaceEncoder:
 
     Raises PolicyError where there is no such submodule, where it takes more than one tensor, where features differ in
     number or size, and where a layer cannot take the new channels; LoweringError where the network cannot say what its
-    deployment call is. The network may be half rewritten then: apply the pass to a copy, as
+    example inputs are. The network may be half rewritten then: apply the pass to a copy, as
     :func:`binmat.transforms.convert.convert` does.
     """
 
     def __init__(self, encoder: nn.Module, name: str = "backbone", example: Example | None = None) -> None:
+        super().__init__()
         self.encoder = encoder
         self.name = name
         self.example = example
-        self.notes: dict[str, str] = {}
 
     def apply(self, network: Network) -> Network:
         old = _submodule(network, self.name)
@@ -56,7 +59,7 @@ class ReplaceEncoder:
             mode: [tuple(run.env[node].shape) for node in outputs_of(nodes_inside(run.graph, self.name))]
             for mode, run in run_graphs(network, inputs)
         }
-        part = traced_method(self.encoder)
+        part = trace_method(self.encoder)
         after: dict[str, list[fx.Node]] = {}
         for mode, graph in graphs(network).items():
             features = self._replace(graph, part)
@@ -136,50 +139,11 @@ class _Adapting(ShapeInterpreter):
         return super().run_node(n)
 
     def _adapt(self, name: str, layer: nn.Module, source: Tensor) -> None:
-        made = _with_channels(layer, source)
+        made = adapted(layer, source)
         if made is not None:
             self.fresh[name], change = made
             self.notes[name] = f"made anew, with fresh weights: {change}"
             swap(self.shadow, {name: copy.deepcopy(made[0]).eval()})
-
-
-def _with_channels(layer: nn.Module, source: Tensor) -> tuple[nn.Module, str] | None:
-    """A layer of the same kind for the input's channels and what changed; None where nothing needs to."""
-    if isinstance(layer, nn.Conv2d):
-        old, new = layer.in_channels, source.shape[1]
-        if old == new:
-            return None
-        groups = layer.groups
-        out = layer.out_channels
-        if groups > 1:
-            if groups != old or out % old:
-                raise PolicyError(f"a convolution of {groups} groups cannot read {new} channels in place of {old}")
-            groups, out = new, out // old * new
-        shape: dict[str, Any] = {
-            name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-        }
-        like = layer.weight
-        bias = layer.bias is not None
-        fresh: nn.Module = nn.Conv2d(new, out, groups=groups, bias=bias, device=like.device, dtype=like.dtype, **shape)
-        return fresh, f"reads {new} channels instead of {old}"
-    if isinstance(layer, nn.Linear):
-        old, new = layer.in_features, source.shape[-1]
-        if old == new:
-            return None
-        fresh = nn.Linear(
-            new, layer.out_features, layer.bias is not None, device=layer.weight.device, dtype=layer.weight.dtype
-        )
-        return fresh, f"reads {new} features instead of {old}"
-    if isinstance(layer, nn.BatchNorm2d):
-        old, new = layer.num_features, source.shape[1]
-        if old == new:
-            return None
-        fresh = nn.BatchNorm2d(new, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        for like in (*layer.parameters(), *layer.buffers()):
-            if like.is_floating_point():
-                fresh.to(like.device, like.dtype)
-        return fresh, f"normalises {new} channels instead of {old}"
-    return None
 
 
 def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> ReplaceEncoder:
@@ -190,37 +154,37 @@ def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> Repla
     feature has the channels that the network counts on, if it says so.
     Raises PolicyError where the network does not say what its encoder is, or reads other strides.
     """
-    place = network.encoder_place
-    if place is None:
+    point = network.encoder_insertion_point
+    if point is None:
         raise PolicyError(
             f"{network.name} does not say which part of it is the encoder: "
             "apply binmat.transforms.sbb.ReplaceEncoder(encoder, name) to binmat.transforms.trace.trace(network) first"
         )
-    _submodule(network, place.name)
+    _submodule(network, point.name)
     inputs = probe_inputs(network)
     _, run = next(iter(run_graphs(network, inputs)))
-    inside = nodes_inside(run.graph, place.name)
+    inside = nodes_inside(run.graph, point.name)
     frame = run.shape(next(node for node in inputs_of(inside) if node.op != "get_attr"))
     strides = [math.ceil(frame[2] / run.shape(node)[2]) for node in outputs_of(inside)]
-    plan = _plan(strides, shortcut, place)
+    plan = _plan(strides, shortcut, point)
     if plan is None:
         raise PolicyError(
             f"no SBB plan has features at strides {strides}: apply binmat.transforms.sbb.ReplaceEncoder with an "
             "SBBEncoder of your own plan"
         )
-    return ReplaceEncoder(SBBEncoder(plan), place.name)
+    return ReplaceEncoder(SBBEncoder(plan), point.name)
 
 
-def _plan(strides: Sequence[int], shortcut: BlockShortcut, place: EncoderPlace) -> SBBPlan | None:
+def _plan(strides: Sequence[int], shortcut: BlockShortcut, point: EncoderInsertionPoint) -> SBBPlan | None:
     default = SBBPlan()
-    tail = default.tail if place.channels is None else (*default.tail[:-1], place.channels)
+    tail = default.tail if point.channels is None else (*default.tail[:-1], point.channels)
     last = default.blocks[-1].channels
     blocks = default.blocks if strides[-1] == 16 else (*default.blocks[:-1], SBBRow(last, stride=2))
-    places = {2: 0, 4: 1, 8: 3, 16: 4}
-    if strides[-1] not in (16, 32) or not all(s in places and s < strides[-1] for s in strides[:-1]):
+    block_at = {2: 0, 4: 1, 8: 3, 16: 4}
+    if strides[-1] not in (16, 32) or not all(s in block_at and s < strides[-1] for s in strides[:-1]):
         return None
-    features = tuple(places[s] for s in strides[:-1])
-    return SBBPlan(blocks=blocks, tail=tail, features=features, shortcut=shortcut, normalise=place.normalise)
+    features = tuple(block_at[s] for s in strides[:-1])
+    return SBBPlan(blocks=blocks, tail=tail, features=features, shortcut=shortcut, normalise=point.normalise)
 
 
 def _submodule(network: Network, name: str) -> nn.Module:

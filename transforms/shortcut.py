@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from binmat.model_defs.network import Network
 from binmat.nn import BinaryConv2d
 
+from .graph_pass import GraphPass
 from .patterns import BinaryBlock, binary_blocks, called_module
 from .trace import graphs, recompile
 
 
-class AddShortcuts:
+class AddShortcuts(GraphPass[Network]):
     """batch_norm(binary_conv(x)) + shortcut(x), before the activation function.
 
     ``same``: the identity, where channels and size stay the same (Liu et al., Bi-Real Net, ECCV 2018, Sec. 3.1).
@@ -26,6 +27,7 @@ class AddShortcuts:
     """
 
     def __init__(self, which: Literal["same", "all"]) -> None:
+        super().__init__()
         self.which = which
 
     def apply(self, network: Network) -> Network:

@@ -8,10 +8,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from binmat.errors import PolicyError, TraceError
+from binmat.errors import PolicyError
 from binmat.model_defs.network import Network
-
-from .trace import Tracer
 
 _STACK = "nn_module_stack"
 
@@ -43,17 +41,6 @@ def outputs_of(nodes: Sequence[fx.Node]) -> list[fx.Node]:
     """Those of the nodes that others read, in order."""
     inside = set(nodes)
     return [node for node in nodes if any(user not in inside for user in node.users)]
-
-
-def traced_method(module: nn.Module, method: str = "forward") -> fx.Graph:
-    """The graph of one method. Raises TraceError."""
-    tracer = Tracer()
-    tracer.traced_func_name = method
-    try:
-        return tracer.trace(module)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TraceError(f"torch.fx cannot trace {type(module).__name__}.{method}: {reason}") from error
 
 
 def splice(graph: fx.Graph, part: fx.Graph, arguments: Mapping[str, fx.Node], prefix: str = "") -> tuple[fx.Node, ...]:

@@ -48,7 +48,8 @@ class Steps:
             print(f"  {title:<44}", end="", file=sys.stderr, flush=True)
             self._running = (title, time.perf_counter())
         elif sys.stderr.isatty():
-            print(f"\r  {f'{title} {done} of {count or "unknown"}':<44}", end="", file=sys.stderr, flush=True)
+            far = f"{title} {done} of {count or 'unknown'}"
+            print(f"\r  {far:<44}", end="", file=sys.stderr, flush=True)
 
     def _end(self) -> None:
         if self._running is not None:

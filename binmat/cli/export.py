@@ -15,7 +15,8 @@ def export(
     folder: ConvertedArgument,
     format: Annotated[str, typer.Option("--format", metavar="NAME", help="What to write: lce.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: the model file in DIR, with a new report.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Default: the model file in DIR, with a new report."),
     ] = None,
     size: SizeOption = None,
     downsample_ratio: RatioOption = None,

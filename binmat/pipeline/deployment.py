@@ -12,7 +12,7 @@ from binmat.atomic_write import atomic_write
 from binmat.backends.backend import Backend, Model
 from binmat.backends.registry import backend_of, get_backend
 from binmat.errors import ExportError
-from binmat.model_defs.deployment_call import deployment_call
+from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Example, Network
 from binmat.progress import Progress, silent
 from binmat.transforms.lowering.lower import lower
@@ -107,7 +107,7 @@ def deploy(
     backend = get_backend(format)
     if example is None:
         owner = network if isinstance(network, Network) else trace(network)
-        example = deployment_call(owner, size, downsample_ratio)
+        example = example_inputs(owner, size, downsample_ratio)
     lowered = lower(network, example)
     return Deployment(network, example, lowered, backend, backend.write(lowered))
 

@@ -14,7 +14,7 @@ from binmat.data.image import cover, read_image, to_rgb
 from binmat.data.inference import composite, matte_frames, without_flicker
 from binmat.data.mask_picture import FrameMask, mask_picture, with_masks
 from binmat.errors import InputError
-from binmat.model_defs.deployment_call import ratio_of
+from binmat.model_defs.example_inputs import ratio_of
 from binmat.model_defs.network import Network
 from binmat.progress import Progress, silent
 

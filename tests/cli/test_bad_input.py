@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -11,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conversion_files import FILES
 from official_checkpoints import official_state
 from safetensors.torch import save_file
-
-from binmat.cli.folder import FILES
 
 
 class Bomb:
@@ -181,26 +179,26 @@ def test_inputs_of_matte(program, checkpoint: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["verify", "export", "report"])
 def test_folders_that_are_no_conversion(program, tmp_path: Path, command: str) -> None:
     options = ["--format", "lce"] if command == "export" else []
-    _assert_one_line(program(command, tmp_path / "missing", *options), 1, "no such")
+    _assert_one_line(program(command, tmp_path / "missing", *options), 1, "missing")
     _assert_one_line(program(command, tmp_path, *options), 1, f"{tmp_path} is ")
 
 
 def test_damaged_conversions(program, converted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     shutil.copytree(converted, folder)
+    (folder / "report.json").write_text("{")
+    assert program("report", folder).status == 0, "nothing reads a report back"
     (folder / "model.tflite").unlink()
-    _assert_one_line(program("verify", folder), 1, "model.tflite cannot be read")
-    report = json.loads((folder / "report.json").read_text())
-    del report["input"]["height"]
-    for text in (json.dumps(report), "{", "[]", "null"):
-        (folder / "report.json").write_text(text)
-        _assert_one_line(program("verify", folder), 1, "report.json is damaged")
+    _assert_one_line(program("verify", folder), 1, "holds no model file to verify: binmat export")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights.replace(b'\\"recipe\\"', b'\\"wrecke\\"'))
+    _assert_one_line(program("verify", folder), 1, "its metadata has no recipe: convert the float checkpoint again")
 
 
 def test_exporting_another_size_over_the_model_or_in_another_format(program, converted: Path) -> None:
     before = {name: (converted / name).read_bytes() for name in FILES}
     result = program("export", converted, "--format", "lce", "--size", "64x64")
-    _assert_one_line(result, 1, "model.tflite is for 32x48, downsample ratio 1: name another file with -o")
+    _assert_one_line(result, 1, "model.tflite is for the size that ")
     _assert_one_line(program("export", converted, "--format", "onnx"), 1, "no export format is called 'onnx'")
     assert {name: (converted / name).read_bytes() for name in FILES} == before
 
@@ -214,4 +212,4 @@ def test_a_float_file_in_place_of_a_conversions(program, converted: Path, tmp_pa
     folder = tmp_path / "out"
     shutil.copytree(converted, folder)
     save_file({"a": torch.zeros(1)}, folder / "model.safetensors")
-    _assert_one_line(program("verify", folder), 1, "none of the networks binmat knows")
+    _assert_one_line(program("verify", folder), 1, "is not a converted folder")

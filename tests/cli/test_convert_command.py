@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from conversion_files import FILES
 
 import binmat
-from binmat.cli.folder import FILES
-from binmat.data.image import photograph, write_image
-from binmat.pipeline import deployment
 from binmat.backends.lce.backend import LceBackend
 from binmat.backends.lce.emitter import RULES
 from binmat.backends.lce.rules.elementwise import unary
 from binmat.backends.lce.tflite.reader import read_model
 from binmat.backends.registry import BACKENDS
+from binmat.data.image import photograph, write_image
+from binmat.pipeline import deployment
 from binmat.quantizers import SCHEMES
 from binmat.transforms.convert import recipe_of
 

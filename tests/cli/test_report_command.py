@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 import binmat
 from binmat.data.image import photograph, read_image, resize, write_image

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conversion_files import FILES
 
 import binmat
-from binmat.data.image import photograph, write_image
-from binmat.pipeline import deployment
 from binmat.backends.lce.emitter import RULES
 from binmat.backends.lce.rules.elementwise import unary
 from binmat.backends.lce.tflite.reader import read_model
+from binmat.data.image import photograph, write_image
+from binmat.pipeline import deployment
 from binmat.verification.results import FileRun, SignFlips
 
 

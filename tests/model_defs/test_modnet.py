@@ -203,7 +203,7 @@ def test_float_layers_are_those_that_read_the_image_or_make_an_output() -> None:
     assert set(kept.values()) == set(net.float_layers)
 
 
-def test_example_is_the_deployment_call() -> None:
+def test_example_inputs() -> None:
     net = MODNet().eval()
     example = net.example(64, 96)
     assert example.mode == "matting"

@@ -16,7 +16,7 @@ from binmat.model_defs.pam_blocks import ChannelAttention, ConnectLayer, Depthwi
 from binmat.model_defs.pam_body import CONSTRAINTS, path_costs
 from binmat.model_defs.pam_learning import path_gates
 from binmat.model_defs.pam_paths import PATHS, ConvolutionCounter, dearest_within, open_bits
-from binmat.transforms.convert import convert
+from binmat.transforms.convert import convert, plan_of
 from binmat.transforms.trace import graphs, trace
 
 SIZE = (32, 64)
@@ -301,8 +301,7 @@ def test_converted_path_is_the_converted_networks(network: PAM, path: str) -> No
     image, trimap = inputs(1)
     with torch.no_grad():
         torch.testing.assert_close(whole(image, trimap, path=path), static(image, trimap), rtol=0, atol=1e-12)
-    assert static.conversion is not None
-    left = {name: plan.reason for name, plan in static.conversion[1].items() if plan.scheme is None}
+    left = {name: plan.reason for name, plan in plan_of(static).items() if plan.scheme is None}
     assert {"level2.0.0", "up1.0.0", "matte"} <= set(left)
     assert all(name in {"level2.0.0", "up1.0.0", "matte"} or ".attention." in name for name in left)
     assert all(left.values())
@@ -409,7 +408,7 @@ def test_checkpoints_are_recognised() -> None:
     assert spec.name == "pam" and spec.build(**spec.config).config == {"path": None}
 
 
-def test_example_is_the_deployment_call(network: PAM) -> None:
+def test_example_inputs(network: PAM) -> None:
     example = network.example(64, 96)
     assert example.mode == "matting" and example.outputs == ("alpha",) and not example.states
     assert {name: tuple(value.shape) for name, value in example.inputs.items() if isinstance(value, Tensor)} == {

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from binmat.model_defs.insertion_points import MaskHeadInsertionPoint
 from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Example, Network
-from binmat.model_defs.places import MaskPlace
 from binmat.nn.masked_path import MaskedPath
 from binmat.nn.sbb import SBBEncoder, SBBPlan, SBBRow
 from binmat.pipeline.deployment import deploy
@@ -64,8 +64,8 @@ def restructured() -> Network:
     network = trace(Matting())
     plan = SBBPlan(stem=16, blocks=(SBBRow(32, 2), SBBRow(32, 2), SBBRow(32)), tail=(64,), features=(0, 1))
     ReplaceEncoder(SBBEncoder(plan), "encoder").apply(network)
-    place = MaskPlace(after="bottleneck", head="mask_head", outputs=("alpha_s",), alpha="alpha_s")
-    SparseDecoder(["up*"], place).apply(network)
+    point = MaskHeadInsertionPoint(after="bottleneck", head="mask_head", outputs=("alpha_s",), alpha="alpha_s")
+    SparseDecoder(["up*"], point).apply(network)
     return network
 
 
@@ -112,7 +112,7 @@ def test_a_users_network_is_trained_lowered_and_verified(scheme: str) -> None:
 def test_modnet_is_trained_lowered_and_verified() -> None:
     network = trace(MODNet())
     targets = ["hr_branch.conv_hr4x.*", "hr_branch.conv_hr2x.*", "f_branch.conv_f2x.*"]
-    SparseDecoder(targets, MaskPlace(after="lr_branch.conv_lr8x", head="mask_head")).apply(network)
+    SparseDecoder(targets, MaskHeadInsertionPoint(after="lr_branch.conv_lr8x", head="mask_head")).apply(network)
     network = convert(network, "bimatting", settings=["encoder=sbb", "block_shortcut=paper"])
     images = torch.rand(2, 3, 64, 64)
     target = (images.mean(1, keepdim=True) > 0.5).float()
@@ -133,7 +133,7 @@ def test_modnet_is_trained_lowered_and_verified() -> None:
 
 def test_side_outputs_of_a_users_network_can_be_left_out() -> None:
     network = trace(Matting())
-    SparseDecoder(["up1.0"], MaskPlace(after="bottleneck", head="mask_head")).apply(network)
+    SparseDecoder(["up1.0"], MaskHeadInsertionPoint(after="bottleneck", head="mask_head")).apply(network)
     example = network.example(24, 24)
     assert isinstance(example, Example)
     assert example.outputs == ("output0",)

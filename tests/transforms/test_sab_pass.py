@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.errors import PolicyError, SizeError
+from binmat.model_defs.insertion_points import MaskHeadInsertionPoint
 from binmat.model_defs.modnet import MODNet
-from binmat.model_defs.places import MaskPlace
 from binmat.model_defs.rvm import RVM
 from binmat.nn import BinaryConv2d, RPReLU
 from binmat.nn.conv_gru import ConvGRU
@@ -27,16 +27,16 @@ from binmat.transforms.convert import convert, plan_of
 from binmat.transforms.sab import SparseDecoder, sab_decoder
 from binmat.transforms.trace import graphs, trace
 
-UNET_PLACE = MaskPlace(after="middle", head="mask_head")
+UNET_POINT = MaskHeadInsertionPoint(after="middle", head="mask_head")
 
 
 def masked_paths(network: nn.Module) -> list[str]:
     return [name for name, module in network.named_modules() if isinstance(module, MaskedPath)]
 
 
-def with_sparse_decoder(network: nn.Module, *targets: str, place: MaskPlace = UNET_PLACE) -> nn.Module:
+def with_sparse_decoder(network: nn.Module, *targets: str, point: MaskHeadInsertionPoint = UNET_POINT) -> nn.Module:
     network = trace(network)
-    SparseDecoder(targets, place).apply(network)
+    SparseDecoder(targets, point).apply(network)
     return network
 
 
@@ -174,7 +174,7 @@ def test_a_recipe_can_keep_activations():
 
 def test_a_users_decoder_with_functional_activations():
     module = randomize(UNet()).eval()
-    network = with_sparse_decoder(module, "up", place=replace(UNET_PLACE, outputs=("alpha",))).eval()
+    network = with_sparse_decoder(module, "up", point=replace(UNET_POINT, outputs=("alpha",))).eval()
     assert masked_paths(network) == ["up"]
     assert [type(layer) for layer in network.up] == [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU]
     assert network.up[2].negative_slope == 0.1
@@ -211,8 +211,8 @@ def test_a_users_decoder_with_functional_activations():
 
 def test_modnets_branches_in_both_modes():
     targets = ("hr_branch.conv_hr4x.*", "hr_branch.conv_hr2x.*", "f_branch.conv_f2x.*")
-    place = MaskPlace(after="lr_branch.conv_lr8x", head="mask_head")
-    network = with_sparse_decoder(MODNet(), *targets, place=place)
+    point = MaskHeadInsertionPoint(after="lr_branch.conv_lr8x", head="mask_head")
+    network = with_sparse_decoder(MODNet(), *targets, point=point)
     assert len(masked_paths(network)) == 3 + 4 + 1
     # A 1x1 companion stands beside a block's Sequential, not in it.
     assert isinstance(network.get_submodule("f_branch.conv_f2x.layers_1x1.0"), nn.Conv2d)
@@ -245,12 +245,12 @@ class Chain(nn.Module):
         return self.point(self.strided(y)) + coarse.mean(1, keepdim=True)
 
 
-CHAIN_PLACE = MaskPlace(after="coarse", head="head")
+CHAIN_POINT = MaskHeadInsertionPoint(after="coarse", head="head")
 
 
 def test_targets_in_a_row_share_a_mask_and_what_serves_elsewhere_stays():
     module = Chain().eval()
-    network = with_sparse_decoder(module, "first", "second", "side", place=CHAIN_PLACE).eval()
+    network = with_sparse_decoder(module, "first", "second", "side", point=CHAIN_POINT).eval()
     assert masked_paths(network) == ["first", "side"]
     assert len(network.first) == 4
     assert network.first[1] is network.act, "the shared slope stays one parameter"
@@ -271,7 +271,7 @@ def test_targets_in_a_row_share_a_mask_and_what_serves_elsewhere_stays():
 
 def test_what_a_pattern_names_and_cannot_be_masked_is_noted():
     network = trace(Chain())
-    passed = SparseDecoder(["*ed", "side", "point*", "side"], CHAIN_PLACE)
+    passed = SparseDecoder(["*ed", "side", "point*", "side"], CHAIN_POINT)
     passed.apply(network)
     reason = "left dense: it has groups, a stride or a padding that changes the size"
     assert passed.notes == {"grouped": reason, "strided": reason}
@@ -335,7 +335,7 @@ class Pair(nn.Module):
 def test_a_gru_of_a_user():
     network = trace(Remembering(ConvGRU(4)))
     network.example = lambda *_: example(16)
-    SparseDecoder(["memory.*", "wide"], CHAIN_PLACE).apply(network)
+    SparseDecoder(["memory.*", "wide"], CHAIN_POINT).apply(network)
     assert isinstance(network.memory, SparseConvGRU)
     assert network(torch.rand(1, 3, 16, 16)).shape == (1, 4, 16, 16)
 
@@ -347,31 +347,36 @@ def example(side: int):
 
 
 @pytest.mark.parametrize(
-    ("module", "targets", "place", "message"),
+    ("module", "targets", "point", "message"),
     [
-        (Chain(), ["sid"], CHAIN_PLACE, "sparse target 'sid' matches no convolution; the nearest layer is 'side'"),
-        (Chain(), ["strided"], CHAIN_PLACE, "'strided' cannot be masked: it has groups, a stride"),
-        (Chain(), ["point"], CHAIN_PLACE, "'point' cannot be masked: its kernel is 1x1"),
-        (Chain(), ["point*", "strided*"], CHAIN_PLACE, "none of the convolutions .* can be masked"),
-        (Chain(), ["side"], MaskPlace("bottleneck", "head"), "no place for the mask head: no mode runs 'bottleneck'"),
-        (Chain(), ["side"], MaskPlace("coarse", "point"), "has a 'point' already"),
-        (Chain(), ["side"], MaskPlace("coarse", "deep.head"), "no part 'deep' of Chain"),
-        (Early(), ["wide"], CHAIN_PLACE, "'wide' runs before the mask is known, which comes behind 'coarse'"),
-        (Splitting(), ["wide"], MaskPlace("block", "head"), "'block' hands on 2 tensors"),
-        (Remembering(ConvGRU(4)), ["memory.ih.*"], CHAIN_PLACE, "its gates memory.hh.0 are not targets"),
-        (Remembering(OtherMemory()), ["memory.*"], CHAIN_PLACE, "'memory' cannot be masked: only a ConvGRU can"),
+        (Chain(), ["sid"], CHAIN_POINT, "sparse target 'sid' matches no convolution; the nearest layer is 'side'"),
+        (Chain(), ["strided"], CHAIN_POINT, "'strided' cannot be masked: it has groups, a stride"),
+        (Chain(), ["point"], CHAIN_POINT, "'point' cannot be masked: its kernel is 1x1"),
+        (Chain(), ["point*", "strided*"], CHAIN_POINT, "none of the convolutions .* can be masked"),
+        (
+            Chain(),
+            ["side"],
+            MaskHeadInsertionPoint("bottleneck", "head"),
+            "no insertion point for the mask head: no mode runs 'bottleneck'",
+        ),
+        (Chain(), ["side"], MaskHeadInsertionPoint("coarse", "point"), "has a 'point' already"),
+        (Chain(), ["side"], MaskHeadInsertionPoint("coarse", "deep.head"), "no part 'deep' of Chain"),
+        (Early(), ["wide"], CHAIN_POINT, "'wide' runs before the mask is known, which comes behind 'coarse'"),
+        (Splitting(), ["wide"], MaskHeadInsertionPoint("block", "head"), "'block' hands on 2 tensors"),
+        (Remembering(ConvGRU(4)), ["memory.ih.*"], CHAIN_POINT, "its gates memory.hh.0 are not targets"),
+        (Remembering(OtherMemory()), ["memory.*"], CHAIN_POINT, "'memory' cannot be masked: only a ConvGRU can"),
     ],
 )
-def test_what_cannot_be_is_named_in_one_line(module, targets, place, message):
+def test_what_cannot_be_is_named_in_one_line(module, targets, point, message):
     with pytest.raises(PolicyError, match=message) as error:
-        SparseDecoder(targets, place, example(16)).apply(trace(module))
+        SparseDecoder(targets, point, example(16)).apply(trace(module))
     assert "\n" not in str(error.value)
 
 
-def test_a_network_without_a_place_for_the_mask_head():
-    with pytest.raises(PolicyError, match=r"modnet has no place for the mask head: .*SparseDecoder\(targets"):
+def test_a_network_without_an_insertion_point_for_the_mask_head():
+    with pytest.raises(PolicyError, match=r"modnet has no insertion point for the mask head: .*SparseDecoder\(targets"):
         convert(MODNet(), "bnn", settings=["decoder=sab"])
-    with pytest.raises(PolicyError, match="no place for the mask head"):
+    with pytest.raises(PolicyError, match="no insertion point for the mask head"):
         sab_decoder(trace(UNet()))
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from binmat.transforms.graph_pass import GraphPass
+
 
 def is_constant(node: fx.Node) -> bool:
     return node.op == "get_attr"
@@ -30,7 +32,7 @@ def add_constant(lowered: fx.GraphModule, before: fx.Node, value: Tensor) -> fx.
     return node
 
 
-class FoldConstants:
+class FoldConstants(GraphPass[fx.GraphModule]):
     """Replaces every node that depends on constants alone by its value."""
 
     def apply(self, lowered: fx.GraphModule) -> fx.GraphModule:

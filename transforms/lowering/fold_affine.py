@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from binmat.transforms.graph_pass import GraphPass
+
 from .constants import add_constant, constant, is_constant
 
 aten = torch.ops.aten
@@ -29,7 +31,7 @@ class _Affine:
     shift: Tensor
 
 
-class FoldAffine:
+class FoldAffine(GraphPass[fx.GraphModule]):
     """Batch norm in evaluation, scales and shifts become part of the convolution that feeds them.
 
     Applies to float convolutions (weights and bias) and binary ones (multiplier and bias) whose result nothing else

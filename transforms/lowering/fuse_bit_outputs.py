@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import fx
 
+from binmat.transforms.graph_pass import GraphPass
+
 from . import binary_operators  # noqa: F401  (registers the operators)
 from .constants import add_constant, constant, is_constant, remove_unused_constants
 from .popcount_thresholds import popcount_thresholds
 
 
-class FuseBitOutputs:
+class FuseBitOutputs(GraphPass[fx.GraphModule]):
     """Makes a binary convolution and the binarization that alone reads it one operator, ``binary_conv2d_bits``.
 
     Multiplier, bias and threshold become one integer per channel, so that neither floats nor a second pass over the
@@ -20,7 +22,7 @@ class FuseBitOutputs:
     has such a kernel, and zero-padded ones, whose windows at the border have fewer products than one integer counts on.
     """
 
-    def apply(self, lowered: fx.GraphModule) -> fx.GraphModule:
+    def apply(self, lowered: fx.GraphModule, /) -> fx.GraphModule:
         for node in list(lowered.graph.nodes):
             if node.target is torch.ops.binmat.binarize.default:
                 x, threshold = node.args

@@ -12,8 +12,10 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from binmat.errors import LoweringError
 from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryConv2d, BinaryLinear
+from binmat.transforms.graph_pass import GraphPass
+from binmat.transforms.program import Program
 from binmat.transforms.swap import swap
-from binmat.transforms.trace import Program, trace
+from binmat.transforms.trace import trace
 
 from . import binary_operators  # noqa: F401  (registers the operators)
 from .constants import FoldConstants, remove_unused_constants
@@ -21,9 +23,12 @@ from .fold_affine import FoldAffine
 from .lowered_graph import LoweredGraph
 from .remove_noops import RemoveNoOps
 
+#: What is done to a lowered graph, in order.
+LOWERING_PASSES: tuple[type[GraphPass[fx.GraphModule]], ...] = (RemoveNoOps, FoldConstants, FoldAffine)
+
 
 def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float32) -> LoweredGraph:
-    """Flatten a network, in evaluation mode, at the sizes of one deployment call.
+    """Flatten a network, in evaluation mode, at the sizes of its example inputs.
 
     Batch norm, scales and biases are folded into the convolutions (in float64); DoReFa's {0, 1} activations become
     +-1 with the sums corrected exactly; XNOR-Net's K map stays as float operators. The result computes what
@@ -49,9 +54,8 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
     except Exception as error:
         size = "x".join(str(n) for n in next(iter(tensors.values())).shape[2:])
         raise LoweringError(f"{owner.name} cannot be lowered at {size}: {str(error).splitlines()[0]}") from error
-    RemoveNoOps().apply(module)
-    FoldConstants().apply(module)
-    FoldAffine().apply(module)
+    for lowering_pass in LOWERING_PASSES:
+        lowering_pass().apply(module)
     remove_unused_constants(module)
     results = module.graph.output_node().args[0]
     assert isinstance(results, (tuple, list))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from binmat.transforms.graph_pass import GraphPass
+
 aten = torch.ops.aten
 _IDENTITIES = (aten.alias.default, aten.clone.default, aten.detach.default, aten.lift_fresh_copy.default)
 _VIEWS = (aten.view.default, aten._unsafe_view.default)
 
 
-class RemoveNoOps:
+class RemoveNoOps(GraphPass[fx.GraphModule]):
     """Aliases, copies, and reshapes or expansions to the shape that is there already.
 
     An input that is handed on as an output keeps its alias: a model's output must be a node of its own.

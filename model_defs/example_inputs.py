@@ -1,4 +1,4 @@
-"""The one call of a network that is counted, exported and verified."""
+"""The example inputs with which a network is counted, exported and verified."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from binmat.model_defs.network import Example, Network
 from binmat.model_defs.registry import NETWORKS
 
 
-def deployment_call(
+def example_inputs(
     network: Network,
     size: tuple[int, int] | None = None,
     downsample_ratio: float | None = None,
@@ -17,12 +17,12 @@ def deployment_call(
 
     size: (height, width); by default the one that the network was converted for, else what the registry shows it at.
     downsample_ratio: by default likewise, else 1.
-    example: the call itself, for modules that cannot tell theirs; it is returned as it is. Raises SizeError where no
-    size is known or where it does not fit.
+    example: the example inputs themselves, for modules that cannot tell theirs; they are returned as they are. Raises
+    SizeError where no size is known or where it does not fit.
     """
     if example is not None:
         return example
-    size = size or network.size
+    size = size or (network.conversion.size if network.conversion else None)
     if size is None and network.name in NETWORKS:
         size = NETWORKS[network.name].example_size
     if size is None:
@@ -39,4 +39,5 @@ def ratio_of(network: Network, downsample_ratio: float | None = None) -> float:
     """The downsample ratio: the one that is given, else the one that the network was converted for, else 1."""
     if downsample_ratio is not None:
         return downsample_ratio
-    return 1.0 if network.downsample_ratio is None else network.downsample_ratio
+    ratio = network.conversion.downsample_ratio if network.conversion else None
+    return 1.0 if ratio is None else ratio

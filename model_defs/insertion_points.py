@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class EncoderPlace:
+class EncoderInsertionPoint:
     """The part that another encoder may stand for.
 
     name: the submodule. normalise: whether it takes frames in [0, 1], which ImageNet's statistics then apply to.
@@ -19,7 +19,7 @@ class EncoderPlace:
 
 
 @dataclass(frozen=True)
-class MaskPlace:
+class MaskHeadInsertionPoint:
     """Where a decoder can tell, coarsely, which cells are worth computing finely.
 
     after: the part whose output the mask head reads; where it gives several, the one that is read by more than the

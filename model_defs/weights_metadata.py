@@ -1,0 +1,69 @@
+"""What a ``model.safetensors`` of binmat's says of the network in it; read without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from binmat.errors import CheckpointError
+
+#: Key of the safetensors metadata that everything is under, as JSON.
+METADATA_KEY = "binmat"
+#: safetensors itself refuses longer headers.
+_LONGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class WeightsMetadata:
+    """Enough to build the network again that the weights belong to.
+
+    network: the registry's name. config: its constructor arguments. recipe: how it was converted, as TOML; None for a
+    float network. What else a conversion's record has follows from these.
+    size: (height, width) that it was converted for, downsample_ratio likewise; None where it was not said.
+
+    >>> about = WeightsMetadata("modnet", {}, None, (512, 512), 1.0)
+    >>> about.to_header()
+    {'binmat': '{"network": "modnet", "config": {}, "recipe": null, "size": [512, 512], "downsample_ratio": 1.0}'}
+    """
+
+    network: str
+    config: dict[str, Any]
+    recipe: str | None
+    size: tuple[int, int] | None
+    downsample_ratio: float | None
+
+    def to_header(self) -> dict[str, str]:
+        """What safetensors takes as metadata."""
+        return {METADATA_KEY: json.dumps(asdict(self))}
+
+
+def read_weights_metadata(path: str | Path) -> WeightsMetadata | None:
+    """The metadata of a file that binmat saved; None for any other file.
+
+    Raises CheckpointError where a field is missing, as in a file of another version of binmat.
+    """
+    about = _stored(Path(path))
+    if about is None:
+        return None
+    missing = [field.name for field in fields(WeightsMetadata) if field.name not in about]
+    if missing:
+        raise CheckpointError(
+            f"{path} was saved by another version of binmat, its metadata has no {', '.join(missing)}: "
+            "convert the float checkpoint again"
+        )
+    size = None if about["size"] is None else (about["size"][0], about["size"][1])
+    return WeightsMetadata(about["network"], about["config"], about["recipe"], size, about["downsample_ratio"])
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    """A safetensors file begins with its header's length, 8 bytes little-endian, and the header, JSON."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length <= _LONGEST_HEADER else {}
+        about: dict[str, Any] = json.loads(header["__metadata__"][METADATA_KEY])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return about

@@ -1,0 +1,3 @@
+"""What ``binmat convert`` writes, by name."""
+
+FILES = ("model.safetensors", "model.tflite", "recipe.toml", "report.json", "report.md")

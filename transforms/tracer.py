@@ -1,0 +1,65 @@
+"""The one way from a method to its torch.fx graph, with the one message about what cannot be traced."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import traceback
+
+import torch
+from torch import fx, nn
+
+from binmat.errors import TraceError
+
+
+class Tracer(fx.Tracer):
+    """Stops at torch.nn's own layers and at binmat layers that say ``is_leaf``; traces through the rest."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return bool(getattr(m, "is_leaf", False)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace_method(module: nn.Module, method: str = "forward", name: str = "") -> fx.Graph:
+    """The graph of one method of a module.
+
+    name: the module's path in its network, for the message. Raises TraceError that names the line which torch.fx cannot
+    follow, the reason and the way out.
+
+    >>> [node.op for node in trace_method(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU())).nodes]
+    ['placeholder', 'call_module', 'call_module', 'output']
+    """
+    tracer = Tracer()
+    tracer.traced_func_name = method
+    try:
+        graph = tracer.trace(module)
+    except Exception as error:
+        raise TraceError(_explain(error, module, method, name)) from error
+    # fx leaves tensors that the code makes on the module as plain attributes, which would neither move nor be copied.
+    for key in [key for key, value in vars(module).items() if isinstance(value, torch.Tensor)]:
+        module.register_buffer(key, vars(module).pop(key), persistent=False)
+    _put_input_first(graph)
+    return graph
+
+
+def _put_input_first(graph: fx.Graph) -> None:
+    """Calls that name their input, as in conv(input=x), take it by position: passes look there, and layers agree."""
+    for node in graph.nodes:
+        if node.op in ("call_module", "call_function") and not node.args and "input" in node.kwargs:
+            node.args = (node.kwargs["input"],)
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key != "input"}
+
+
+def _explain(error: Exception, module: nn.Module, method: str, name: str) -> str:
+    where = f"{type(module).__name__}.{method}" + (f" of '{name}'" if name else "")
+    torch_root = inspect.getfile(torch).rsplit("/", 1)[0]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((torch_root, "<"))]
+    own = [f for f in frames if f.filename != __file__]
+    if own:
+        frame = own[-1]
+        source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+        where = f"{where}, at {frame.filename}:{frame.lineno}: {source}"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"torch.fx cannot trace {where} ({reason}). Make the line independent of tensor values, "
+        "or move it into a submodule with the class attribute is_leaf = True"
+    )
