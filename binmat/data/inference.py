@@ -86,7 +86,8 @@ def matte_frames(
     """
     check_options(network.name, network.options, options)
     network.eval()
-    return _predictions(network, frames, trimaps, options | {"downsample_ratio": downsample_ratio, "progress": progress})
+    options |= {"downsample_ratio": downsample_ratio, "progress": progress}
+    return _predictions(network, frames, trimaps, options)
 
 
 def without_flicker(predictions: Iterable[Prediction], threshold: float = THRESHOLD) -> Iterator[Prediction]:
