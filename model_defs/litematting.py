@@ -220,9 +220,7 @@ class LiteMatting(Network):
     }
     min_size = 32
     size_multiple = 32
-    options: ClassVar[tuple[NetworkOption, ...]] = (
-        NetworkOption("window", int, f"height and width of crop-and-stitch's windows, by default {WINDOW}"),
-    )
+    options = (NetworkOption("window", int, f"height and width of crop-and-stitch's windows, default {WINDOW}"),)
 
     def __init__(self, lsrppm: bool = True, enb: bool = True) -> None:
         super().__init__(lsrppm=lsrppm, enb=enb)

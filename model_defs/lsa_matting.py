@@ -176,9 +176,7 @@ class LSAMatting(Network):
     }
     min_size = 32
     size_multiple = 32
-    options: ClassVar[tuple[NetworkOption, ...]] = (
-        NetworkOption("refinement_steps", int, "steps of backpropagating refinement, 0 for none; the paper takes 100"),
-    )
+    options = (NetworkOption("refinement_steps", int, "steps of backpropagating refinement, default 0, paper 100"),)
 
     def __init__(self) -> None:
         super().__init__()

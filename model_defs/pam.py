@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ class PAM(PathNetwork):
     1/32, decoder at 1/8; 1 where the stage's layers run, 0 where the learnable connect layer replaces them.
     """
 
-    options: ClassVar[tuple[NetworkOption, ...]] = (
+    options = (
         NetworkOption("path", str, "the path to take, 1 where a stage's layers run, such as 1011", converts=True),
         NetworkOption("cost_limit", float, "a path of at most this many G multiply-accumulates", converts=True),
     )

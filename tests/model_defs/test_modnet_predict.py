@@ -8,7 +8,7 @@ from official_checkpoints import official_network
 from torch.nn import functional as F
 
 from binmat.data.inference import matte
-from binmat.errors import InputError, SizeError
+from binmat.errors import InputError, SizeError, UnknownNameError
 from binmat.model_defs.modnet import MODNet
 from binmat.transforms.convert import convert
 
@@ -54,7 +54,7 @@ def test_bad_input_is_refused(network: MODNet) -> None:
             matte(network, image, downsample_ratio=ratio)
     with pytest.raises(SizeError, match="leaves 0x0 of 32x32"):
         matte(network, image, downsample_ratio=0.001)
-    with pytest.raises(InputError, match="modnet has no option 'path' for mattes: it has none"):
+    with pytest.raises(UnknownNameError, match="no option of modnet is called 'path': there is none"):
         matte(network, image, path="1111")
 
 
