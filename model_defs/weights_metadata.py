@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from binmat.errors import CheckpointError
 
 #: Key of the safetensors metadata that everything is under, as JSON.
 METADATA_KEY = "binmat"
-#: safetensors itself refuses longer headers.
-_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,10 @@ def read_weights_metadata(path: str | Path) -> WeightsMetadata | None:
 
 
 def _stored(path: Path) -> dict[str, Any] | None:
-    """A safetensors file begins with its header's length, 8 bytes little-endian, and the header, JSON."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length <= _LONGEST_HEADER else {}
-        about: dict[str, Any] = json.loads(header["__metadata__"][METADATA_KEY])
-    except (OSError, ValueError, KeyError, TypeError):
+        # Only the header is read, which takes neither numpy nor torch.
+        with safe_open(path, framework="numpy") as file:
+            about: dict[str, Any] = json.loads(file.metadata()[METADATA_KEY])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
     return about

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
@@ -22,6 +23,7 @@ from .trace import graphs, recompile
 DEFAULT_SLOPE = 0.25
 
 
+@dataclass(eq=False)
 class ReplaceActivations(GraphPass[Network]):
     """Puts an RPReLU where a binary layer is activated whose scheme's ``replacement`` asks for one.
 
@@ -35,9 +37,7 @@ class ReplaceActivations(GraphPass[Network]):
     Source: Liu et al., ReActNet, ECCV 2020, Eq. 5.
     """
 
-    def __init__(self, keep: Iterable[str] = ()) -> None:
-        super().__init__()
-        self.keep = tuple(keep)
+    keep: Sequence[str] = ()
 
     def apply(self, network: Network) -> Network:
         self._check_keep(network)

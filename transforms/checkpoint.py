@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from binmat.errors import CheckpointError
 from binmat.model_defs import registry
 from binmat.model_defs.conversion_facts import ConversionFacts
-from binmat.model_defs.load import fill, is_converted, load_from_state, load_state
+from binmat.model_defs.load import fill, load_from_state, load_state
 from binmat.model_defs.load import load as load_float
 from binmat.model_defs.network import Network
 from binmat.model_defs.weights_metadata import WeightsMetadata, read_weights_metadata
@@ -72,7 +72,7 @@ def load(path: str | Path, network: str | None = None) -> Network:
 
 
 def _load_official(path: Path, network: str | None) -> Network:
-    if network not in (None, "bimatting") or is_converted(path):
+    if network not in (None, "bimatting"):
         return load_float(path, network)
     state = load_state(path)
     if not official_bimatting.recognise(state):

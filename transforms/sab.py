@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -31,6 +31,7 @@ from .trace import graphs, recompile
 from .tracer import trace_method
 
 
+@dataclass(eq=False)
 class SparseDecoder(GraphPass[Network]):
     """o = mask * path(x) + path_1x1(x) in place of o = path(x), for the convolutions that the targets name (Eq. 8).
 
@@ -52,13 +53,9 @@ class SparseDecoder(GraphPass[Network]):
     network may be half rewritten then: apply the pass to a copy, as :func:`binmat.transforms.convert.convert` does.
     """
 
-    def __init__(
-        self, targets: Iterable[str], insertion_point: MaskHeadInsertionPoint, example: Example | None = None
-    ) -> None:
-        super().__init__()
-        self.targets = tuple(targets)
-        self.insertion_point = insertion_point
-        self.example = example
+    targets: Sequence[str]
+    insertion_point: MaskHeadInsertionPoint
+    example: Example | None = None
 
     def apply(self, network: Network) -> Network:
         inputs = probe_inputs(network, self.example)

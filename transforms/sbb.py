@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -24,6 +25,7 @@ from .trace import graphs, recompile
 from .tracer import trace_method
 
 
+@dataclass(eq=False)
 class ReplaceEncoder(GraphPass[Network]):
     """Puts an encoder in the place of a submodule, in the graph of every mode.
 
@@ -41,11 +43,9 @@ class ReplaceEncoder(GraphPass[Network]):
     :func:`binmat.transforms.convert.convert` does.
     """
 
-    def __init__(self, encoder: nn.Module, name: str = "backbone", example: Example | None = None) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.name = name
-        self.example = example
+    encoder: nn.Module
+    name: str = "backbone"
+    example: Example | None = None
 
     def apply(self, network: Network) -> Network:
         old = _submodule(network, self.name)
@@ -134,16 +134,13 @@ class _Adapting(ShapeInterpreter):
     def run_node(self, n: fx.Node) -> Any:
         layer = called_module(n, self.shadow)
         source = self.env[n.args[0]] if n.args and isinstance(n.args[0], fx.Node) else None
-        if layer is not None and isinstance(source, Tensor):
-            self._adapt(str(n.target), layer, source)
-        return super().run_node(n)
-
-    def _adapt(self, name: str, layer: nn.Module, source: Tensor) -> None:
-        made = adapted(layer, source)
+        made = adapted(layer, source) if layer is not None and isinstance(source, Tensor) else None
         if made is not None:
+            name = str(n.target)
             self.fresh[name], change = made
             self.notes[name] = f"made anew, with fresh weights: {change}"
             swap(self.shadow, {name: copy.deepcopy(made[0]).eval()})
+        return super().run_node(n)
 
 
 def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> ReplaceEncoder:

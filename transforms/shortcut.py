@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from .patterns import BinaryBlock, binary_blocks, called_module
 from .trace import graphs, recompile
 
 
+@dataclass(eq=False)
 class AddShortcuts(GraphPass[Network]):
     """batch_norm(binary_conv(x)) + shortcut(x), before the activation function.
 
@@ -26,9 +28,7 @@ class AddShortcuts(GraphPass[Network]):
     and neither do those that have a shortcut already, as all of an SBB's do.
     """
 
-    def __init__(self, which: Literal["same", "all"]) -> None:
-        super().__init__()
-        self.which = which
+    which: Literal["same", "all"]
 
     def apply(self, network: Network) -> Network:
         for graph in graphs(network).values():
