@@ -35,6 +35,14 @@ class ReplaceActivations(GraphPass[Network]):
     slope starts as LeakyReLU's or PReLU's own, else at .25. Not at ReLU's 0: what is never negative has the sign +1
     everywhere, and the next binary layer would see nothing of the picture.
     Source: Liu et al., ReActNet, ECCV 2020, Eq. 5.
+
+    >>> from binmat.quantizers import get_scheme
+    >>> from binmat.transforms.binarize import Binarize
+    >>> from binmat.transforms.trace import trace
+    >>> module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 1, 1))
+    >>> network = Binarize(get_scheme("reactnet")).apply(trace(module))
+    >>> type(ReplaceActivations().apply(network).get_submodule("2")).__name__
+    'RPReLU'
     """
 
     keep: Sequence[str] = ()

@@ -47,7 +47,16 @@ def load(path: str | Path, network: str | None = None) -> Network:
 
     network: a registry name, where the keys alone should not decide. The result is in evaluation mode and takes the
     official call. The authors' BiMatting (``bimatting``) comes as the network that the recipe of that name makes of
-    RVM, see :mod:`binmat.transforms.official_bimatting`. Raises CheckpointError.
+    RVM, see :mod:`binmat.transforms.official_bimatting`. What binmat saved comes with its
+    record. Raises CheckpointError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> network = convert(registry.build("modnet"), "bnn", size=(64, 96))
+    >>> with TemporaryDirectory() as folder:
+    ...     save(network, f"{folder}/model.safetensors")
+    ...     again = load(folder)
+    >>> again.conversion == network.conversion, again.conversion.size
+    (True, (64, 96))
     """
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").is_file():

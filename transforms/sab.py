@@ -51,6 +51,14 @@ class SparseDecoder(GraphPass[Network]):
     Source: Qin et al., BiMatting, NeurIPS 2023, Sec. 3.3. Raises PolicyError where no mode runs the insertion point,
     where targets match nothing, run before the mask is known or cannot be masked, and where channels do not fit. The
     network may be half rewritten then: apply the pass to a copy, as :func:`binmat.transforms.convert.convert` does.
+
+    >>> from torch.nn import Conv2d, Sequential, Upsample
+    >>> from binmat.transforms.trace import trace
+    >>> network = trace(Sequential(Conv2d(3, 8, 3, 4, 1), Upsample(scale_factor=4), Conv2d(8, 1, 3, 1, 1)))
+    >>> SparseDecoder(["2"], MaskHeadInsertionPoint(after="0", head="coarse")).apply(network).get_submodule("2")
+    MaskedPath(
+      (0): Conv2d(8, 1, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    )
     """
 
     targets: Sequence[str]

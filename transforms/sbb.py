@@ -41,6 +41,15 @@ class ReplaceEncoder(GraphPass[Network]):
     number or size, and where a layer cannot take the new channels; LoweringError where the network cannot say what its
     example inputs are. The network may be half rewritten then: apply the pass to a copy, as
     :func:`binmat.transforms.convert.convert` does.
+
+    >>> from torch.nn import Conv2d, Sequential
+    >>> from binmat.transforms.trace import trace
+    >>> network = trace(Sequential(Conv2d(3, 8, 3, 2, 1), Conv2d(8, 1, 1)))
+    >>> replace = ReplaceEncoder(Sequential(Conv2d(3, 12, 5, 2, 2)), "0")
+    >>> replace.apply(network).get_submodule("1")
+    Conv2d(12, 1, kernel_size=(1, 1), stride=(1, 1))
+    >>> replace.notes
+    {'1': 'made anew, with fresh weights: reads 12 channels instead of 8'}
     """
 
     encoder: nn.Module

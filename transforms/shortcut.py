@@ -26,6 +26,14 @@ class AddShortcuts(GraphPass[Network]):
     ``all``: also 2x2 average pooling where the stride is 2, and the input twice along the channels where they double
     (Liu et al., ReActNet, ECCV 2020, Fig. 4). Convolutions that change the channels otherwise get none,
     and neither do those that have a shortcut already, as all of an SBB's do.
+
+    >>> from binmat.quantizers import get_scheme
+    >>> from binmat.transforms.binarize import Binarize
+    >>> from binmat.transforms.trace import trace
+    >>> module = torch.nn.Sequential(*(torch.nn.Conv2d(*channels, 1) for channels in ((3, 8), (8, 8), (8, 1))))
+    >>> network = AddShortcuts("same").apply(Binarize(get_scheme("bnn")).apply(trace(module)))
+    >>> [node.name for node in graphs(network)["forward"].nodes]
+    ['input_1', '_0', '_1', 'add', '_2', 'output']
     """
 
     which: Literal["same", "all"]

@@ -86,8 +86,8 @@ def deploy(
     """Lower a network at the size of one call and make its LCE model, without writing a file.
 
     size: (height, width), by default the one that the network was converted for, else the registry's example size.
-    downsample_ratio: by default likewise, else 1. example: the deployment call itself, for modules that do not say what
-    theirs is. Raises SizeError, TraceError, LoweringError and ExportError.
+    downsample_ratio: by default likewise, else 1. example: the example inputs themselves, for modules that do not say
+    what theirs are. Raises SizeError, TraceError, LoweringError and ExportError.
     """
     if example is None:
         owner = network if isinstance(network, Network) else trace(network)
