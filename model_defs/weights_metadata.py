@@ -11,7 +11,7 @@ from binmat.errors import CheckpointError
 
 #: Key of the safetensors metadata that everything is under, as JSON.
 METADATA_KEY = "binmat"
-#: safetensors itself refuses longer headers.
+#: safetensors refuses longer ones.
 _LONGEST_HEADER = 100_000_000
 
 
@@ -58,7 +58,10 @@ def read_weights_metadata(path: str | Path) -> WeightsMetadata | None:
 
 
 def _stored(path: Path) -> dict[str, Any] | None:
-    """A safetensors file begins with its header's length, 8 bytes little-endian, and the header, JSON."""
+    """From the header alone, by hand: safetensors' own reader imports numpy or torch.
+
+    The file begins with the header's length, 8 bytes little-endian, and the header as JSON.
+    """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

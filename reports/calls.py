@@ -1,4 +1,4 @@
-"""What a network computes in one deployment call, by shape propagation: no arithmetic on data, no weights copied."""
+"""What a network computes at its example inputs, by shape propagation: no arithmetic on data, no weights copied."""
 
 from __future__ import annotations
 

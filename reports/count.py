@@ -59,7 +59,7 @@ def count(
     downsample_ratio: float | None = None,
     example: Example | None = None,
 ) -> Count:
-    """Count one deployment call, batch 1 and one frame, by shape propagation.
+    """Count a network at its example inputs, batch 1 and one frame, by shape propagation.
 
     convention: ``textbook``, ``bimatting`` or ``fvcore``; see their modules for what they count.
     size, downsample_ratio, example: as for :func:`binmat.model_defs.example_inputs.example_inputs`.

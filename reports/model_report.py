@@ -150,7 +150,7 @@ def report(
     networks: one or two, in any order. The float counterpart of a converted network from the registry is built where it
     is not passed; that of any other is unknown, and the report then has no ratios.
     size: (height, width), by default the one that it was converted for, else the registry's example size.
-    downsample_ratio: likewise, else 1. example: the deployment call itself, for modules that do not say what theirs is.
+    downsample_ratio: likewise, else 1. example: the example inputs themselves, for modules that do not say theirs.
     verification, files: what exporting found and wrote, to be part of the report.
     density, clip: for a sparse-assisted decoder, the share of active pixels to credit it with, and the frames
     [1, 3, H, W] of a clip, resized to the size that is counted, to measure it on as well. Without such a decoder they

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
@@ -22,6 +23,7 @@ from .trace import graphs, recompile
 DEFAULT_SLOPE = 0.25
 
 
+@dataclass(eq=False)
 class ReplaceActivations(GraphPass[Network]):
     """Puts an RPReLU where a binary layer is activated whose scheme's ``replacement`` asks for one.
 
@@ -33,11 +35,17 @@ class ReplaceActivations(GraphPass[Network]):
     slope starts as LeakyReLU's or PReLU's own, else at .25. Not at ReLU's 0: what is never negative has the sign +1
     everywhere, and the next binary layer would see nothing of the picture.
     Source: Liu et al., ReActNet, ECCV 2020, Eq. 5.
+
+    >>> from binmat.quantizers import get_scheme
+    >>> from binmat.transforms.binarize import Binarize
+    >>> from binmat.transforms.trace import trace
+    >>> module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 1, 1))
+    >>> network = Binarize(get_scheme("reactnet")).apply(trace(module))
+    >>> type(ReplaceActivations().apply(network).get_submodule("2")).__name__
+    'RPReLU'
     """
 
-    def __init__(self, keep: Iterable[str] = ()) -> None:
-        super().__init__()
-        self.keep = tuple(keep)
+    keep: Sequence[str] = ()
 
     def apply(self, network: Network) -> Network:
         self._check_keep(network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from .policy import LayerPlan, resolve
 from .swap import swap
 
 
+@dataclass(eq=False)
 class Binarize(GraphPass[Network]):
     """Replaces each layer whose plan has a scheme by BinaryConv2d or BinaryLinear, with its weights, under its name.
 
@@ -30,12 +32,10 @@ class Binarize(GraphPass[Network]):
     ['float', 'binary', 'float']
     """
 
-    def __init__(self, scheme: Scheme, rules: Mapping[str, str] | None = None, pad_value: int = 0) -> None:
-        super().__init__()
-        self.scheme = scheme
-        self.rules = rules
-        self.pad_value = pad_value
-        self.plan: dict[str, LayerPlan] = {}
+    scheme: Scheme
+    rules: Mapping[str, str] = field(default_factory=dict)
+    pad_value: int = 0
+    plan: dict[str, LayerPlan] = field(default_factory=dict, init=False)
 
     def apply(self, network: Network) -> Network:
         self.plan = resolve(network, self.scheme, self.rules)

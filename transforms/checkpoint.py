@@ -12,7 +12,7 @@ from binmat.atomic_write import atomic_write
 from binmat.errors import CheckpointError
 from binmat.model_defs import registry
 from binmat.model_defs.conversion_facts import ConversionFacts
-from binmat.model_defs.load import fill, is_converted, load_from_state, load_state
+from binmat.model_defs.load import fill, load_from_state, load_state
 from binmat.model_defs.load import load as load_float
 from binmat.model_defs.network import Network
 from binmat.model_defs.weights_metadata import WeightsMetadata, read_weights_metadata
@@ -47,7 +47,16 @@ def load(path: str | Path, network: str | None = None) -> Network:
 
     network: a registry name, where the keys alone should not decide. The result is in evaluation mode and takes the
     official call. The authors' BiMatting (``bimatting``) comes as the network that the recipe of that name makes of
-    RVM, see :mod:`binmat.transforms.official_bimatting`. Raises CheckpointError.
+    RVM, see :mod:`binmat.transforms.official_bimatting`. What binmat saved comes with its
+    record. Raises CheckpointError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> network = convert(registry.build("modnet"), "bnn", size=(64, 96))
+    >>> with TemporaryDirectory() as folder:
+    ...     save(network, f"{folder}/model.safetensors")
+    ...     again = load(folder)
+    >>> again.conversion == network.conversion, again.conversion.size
+    (True, (64, 96))
     """
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").is_file():
@@ -72,7 +81,7 @@ def load(path: str | Path, network: str | None = None) -> Network:
 
 
 def _load_official(path: Path, network: str | None) -> Network:
-    if network not in (None, "bimatting") or is_converted(path):
+    if network not in (None, "bimatting"):
         return load_float(path, network)
     state = load_state(path)
     if not official_bimatting.recognise(state):

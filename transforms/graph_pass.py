@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from torch import nn
@@ -14,6 +15,7 @@ from binmat.model_defs.network import Network
 Rewritten = TypeVar("Rewritten", bound=nn.Module)
 
 
+@dataclass(eq=False)
 class GraphPass(ABC, Generic[Rewritten]):
     """A rewrite of a traced network (``GraphPass[Network]``) or of a lowered graph (``GraphPass[fx.GraphModule]``).
 
@@ -32,23 +34,21 @@ class GraphPass(ABC, Generic[Rewritten]):
     {'0': 'its weights are not trained'}
     """
 
-    def __init__(self) -> None:
-        self.notes: dict[str, str] = {}
+    notes: dict[str, str] = field(default_factory=dict, init=False)
 
     @abstractmethod
     def apply(self, subject: Rewritten, /) -> Rewritten:
         """Rewrite the subject, its graphs and its layers, in place, and return it."""
 
 
+@dataclass(eq=False)
 class DeferredPass(GraphPass[Network]):
     """A pass that is made when the network is known, by a function that reads it.
 
     make: the network, traced and rewritten by the passes before -> the pass to apply.
     """
 
-    def __init__(self, make: Callable[[Network], GraphPass[Network]]) -> None:
-        super().__init__()
-        self.make = make
+    make: Callable[[Network], GraphPass[Network]]
 
     def apply(self, subject: Network) -> Network:
         made = self.make(subject)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -31,6 +31,7 @@ from .trace import graphs, recompile
 from .tracer import trace_method
 
 
+@dataclass(eq=False)
 class SparseDecoder(GraphPass[Network]):
     """o = mask * path(x) + path_1x1(x) in place of o = path(x), for the convolutions that the targets name (Eq. 8).
 
@@ -50,15 +51,19 @@ class SparseDecoder(GraphPass[Network]):
     Source: Qin et al., BiMatting, NeurIPS 2023, Sec. 3.3. Raises PolicyError where no mode runs the insertion point,
     where targets match nothing, run before the mask is known or cannot be masked, and where channels do not fit. The
     network may be half rewritten then: apply the pass to a copy, as :func:`binmat.transforms.convert.convert` does.
+
+    >>> from torch.nn import Conv2d, Sequential, Upsample
+    >>> from binmat.transforms.trace import trace
+    >>> network = trace(Sequential(Conv2d(3, 8, 3, 4, 1), Upsample(scale_factor=4), Conv2d(8, 1, 3, 1, 1)))
+    >>> SparseDecoder(["2"], MaskHeadInsertionPoint(after="0", head="coarse")).apply(network).get_submodule("2")
+    MaskedPath(
+      (0): Conv2d(8, 1, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    )
     """
 
-    def __init__(
-        self, targets: Iterable[str], insertion_point: MaskHeadInsertionPoint, example: Example | None = None
-    ) -> None:
-        super().__init__()
-        self.targets = tuple(targets)
-        self.insertion_point = insertion_point
-        self.example = example
+    targets: Sequence[str]
+    insertion_point: MaskHeadInsertionPoint
+    example: Example | None = None
 
     def apply(self, network: Network) -> Network:
         inputs = probe_inputs(network, self.example)

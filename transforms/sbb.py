@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -24,6 +25,7 @@ from .trace import graphs, recompile
 from .tracer import trace_method
 
 
+@dataclass(eq=False)
 class ReplaceEncoder(GraphPass[Network]):
     """Puts an encoder in the place of a submodule, in the graph of every mode.
 
@@ -39,13 +41,20 @@ class ReplaceEncoder(GraphPass[Network]):
     number or size, and where a layer cannot take the new channels; LoweringError where the network cannot say what its
     example inputs are. The network may be half rewritten then: apply the pass to a copy, as
     :func:`binmat.transforms.convert.convert` does.
+
+    >>> from torch.nn import Conv2d, Sequential
+    >>> from binmat.transforms.trace import trace
+    >>> network = trace(Sequential(Conv2d(3, 8, 3, 2, 1), Conv2d(8, 1, 1)))
+    >>> replace = ReplaceEncoder(Sequential(Conv2d(3, 12, 5, 2, 2)), "0")
+    >>> replace.apply(network).get_submodule("1")
+    Conv2d(12, 1, kernel_size=(1, 1), stride=(1, 1))
+    >>> replace.notes
+    {'1': 'made anew, with fresh weights: reads 12 channels instead of 8'}
     """
 
-    def __init__(self, encoder: nn.Module, name: str = "backbone", example: Example | None = None) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.name = name
-        self.example = example
+    encoder: nn.Module
+    name: str = "backbone"
+    example: Example | None = None
 
     def apply(self, network: Network) -> Network:
         old = _submodule(network, self.name)
@@ -134,16 +143,13 @@ class _Adapting(ShapeInterpreter):
     def run_node(self, n: fx.Node) -> Any:
         layer = called_module(n, self.shadow)
         source = self.env[n.args[0]] if n.args and isinstance(n.args[0], fx.Node) else None
-        if layer is not None and isinstance(source, Tensor):
-            self._adapt(str(n.target), layer, source)
-        return super().run_node(n)
-
-    def _adapt(self, name: str, layer: nn.Module, source: Tensor) -> None:
-        made = adapted(layer, source)
+        made = adapted(layer, source) if layer is not None and isinstance(source, Tensor) else None
         if made is not None:
+            name = str(n.target)
             self.fresh[name], change = made
             self.notes[name] = f"made anew, with fresh weights: {change}"
             swap(self.shadow, {name: copy.deepcopy(made[0]).eval()})
+        return super().run_node(n)
 
 
 def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> ReplaceEncoder:

@@ -19,9 +19,9 @@ _PROBE = 64
 
 
 def probe_inputs(network: Network, example: Example | None = None) -> dict[str, Tensor | float]:
-    """Argument name -> tensor or number, for all modes: those of the network's deployment calls at a small size.
+    """Argument name -> tensor or number, for all modes: the network's example inputs at a small size.
 
-    example: the call to take instead. Raises LoweringError where the network cannot say what its call is.
+    example: what to take instead. Raises LoweringError where the network cannot say what its example inputs are.
     """
     if example is not None:
         return dict(example.inputs)

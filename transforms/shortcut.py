@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from .patterns import BinaryBlock, binary_blocks, called_module
 from .trace import graphs, recompile
 
 
+@dataclass(eq=False)
 class AddShortcuts(GraphPass[Network]):
     """batch_norm(binary_conv(x)) + shortcut(x), before the activation function.
 
@@ -24,11 +26,17 @@ class AddShortcuts(GraphPass[Network]):
     ``all``: also 2x2 average pooling where the stride is 2, and the input twice along the channels where they double
     (Liu et al., ReActNet, ECCV 2020, Fig. 4). Convolutions that change the channels otherwise get none,
     and neither do those that have a shortcut already, as all of an SBB's do.
+
+    >>> from binmat.quantizers import get_scheme
+    >>> from binmat.transforms.binarize import Binarize
+    >>> from binmat.transforms.trace import trace
+    >>> module = torch.nn.Sequential(*(torch.nn.Conv2d(*channels, 1) for channels in ((3, 8), (8, 8), (8, 1))))
+    >>> network = AddShortcuts("same").apply(Binarize(get_scheme("bnn")).apply(trace(module)))
+    >>> [node.name for node in graphs(network)["forward"].nodes]
+    ['input_1', '_0', '_1', 'add', '_2', 'output']
     """
 
-    def __init__(self, which: Literal["same", "all"]) -> None:
-        super().__init__()
-        self.which = which
+    which: Literal["same", "all"]
 
     def apply(self, network: Network) -> Network:
         for graph in graphs(network).values():

@@ -42,7 +42,7 @@ class TracedModule(Network):
     ) -> Example:
         """One image of the first convolution's channels, where that is all the module takes. Raises LoweringError."""
         graph = graphs(self)["forward"]
-        names = [node.name for node in graph.nodes if node.op == "placeholder" and not node.args]
+        names = [str(node.target) for node in graph.nodes if node.op == "placeholder" and not node.args]
         first = next((layer for layer in self.modules() if isinstance(layer, nn.Conv2d)), None)
         if len(names) != 1 or first is None or downsample_ratio != 1:
             raise LoweringError(
@@ -59,6 +59,12 @@ def trace(module: nn.Module) -> Network:
 
     A :class:`Network` is changed in place (its layers stay where they are); one that is traced already is returned
     as it is. Raises TraceError that names the line which torch.fx cannot follow.
+
+    >>> network = trace(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU()))
+    >>> [str(node.target) for node in graphs(network)["forward"].nodes]
+    ['input', '0', '1', 'output']
+    >>> network(torch.rand(1, 3, 4, 4)).shape
+    torch.Size([1, 8, 4, 4])
     """
     if not isinstance(module, Network):
         return TracedModule(module)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import linecache
 import traceback
 
 import torch
@@ -52,13 +51,11 @@ def _put_input_first(graph: fx.Graph) -> None:
 def _explain(error: Exception, module: nn.Module, method: str, name: str) -> str:
     where = f"{type(module).__name__}.{method}" + (f" of '{name}'" if name else "")
     torch_root = inspect.getfile(torch).rsplit("/", 1)[0]
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((torch_root, "<"))]
-    own = [f for f in frames if f.filename != __file__]
-    if own:
-        frame = own[-1]
-        source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-        where = f"{where}, at {frame.filename}:{frame.lineno}: {source}"
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((torch_root, __file__, "<")):
+            where = f"{where}, at {frame.filename}:{frame.lineno}: {frame.line}"
+            break
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return (
         f"torch.fx cannot trace {where} ({reason}). Make the line independent of tensor values, "
         "or move it into a submodule with the class attribute is_leaf = True"

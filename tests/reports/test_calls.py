@@ -12,6 +12,7 @@ from torch import nn
 from binmat.errors import TraceError
 from binmat.model_defs.registry import build
 from binmat.nn.conv_gru import ConvGRU
+from binmat.nn.recurrence import Recurrent
 from binmat.reports.calls import record_calls
 
 
@@ -86,3 +87,16 @@ def test_sizes_that_do_not_fit_are_refused_by_name() -> None:
     net = Wrapped(lambda m, x: m.conv(x), conv=nn.Conv2d(3, 4, 1))
     with pytest.raises(TraceError, match=r"at 'conv': .*channels"):
         record_calls(net, example(1, 2, 4, 4))
+
+
+def test_what_cannot_be_traced_inside_a_recurrence_is_named_with_its_line() -> None:
+    class Choosy(Recurrent):
+        def step(self, x: torch.Tensor, h: torch.Tensor, *context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            if h.sum() > 0:
+                return x, h
+            return h, x
+
+    with pytest.raises(TraceError) as error:
+        record_calls(Wrapped(lambda m, x: m.memory(x, x)[0], memory=Choosy()), example(1, 1, 2, 2))
+    for part in ("Choosy.step of 'memory'", __file__, "if h.sum() > 0:", "is_leaf = True"):
+        assert part in str(error.value)

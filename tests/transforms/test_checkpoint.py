@@ -7,8 +7,10 @@ from safetensors.torch import load_file, save_file
 
 from binmat.errors import CheckpointError
 from binmat.model_defs.rvm import RVM
+from binmat.model_defs.weights_metadata import read_weights_metadata
 from binmat.transforms.checkpoint import load, save
 from binmat.transforms.convert import convert, recipe_of
+from binmat.transforms.recipe import Recipe
 
 
 def test_a_converted_network_comes_back_whole(tmp_path):
@@ -55,3 +57,19 @@ def test_nothing_is_left_behind_when_writing_fails(tmp_path):
     with pytest.raises(CheckpointError, match="not a network of the registry"):
         save(convert(UNet(), "bnn"), tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_comes_back_from_the_weights_alone(tmp_path):
+    network = convert(RVM(), recipe="bimatting", size=(64, 96), downsample_ratio=0.5)
+    save(network, tmp_path / "model.safetensors")
+    assert load(tmp_path).conversion == network.conversion
+    about = read_weights_metadata(tmp_path / "model.safetensors")
+    assert (about.network, about.size, about.downsample_ratio) == ("rvm_mobilenetv3", (64, 96), 0.5)
+    assert Recipe.from_toml(about.recipe, "metadata") == network.conversion.recipe
+
+
+def test_a_file_without_a_field_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(RVM().state_dict(), path, metadata={"binmat": '{"network": "rvm_mobilenetv3", "config": {}}'})
+    with pytest.raises(CheckpointError, match="no recipe, size, downsample_ratio: convert the float checkpoint again"):
+        load(path)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, replace
+
 import pytest
 import torch
 from example_networks import ResNet, UNet
@@ -7,10 +9,11 @@ from golden_fill import fill
 from torch import nn
 
 from binmat.errors import CheckpointError, RecipeError, SizeError
+from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.rvm import RVM
 from binmat.nn import BinaryConv2d, BinaryLinear, clip_latent_weights
 from binmat.quantizers import SCHEMES
-from binmat.transforms.convert import convert, plan_of, recipe_of
+from binmat.transforms.convert import Conversion, convert, plan_of, recipe_of
 
 
 def test_the_original_is_left_alone():
@@ -89,3 +92,35 @@ def test_ten_steps_of_training_lower_the_loss_of_a_converted_rvm(scheme):
     assert losses[-1] < losses[0]
     trained = [name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
     assert any("backbone.features.1" in name for name in trained), "the gradient must reach the first binary blocks"
+
+
+def test_the_record_is_set_once_and_frozen():
+    network = convert(RVM(), "bnn", size=(64, 96), downsample_ratio=0.5)
+    made = network.conversion
+    assert isinstance(made, Conversion)
+    assert (made.recipe.scheme, made.size, made.downsample_ratio, made.side_outputs) == ("bnn", (64, 96), 0.5, ())
+    with pytest.raises(FrozenInstanceError):
+        made.size = (1, 1)
+    plain = convert(UNet(), "bnn").conversion
+    assert (plain.size, plain.downsample_ratio) == (None, None)
+    assert convert(RVM(), "bnn", settings=["decoder=sab"]).conversion.side_outputs == ("fgr_s", "pha_s")
+
+
+def test_size_and_ratio_are_checked_together():
+    with pytest.raises(SizeError, match="leaves 10x15 pixels"):
+        convert(RVM(), "bnn", size=(64, 96), downsample_ratio=0.16)
+    with pytest.raises(SizeError, match="modnet has no downsample ratio"):
+        convert(MODNet(), "bnn", downsample_ratio=0.5)
+
+
+def test_a_converted_network_is_copied_for_another_size():
+    first = convert(RVM(), "bnn", settings=["decoder=sab"], size=(64, 96), downsample_ratio=0.5)
+    second = convert(first, size=(96, 64))
+    assert first.conversion.size == (64, 96)
+    assert second.conversion == replace(first.conversion, size=(96, 64))
+    assert second.get_parameter("aspp.aspp1.0.weight") is not first.get_parameter("aspp.aspp1.0.weight")
+    assert convert(second).conversion == second.conversion
+    with pytest.raises(SizeError, match="at least 17"):
+        convert(second, size=(16, 16), downsample_ratio=1)
+    with pytest.raises(CheckpointError, match="converted already"):
+        convert(second, settings=["padding=one"])

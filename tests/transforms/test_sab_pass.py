@@ -23,7 +23,7 @@ from binmat.nn.masked_path import MaskedPath, set_execution
 from binmat.nn.recurrence import Recurrent
 from binmat.nn.sparse_gru import SparseConvGRU
 from binmat.quantizers import SCHEMES
-from binmat.transforms.convert import convert, plan_of
+from binmat.transforms.convert import convert, plan_of, recipe_of
 from binmat.transforms.sab import SparseDecoder, sab_decoder
 from binmat.transforms.trace import graphs, trace
 
@@ -392,3 +392,14 @@ def test_an_input_too_small_for_the_coarse_grid(size):
     assert network(torch.rand(1, 3, 17, 17))[1].shape == (1, 1, 17, 17)
     with pytest.raises(SizeError, match="at least 17"):
         convert(RVM(), "bnn", settings=["decoder=sab"], size=size)
+
+
+def test_applied_alone_the_networks_output_names_tell_the_side_outputs():
+    network = trace(RVM())
+    sab_decoder(network).apply(network)
+    assert recipe_of(network) is None
+    assert network.output_names("refined") == ("fgr", "pha", "fgr_s", "pha_s", "r1", "r2", "r3", "r4")
+    assert network.output_names("segmentation") == ("logits", "r1", "r2", "r3", "r4")
+    assert len(network(torch.rand(1, 3, 32, 48))) == 8
+    # A conversion afterwards keeps them.
+    assert convert(network, "bnn").output_names("matting")[2:4] == ("fgr_s", "pha_s")

@@ -135,3 +135,32 @@ def test_a_converted_network_can_be_pickled() -> None:
     with torch.no_grad():
         again.get_parameter("last.bias").add_(1)
     assert not torch.equal(again(x), binary(x))
+
+
+def test_a_program_holds_no_layer_and_minds_no_name() -> None:
+    class Odd(nn.Module):
+        """Its layers have names that an fx GraphModule has uses of its own for."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph, self.code, self.meta = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.meta(self.code(self.graph(x))) * self.graph.weight.sum()
+
+    module, x = Odd(), torch.rand(1, 3, 4, 5)
+    traced = trace(module)
+    program = traced.programs["forward"]
+    assert torch.equal(traced(x), module(x))
+    assert program.graph.owning_module is None
+    for twin in (copy.deepcopy(program), pickle.loads(pickle.dumps(program))):
+        assert torch.equal(twin(module, x), module(x))
+        assert twin.graph is not program.graph
+        assert twin.graph.owning_module is None
+    traced.set_submodule("meta", nn.Identity())
+    assert traced(x).shape == (1, 4, 4, 5)
+
+
+def test_an_argument_called_input_is_the_examples() -> None:
+    network = trace(nn.Sequential(nn.Conv2d(3, 8, 1)))
+    assert list(network.example(4, 4).inputs) == ["input"]
