@@ -2,6 +2,8 @@
 PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3.12),python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
+# One process per core; a process that has run out of tests takes some from the others.
+PYTEST := $(RUN) -m pytest --numprocesses auto --dist worksteal
 
 # Also holds in the environments where pip builds source packages.
 export PIP_CONSTRAINT := constraints.txt
@@ -17,18 +19,18 @@ test: $(VENV)/installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(RUN) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # pytest's exit code 5 means that no test is marked slow.
 slow: $(VENV)/installed-dev
-	@$(RUN) -m pytest -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow: nothing to run"; }
+	@$(PYTEST) -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow: nothing to run"; }
 
 $(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 12) else \
 		"binmat needs Python 3.11 or 3.12, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-PACKAGING := pyproject.toml constraints.txt CMakeLists.txt
+PACKAGING := pyproject.toml constraints.txt
 
 $(VENV)/installed-lce: $(PACKAGING) | $(RUN)
 	@echo "Installing binmat and its dependencies into $(VENV); the first time takes some minutes."

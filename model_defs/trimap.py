@@ -31,6 +31,9 @@ class Trimap:
 
     regions: uint8 [H, W] of BACKGROUND, UNKNOWN and FOREGROUND.
     notes: what was not plain about the values and how they were read, for the user; empty for a plain trimap.
+
+    >>> Trimap(np.array([[BACKGROUND, UNKNOWN, FOREGROUND]], np.uint8)).alpha()
+    tensor([[0.0000, 0.5000, 1.0000]])
     """
 
     regions: npt.NDArray[np.uint8]

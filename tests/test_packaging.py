@@ -69,6 +69,13 @@ def test_wheel_holds_the_whole_package_and_nothing_beside_it(wheel: Path) -> Non
     assert any(name.endswith("licenses/LICENSE") for name in files)
 
 
+def test_wheel_is_a_pure_one_that_suits_every_machine(wheel: Path) -> None:
+    assert wheel.name == f"binmat-{binmat.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(f"binmat-{binmat.__version__}.dist-info/WHEEL").decode()
+    assert "Root-Is-Purelib: true" in metadata.splitlines()
+
+
 def test_every_module_imports_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from golden_fill import fill, noise_image, trimap01
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from tracing import traced
 
 from binmat.errors import SizeError
 from binmat.model_defs.litematting import (
@@ -31,17 +32,6 @@ ABLATIONS = {"backbone": (False, False), "with LSRPPM": (True, False), "with bot
 
 def per_ablation(*values: int) -> list[tuple[str, int]]:
     return list(zip(ABLATIONS, values, strict=True))
-
-
-class Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return bool(getattr(m, "is_leaf", False)) or super().is_leaf_module(m, module_qualified_name)
-
-
-def trace(net: LiteMatting) -> fx.GraphModule:
-    tracer = Tracer()
-    tracer.traced_func_name = net.modes["matting"]
-    return fx.GraphModule(net, tracer.trace(net))
 
 
 def inputs(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,7 +109,7 @@ def test_fvcore_total_at_1024(ablation: str, total: int) -> None:
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_the_traced_graph_computes_the_same_at_any_size(ablation: str) -> None:
     net = LiteMatting(*ABLATIONS[ablation]).double().eval()
-    graph = trace(net)
+    graph = traced(net, "matting")
     for size in ((32, 64), (96, 32)):
         assert torch.equal(graph(*inputs(*size)), net(*inputs(*size)))
 

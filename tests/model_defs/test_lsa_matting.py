@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from golden_fill import fill, noise_image, trimap01
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+from tracing import traced
 
 from binmat.errors import InputError, SizeError
 from binmat.model_defs.lsa_matting import (
@@ -28,17 +29,6 @@ from binmat.model_defs.refinement import zero_corrections
 from binmat.model_defs.trimap import BACKGROUND, FOREGROUND, UNKNOWN, Trimap
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
-
-
-class Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return bool(getattr(m, "is_leaf", False)) or super().is_leaf_module(m, module_qualified_name)
-
-
-def trace(net: LSAMatting, mode: str) -> fx.GraphModule:
-    tracer = Tracer()
-    tracer.traced_func_name = net.modes[mode]
-    return fx.GraphModule(net, tracer.trace(net))
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +105,12 @@ def test_fvcore_total_at_512(net: LSAMatting) -> None:
 @pytest.mark.parametrize("size", [(32, 64), (96, 32)])
 def test_the_traced_graphs_compute_the_same_at_any_size(net: LSAMatting, size: tuple[int, int]) -> None:
     x = torch.randn(2, 4, *size)
-    assert torch.equal(trace(net, "matting")(x), net(x))
-    features = trace(net, "encode")(x)
-    for traced, direct in zip(features, net.encode(x), strict=True):
-        assert torch.equal(traced, direct)
+    assert torch.equal(traced(net, "matting")(x), net(x))
+    features = traced(net, "encode")(x)
+    for feature, direct in zip(features, net.encode(x), strict=True):
+        assert torch.equal(feature, direct)
     corrections = [torch.randn_like(zero) / 9 for zero in zero_corrections(x) * 2]
-    assert torch.equal(trace(net, "decode")(*features, *corrections), net.decode(*features, *corrections))
+    assert torch.equal(traced(net, "decode")(*features, *corrections), net.decode(*features, *corrections))
 
 
 def test_encoding_and_decoding_without_corrections_is_matting(net: LSAMatting) -> None:

@@ -13,6 +13,7 @@ import torch
 from golden_fill import fill, noise_image
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from tracing import traced
 
 from binmat.errors import CheckpointError, SizeError, UnknownNameError
 from binmat.model_defs.mobilenet_v2 import InvertedResidual
@@ -23,17 +24,6 @@ from binmat.transforms.convert import convert
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 COPY = "lr_branch.backbone."
-
-
-class Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return bool(getattr(m, "is_leaf", False)) or super().is_leaf_module(m, module_qualified_name)
-
-
-def trace(net: MODNet, mode: str) -> fx.GraphModule:
-    tracer = Tracer()
-    tracer.traced_func_name = net.modes[mode]
-    return fx.GraphModule(net, tracer.trace(net))
 
 
 def filled(net: MODNet) -> MODNet:
@@ -153,7 +143,7 @@ def test_recognises_no_other_network(other: str) -> None:
 @pytest.mark.parametrize("mode", ["matting", "training"])
 def test_modes_are_traceable(context: str, mode: str, img: Tensor) -> None:
     net = filled(MODNet(context))
-    program = trace(net, mode)
+    program = traced(net, mode)
     expected = net(img, inference=mode == "matting")
     if mode == "matting":
         assert torch.equal(program(img), expected[2])
@@ -172,16 +162,16 @@ def test_the_official_call_runs_the_programs(golden_net: MODNet, img: Tensor) ->
 
 def test_matting_graph_leaves_out_what_only_training_needs() -> None:
     net = MODNet()
-    used = {node.target for node in trace(net, "matting").graph.nodes if node.op == "call_module"}
+    used = {node.target for node in traced(net, "matting").graph.nodes if node.op == "call_module"}
     assert not any(str(name).startswith(("lr_branch.conv_lr.", "hr_branch.conv_hr.")) for name in used)
-    everything = {node.target for node in trace(net, "training").graph.nodes if node.op == "call_module"}
+    everything = {node.target for node in traced(net, "training").graph.nodes if node.op == "call_module"}
     layers = {name for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     assert layers <= everything
 
 
 def test_float_layers_are_those_that_read_the_image_or_make_an_output() -> None:
     net = MODNet()
-    graph = trace(net, "training").graph
+    graph = traced(net, "training").graph
     (image,) = (node for node in graph.nodes if node.op == "placeholder")
 
     def nearest(start: fx.Node, step: str) -> set[str]:

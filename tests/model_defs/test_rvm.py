@@ -8,7 +8,8 @@ from golden_fill import noise_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from official_checkpoints import golden, official_network, official_shapes
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from tracing import traced
 
 from binmat.errors import SizeError, UnknownNameError
 from binmat.model_defs.registry import build
@@ -46,17 +47,6 @@ def assert_golden(file: str, outputs: dict[str, Tensor]) -> None:
     expected = golden(file)
     for key, value in outputs.items():
         torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
-
-
-class NetworkTracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return bool(getattr(m, "is_leaf", False)) or super().is_leaf_module(m, module_qualified_name)
-
-
-def traced(net: RVM, mode: str) -> fx.GraphModule:
-    tracer = NetworkTracer()
-    tracer.traced_func_name = net.modes[mode]
-    return fx.GraphModule(net, tracer.trace(net))
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from binmat.errors import SizeError
 from binmat.nn.recurrence import Recurrent
+from binmat.transforms.trace import graphs, trace
 
 
 class Decay(Recurrent):
@@ -76,11 +77,8 @@ def test_it_is_a_leaf_whose_step_alone_is_traced():
             out: tuple[Tensor, Tensor] = self.memory(x, h)
             return out
 
-    class Tracer(fx.Tracer):
-        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            return bool(getattr(m, "is_leaf", False))
-
-    assert [node.op for node in Tracer().trace(Holder()).nodes] == ["placeholder"] * 2 + ["call_module", "output"]
+    graph = graphs(trace(Holder()))["forward"]
+    assert [node.op for node in graph.nodes] == ["placeholder"] * 2 + ["call_module", "output"]
 
 
 def test_a_subclass_without_a_step_says_so():
