@@ -9,6 +9,12 @@ import difflib
 from collections.abc import Iterable
 
 
+def suggestion(name: str, known: Iterable[str], hint: str = "did you mean '{}'? ", cutoff: float = 0.4) -> str:
+    """``hint`` with the known name that is spelled most like ``name``; empty where none reaches the likeness cutoff."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return hint.format(near[0]) if near else ""
+
+
 class BinmatError(Exception):
     """Base of every error that binmat raises on purpose."""
 
@@ -22,10 +28,8 @@ class UnknownNameError(BinmatError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
-        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
         others = f"known: {', '.join(known)}" if known else "there is none"
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        super().__init__(f"no {kind} is called '{name}': {hint}{others}")
+        super().__init__(f"no {kind} is called '{name}': {suggestion(name.lower(), known)}{others}")
 
 
 class PolicyError(BinmatError):

@@ -7,10 +7,11 @@ from torch import Tensor
 from binmat.nn import BinaryLayer
 from binmat.nn.ibnorm import IBNorm
 from binmat.nn.sbb import SubSBB
+from binmat.quantizers import SCALES
 
 from .calls import Call
 from .convention import Convention, Cost
-from .macs import MACS, activation_scale_macs, has_bias, macs_of
+from .macs import MACS, has_bias, input_scale_map_macs, macs_of
 from .operators import (
     ARITHMETIC,
     CURVES,
@@ -36,11 +37,11 @@ def _float_layer(call: Call) -> Cost:
 def _binary_layer(call: Call) -> Cost:
     layer = call.module
     assert isinstance(layer, BinaryLayer)
-    per_output = has_bias(call) + (layer.scheme.weight.scale != "none")
-    per_input = int(layer.scheme.activation.threshold != "none") * _branches(call)
-    if layer.scheme.activation_scale:
+    per_output = has_bias(call) + (SCALES[layer.scheme.weight.scale_kind].measure is not None)
+    per_input = (layer.threshold is not None) * _branches(call)
+    if layer.scheme.input_scale_map:
         per_output, per_input = per_output + 1, per_input + 1
-    flops = per_output * _outputs(call) + per_input * call.input.numel() + activation_scale_macs(call)
+    flops = per_output * _outputs(call) + per_input * call.input.numel() + input_scale_map_macs(call)
     return Cost(flops=flops, bops=macs_of(call))
 
 

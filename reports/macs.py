@@ -71,10 +71,10 @@ def macs_of(call: Call) -> int:
     return 0 if key is None else MACS[key](call)
 
 
-def activation_scale_macs(call: Call) -> int:
+def input_scale_map_macs(call: Call) -> int:
     """XNOR-Net's map K of a binary convolution whose scheme has it: a box filter per group; 0 otherwise."""
     layer = call.module
-    if not isinstance(layer, BinaryLayer) or not layer.scheme.activation_scale or not isinstance(layer, BinaryConv2d):
+    if not isinstance(layer, BinaryLayer) or not layer.scheme.input_scale_map or not isinstance(layer, BinaryConv2d):
         return 0
     kernel = layer.kernel_size[0] * layer.kernel_size[1]
     return int(call.output.numel() // layer.out_channels * layer.groups * kernel)

@@ -15,6 +15,8 @@ from binmat.errors import InputError
 from binmat.model_defs import registry
 from binmat.model_defs.example_inputs import example_inputs, ratio_of
 from binmat.model_defs.network import Example, Network
+from binmat.quantizers.activations import THRESHOLDS
+from binmat.quantizers.scheme import REPLACEMENTS
 from binmat.transforms.constant_signs import constant_signs
 from binmat.transforms.convert import convert, recipe_of
 
@@ -257,7 +259,8 @@ def _over_threshold(plain: Network, converted: Network, call: Example, after: Si
     if recipe is None or not converted.name.startswith("rvm_") or (recipe.encoder, recipe.decoder) != ("keep", "keep"):
         return []  # The paper's row is RVM with its own encoder and decoder.
     scheme = recipe.build_scheme()
-    if scheme.replacement != "rprelu" and scheme.activation.threshold != "channel":
+    rprelu, threshold = REPLACEMENTS[scheme.replacement].output_shift, THRESHOLDS[scheme.activation.threshold]
+    if not rprelu and not threshold.per_channel:
         return []
     baseline = convert(plain, recipe=recipe.model_copy(update={"scheme": "threshold", "options": {}}))
     other = _side(baseline, record_calls(baseline, call), as_bytes(sum(stored_bits(baseline).values())))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from binmat.nn import BinaryLayer
+from binmat.quantizers import SCALES
 
 #: Bits of a float in storage, whatever the network is held in.
 FLOAT_BITS = 32
@@ -46,8 +47,10 @@ def _binary_saving(module: nn.Module) -> int:
     if not isinstance(module, BinaryLayer):
         return 0
     saving = (1 - FLOAT_BITS) * module.weight.numel()
-    if module.scheme.weight.scale == "channel":
+    if SCALES[module.scheme.weight.scale_kind].stored_per_channel:
         saving += FLOAT_BITS * module.weight.shape[0]
+    if module.scale is not None:
+        saving -= FLOAT_BITS * module.scale.numel()
     if module.threshold is not None and module.threshold.numel() == 1:
         saving -= FLOAT_BITS
     return saving

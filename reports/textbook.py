@@ -6,7 +6,7 @@ from binmat.nn import BinaryLayer
 
 from .calls import Call
 from .convention import Convention, Cost
-from .macs import MACS, activation_scale_macs, macs_of
+from .macs import MACS, input_scale_map_macs, macs_of
 from .operators import ARITHMETIC, CURVES, INTERPOLATES, MOVEMENT, NORMS, POOLS, RECTIFIERS, UPSAMPLES
 
 
@@ -15,7 +15,7 @@ def _float_layer(call: Call) -> Cost:
 
 
 def _binary_layer(call: Call) -> Cost:
-    return Cost(flops=activation_scale_macs(call), bops=macs_of(call))
+    return Cost(flops=input_scale_map_macs(call), bops=macs_of(call))
 
 
 TEXTBOOK = Convention(

@@ -13,6 +13,7 @@ from binmat.errors import PolicyError
 from binmat.model_defs.network import Network
 from binmat.nn import BinaryConv2d, BinaryLayer, BinaryLinear, RPReLU
 from binmat.nn.masked_path import MaskedPath
+from binmat.quantizers.scheme import REPLACEMENTS
 
 from .graph_pass import GraphPass
 from .patterns import ACTIVATIONS, NORMS, BinaryBlock, activation_module, binary_blocks, called_module
@@ -67,7 +68,8 @@ class ReplaceActivations(GraphPass[Network]):
                 raise PolicyError(f"keep_activations '{pattern}' matches no binary layer{nearest(pattern, binary)}")
 
     def _replaces(self, name: str, layer: BinaryLayer) -> bool:
-        return layer.scheme.replacement != "keep" and not any(fnmatchcase(name, pattern) for pattern in self.keep)
+        replaces = REPLACEMENTS[layer.scheme.replacement].replaces
+        return replaces and not any(fnmatchcase(name, pattern) for pattern in self.keep)
 
     def _replace_inside(self, name: str, path: MaskedPath) -> None:
         """A masked path is one node of the graph: its rows are found by their order in it."""
@@ -113,8 +115,8 @@ class ReplaceActivations(GraphPass[Network]):
 def _made_for(layer: BinaryConv2d | BinaryLinear, slope: float | Tensor) -> RPReLU:
     weight = layer.weight
     channels = weight.shape[0]
-    shifted_only = layer.scheme.replacement == "shifted_prelu"
-    made = RPReLU(channels, device=weight.device, dtype=weight.dtype, output_shift=not shifted_only)
+    output_shift = REPLACEMENTS[layer.scheme.replacement].output_shift
+    made = RPReLU(channels, device=weight.device, dtype=weight.dtype, output_shift=output_shift)
     with torch.no_grad():
         made.slope.copy_(torch.as_tensor(slope).expand(channels))
     return made.train(layer.training)

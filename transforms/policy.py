@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import fx, nn
 
-from binmat.errors import PolicyError
+from binmat.errors import PolicyError, suggestion
 from binmat.model_defs.network import Network
 from binmat.quantizers import Scheme, get_scheme
 
@@ -100,8 +99,7 @@ def _match(pattern: str, layers: Mapping[str, nn.Module]) -> set[str]:
 
 def nearest(pattern: str, names: Iterable[str]) -> str:
     """The end of an error message: which name is closest to what was asked for."""
-    near = difflib.get_close_matches(pattern, list(names), n=1, cutoff=0.0)
-    return f"; the nearest layer is '{near[0]}'" if near else ""
+    return suggestion(pattern, names, "; the nearest layer is '{}'", cutoff=0)
 
 
 def _winning_rule(

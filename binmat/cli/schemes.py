@@ -12,7 +12,7 @@ def schemes(as_json: JsonFlag = False) -> None:
     Example:
       binmat schemes
       binmat convert rvm_mobilenetv3.pth -o out --scheme xnor \\
-        --set options.activation_scale=true
+        --set options.input_scale_map=true
     """
     from binmat.cli.console import print_json, print_table
     from binmat.quantizers import SCHEMES

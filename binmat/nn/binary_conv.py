@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.errors import PolicyError, RecipeError
-from binmat.nn.binary_layer import BinaryLayer
+from binmat.nn.binary_layer import BinaryLayer, Product
 from binmat.quantizers.scheme import Scheme
 
 Size = int | tuple[int, int]
@@ -29,10 +29,16 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
     which spares the sum being kept for backward. The two differ by float rounding.
 
     Raises PolicyError for a padding that a binary convolution cannot have, RecipeError for another pad_value.
+
+    >>> from binmat.quantizers import get_scheme
+    >>> layer = BinaryConv2d(3, 8, kernel_size=3, padding=1, scheme=get_scheme("reactnet"))
+    >>> layer(torch.rand(1, 3, 6, 4)).shape, layer.deployed().weight.dtype
+    (torch.Size([1, 8, 6, 4]), torch.int8)
     """
 
+    sample_dims: ClassVar[tuple[int, ...]] = (-3, -2, -1)
+
     padding: tuple[int, int]
-    pad_value: int
 
     def __init__(
         self,
@@ -82,33 +88,20 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
         binary._set_scheme(scheme, conv.in_channels)
         return binary.train(conv.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        threshold = None if self.threshold is None else self.threshold.view(-1, 1, 1)
-        bits = self.scheme.activation.binarize(x, threshold, (-3, -2, -1), self.training)
-        if torch.is_grad_enabled():
-            y = self._convolve(bits, self._scaled_weight())
-        else:
-            y = self._convolve(bits, self._binary_weight())
-            y = y * self.output_scale().to(y.dtype).view(-1, 1, 1)
-        if self.scheme.activation_scale:
-            y = y * self.activation_scale(x)
-        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
-
-    def _convolve(self, bits: Tensor, weight: Tensor) -> Tensor:
+    def product(self, values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
         padding = self.padding
-        if self.pad_value and any(padding):
+        if pad_value and any(padding):
             vertical, horizontal = padding
-            bits = F.pad(bits, (horizontal, horizontal, vertical, vertical), value=float(self.pad_value))
+            values = F.pad(values, (horizontal, horizontal, vertical, vertical), value=float(pad_value))
             padding = (0, 0)
-        return F.conv2d(bits, weight, None, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(values, weight, None, self.stride, padding, self.dilation, self.groups)
 
     @torch.no_grad()
-    def activation_scale(self, x: Tensor) -> Tensor:
+    def input_scale(self, x: Tensor, product: Product) -> Tensor:
         """XNOR-Net's K, [N, O, H', W']: the window's mean of mean abs x over the channels of the output's group."""
         magnitude = x.abs().unflatten(-3, (self.groups, -1)).mean(-3)
         box = x.new_full((self.groups, 1, *self.kernel_size), 1 / (self.kernel_size[0] * self.kernel_size[1]))
-        k = F.conv2d(magnitude, box, None, self.stride, self.padding, self.dilation, self.groups)
-        return k.repeat_interleave(self.out_channels // self.groups, dim=-3)
+        return product(magnitude, box, 0).repeat_interleave(self.out_channels // self.groups, dim=-3)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scheme={self.scheme.name}, pad_value={self.pad_value}"

@@ -1,13 +1,38 @@
-"""What the binary convolution and the binary linear layer share: latent weights, scheme, deployment accessors."""
+"""The 1-bit layer: what the binary convolution and the binary linear layer compute, train and deploy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from binmat.quantizers.activations import THRESHOLDS
+from binmat.quantizers.scales import SCALES
 from binmat.quantizers.scheme import Scheme
+
+#: (values, weight, pad_value) to the sums of values times weights, one per output.
+Product = Callable[[Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Deployed:
+    """What a kernel needs of a 1-bit layer: y = multiplier * product(s, weight) + bias, s = sign(x - threshold) = +-1.
+
+    weight: int8 +-1 in the shape of the latent weights [O, I, ...]. multiplier, bias: [O]. threshold: [1] or [I].
+    pad_value: what padding holds in the domain of s: -1, 0 or 1. The floats have the layer's dtype.
+
+    A scheme with an input scale map K has y * K + b instead, b being the layer's own bias, which is then not in
+    ``bias``.
+    """
+
+    weight: Tensor
+    multiplier: Tensor
+    bias: Tensor
+    threshold: Tensor
+    pad_value: int
 
 
 class BinaryLayer(nn.Module):
@@ -19,46 +44,88 @@ class BinaryLayer(nn.Module):
     ``progress`` in [0, 1] is how far the training is (ReCU's schedule reads it; see :func:`binmat.nn.set_progress`).
     It changes no output, so it is not part of the state_dict.
 
-    The accessors read the parameters as they are now; nothing is cached.
+    A subclass gives ``product``, ``input_scale`` and ``sample_dims``, the dimensions of x that make up one sample,
+    channels first.
     """
 
     is_leaf: ClassVar[bool] = True
+    sample_dims: ClassVar[tuple[int, ...]]
 
     weight: Tensor
+    bias: Tensor | None
     threshold: nn.Parameter | None
     scale: nn.Parameter | None
     scheme: Scheme
     progress: float
+    pad_value: int = 0
 
-    def binary_weight(self) -> Tensor:
-        """int8 +-1 in the shape of ``weight``."""
-        return self._binary_weight().to(torch.int8)
+    def product(self, values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
+        """The float layer's sums of values times weights, without bias."""
+        raise NotImplementedError
 
-    def output_scale(self) -> Tensor:
-        """alpha per output channel, float [O]; ones where the scheme has no scale."""
-        if self.scale is not None:
-            return self.scale.detach().clone()
-        scale = self.scheme.weight.scale_of(self.weight.detach())
-        return self.weight.new_ones(self.weight.shape[0]) if scale is None else scale.clone()
+    def input_scale(self, x: Tensor, product: Product) -> Tensor:
+        """XNOR-Net's K, broadcastable to the output; product: as for :meth:`compute`."""
+        raise NotImplementedError
 
-    def input_threshold(self) -> Tensor:
-        """tau in a = sign(x - tau) (or step(x - tau)), float [1] or [I]; 0 where there is none, DoReFa's 1/2 added."""
-        learnt = self.weight.new_zeros(1) if self.threshold is None else self.threshold.detach()
-        return learnt + self.scheme.activation.midpoint
+    def per_channel(self, values: Tensor) -> Tensor:
+        """One number per channel, or one for all, in a shape that broadcasts to the layer's input or output."""
+        return values.view(-1, *[1] * (len(self.sample_dims) - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compute(x, self.product)
+
+    def compute(self, x: Tensor, product: Product) -> Tensor:
+        """alpha * product(a(x), B) [* K] + bias, ``product`` being the layer's own or another way to the same sums.
+
+        Without gradients the sums are exact integers, scaled afterwards; with them alpha is folded into the weights.
+        """
+        weights = self.scheme.weight
+        threshold = None if self.threshold is None else self.per_channel(self.threshold)
+        bits = self.scheme.activation.binarize(x, threshold, self.sample_dims, self.training)
+        if torch.is_grad_enabled():
+            y = product(bits, weights.scaled(self.weight, self.scale, self.progress), self.pad_value)
+        else:
+            binary, scale = weights.binarize(self.weight, self.scale)
+            y = product(bits, binary, self.pad_value)
+            if scale is not None:
+                y = y * self.per_channel(scale.to(y.dtype))
+        if self.scheme.input_scale_map:
+            y = y * self.input_scale(x, product).to(y.dtype)
+        return y if self.bias is None else y + self.per_channel(self.bias.to(y.dtype))
+
+    @torch.no_grad()
+    def deployed(self) -> Deployed:
+        """The layer as a kernel computes it, from the parameters as they are now; computed in float64, then rounded.
+
+        The scheme's a, which lies in {0, 1} for DoReFa, is (1 - m) s + m with m the midpoint of its two values. So
+        product(a, w) = (1 - m) product(s, w) + m sum(w), where a padded p is a padded s = (p - m) / (1 - m).
+        """
+        dtype, midpoint = self.weight.dtype, self.scheme.activation.midpoint
+        binary, scale = self.scheme.weight.binarize(self.weight, self.scale)
+        alpha = (self.weight.new_ones(self.weight.shape[0]) if scale is None else scale).double()
+        bias = alpha * binary.double().flatten(1).sum(1) * midpoint
+        if self.bias is not None and not self.scheme.input_scale_map:
+            bias = bias + self.bias.double()
+        learnt = self.weight.new_zeros(1) if self.threshold is None else self.threshold
+        return Deployed(
+            weight=binary.to(torch.int8),
+            multiplier=(alpha * (1 - midpoint)).to(dtype),
+            bias=bias.to(dtype),
+            threshold=learnt + midpoint,
+            pad_value=int((self.pad_value - midpoint) / (1 - midpoint)),
+        )
 
     def _set_scheme(self, scheme: Scheme, in_channels: int) -> None:
         """Create the scheme's parameters beside ``weight``, in its dtype and on its device."""
         self.scheme = scheme
         self.progress = 0.0
-        per_input = {"none": 0, "layer": 1, "channel": in_channels}[scheme.activation.threshold]
-        threshold = nn.Parameter(self.weight.new_zeros(per_input)) if per_input else None
-        learnable = scheme.weight.scale == "learnable"
-        scale = nn.Parameter(scheme.weight.initial_scale(self.weight)) if learnable else None
+        threshold = scale = None
+        kind = THRESHOLDS[scheme.activation.threshold]
+        if kind.learnt:
+            threshold = nn.Parameter(self.weight.new_zeros(in_channels if kind.per_channel else 1))
+        if SCALES[scheme.weight.scale_kind].learnable:
+            start = scheme.weight.binarize(self.weight.detach())[1]
+            assert start is not None
+            scale = nn.Parameter(start)
         self.register_parameter("threshold", threshold)
         self.register_parameter("scale", scale)
-
-    def _binary_weight(self) -> Tensor:
-        return self.scheme.weight.binarize(self.weight.detach())
-
-    def _scaled_weight(self) -> Tensor:
-        return self.scheme.weight.scaled(self.weight, self.scale, self.progress)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from binmat.nn.binary_layer import BinaryLayer
+from binmat.nn.binary_layer import BinaryLayer, Product
 from binmat.quantizers.scheme import Scheme
 
 
-class BinaryLinear(BinaryLayer, nn.Linear):
+# torch's annotations leave out that the bias of a linear layer may be None.
+class BinaryLinear(BinaryLayer, nn.Linear):  # type: ignore[misc]
     """alpha * linear(a(x), B(weight)) [* K] + bias, by a scheme.
 
     Takes nn.Linear's arguments and keeps its keys ``weight`` and ``bias``. forward: float [..., I] to float [..., O];
     one row of I numbers is a sample. Exactness with and without gradients as for :class:`binmat.nn.BinaryConv2d`.
+
+    >>> from binmat.quantizers import get_scheme
+    >>> layer = BinaryLinear(16, 10, scheme=get_scheme("xnor"))
+    >>> layer(torch.rand(2, 16)).shape, layer.deployed().multiplier.shape
+    (torch.Size([2, 10]), torch.Size([10]))
     """
+
+    sample_dims: ClassVar[tuple[int, ...]] = (-1,)
 
     def __init__(
         self,
@@ -38,19 +48,11 @@ class BinaryLinear(BinaryLayer, nn.Linear):
         binary._set_scheme(scheme, linear.in_features)
         return binary.train(linear.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        bits = self.scheme.activation.binarize(x, self.threshold, (-1,), self.training)
-        if torch.is_grad_enabled():
-            y = F.linear(bits, self._scaled_weight())
-        else:
-            y = F.linear(bits, self._binary_weight())
-            y = y * self.output_scale().to(y.dtype)
-        if self.scheme.activation_scale:
-            y = y * self.activation_scale(x).to(y.dtype)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+    def product(self, values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
+        return F.linear(values, weight)
 
     @torch.no_grad()
-    def activation_scale(self, x: Tensor) -> Tensor:
+    def input_scale(self, x: Tensor, product: Product) -> Tensor:
         """XNOR-Net's K, [..., 1]: mean abs x of a sample."""
         return x.abs().mean(-1, keepdim=True)
 

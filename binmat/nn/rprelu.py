@@ -20,6 +20,9 @@ class RPReLU(nn.Module):
     sum of min(x - gamma, 0) to slope, 1 to zeta.
 
     BiMatting's and ReActNet's code add both shifts, PReLU(x + b1) + b2: gamma = -b1, zeta = b2.
+
+    >>> RPReLU(channels=1, slope=0.25)(torch.tensor([[[-4.0, 0.0, 4.0]]])).tolist()
+    [[[-1.0, 0.0, 4.0]]]
     """
 
     is_leaf: ClassVar[bool] = True

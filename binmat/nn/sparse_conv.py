@@ -102,21 +102,19 @@ def _gather(x: Tensor, places: Tensor, size: tuple[int, int, int]) -> _Columns:
 
 
 def _convolve(conv: nn.Conv2d, columns: _Columns, places: Tensor) -> _Columns:
-    if not isinstance(conv, BinaryConv2d):
-        values = _windows(conv, columns, places, conv.weight, 0.0)
-        return _Columns(values if conv.bias is None else values + conv.bias[:, None], places, columns.size)
-    threshold = None if conv.threshold is None else conv.threshold.view(-1, 1, 1)
-    bits = conv.scheme.activation.binarize(columns.values[None, :, :, None], threshold, (-3, -2, -1))[0, :, :, 0]
-    weight = conv.binary_weight().to(bits.dtype)
-    values = _windows(conv, _Columns(bits, columns.places, columns.size), places, weight, float(conv.pad_value))
-    values = values * conv.output_scale().to(values.dtype)[:, None]
-    if conv.scheme.activation_scale:
-        magnitude = _Columns(columns.values.abs().mean(0, keepdim=True), columns.places, columns.size)
-        box = values.new_full((1, 1, *conv.kernel_size), 1 / (conv.kernel_size[0] * conv.kernel_size[1]))
-        values = values * _windows(conv, magnitude, places, box, 0.0)
-    if conv.bias is not None:
-        values = values + conv.bias.to(values.dtype)[:, None]
-    return _Columns(values, places, columns.size)
+    """The convolution at the places, its columns being an image [C, P, 1]."""
+
+    def product(values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
+        known = _Columns(values[..., 0], columns.places, columns.size)
+        return _windows(conv, known, places, weight, pad_value)[..., None]
+
+    x = columns.values[..., None]
+    if isinstance(conv, BinaryConv2d):
+        y = conv.compute(x, product)
+    else:
+        y = product(x, conv.weight, 0)
+        y = y if conv.bias is None else y + conv.bias.view(-1, 1, 1)
+    return _Columns(y[..., 0], places, columns.size)
 
 
 def _windows(conv: nn.Conv2d, columns: _Columns, places: Tensor, weight: Tensor, pad_value: float) -> Tensor:

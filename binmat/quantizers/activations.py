@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,35 @@ from binmat.quantizers.choices import check_choice
 from binmat.quantizers.estimators import ESTIMATORS
 from binmat.quantizers.sign import sign, step
 
-LEVELS = ("signed", "unsigned")
-THRESHOLDS = ("none", "layer", "channel")
 EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The two values that x is rounded to.
+
+    midpoint: halfway between them, the fixed part of tau. The upper one is 1, so the lower one is 2 midpoint - 1.
+    bits: u = x - tau and an estimator's name to the values.
+    """
+
+    midpoint: float
+    bits: Callable[[Tensor, str], Tensor]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The learnable part of tau: whether there is one, and whether per input channel or once in the layer."""
+
+    learnt: bool = True
+    per_channel: bool = False
+
+
+LEVELS: dict[str, Levels] = {"signed": Levels(0.0, sign), "unsigned": Levels(0.5, step)}
+THRESHOLDS: dict[str, Threshold] = {
+    "none": Threshold(learnt=False),
+    "layer": Threshold(),
+    "channel": Threshold(per_channel=True),
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +60,10 @@ class ActivationBinarizer:
         component along x alone.
 
     Gradient: dL/dx = dL/da * s'(u) / deviation, deviation 1 unless normalized; dL/dtau = minus its sum.
+
+    >>> from torch import tensor
+    >>> ActivationBinarizer(levels="unsigned").binarize(tensor([0.2, 0.5, 0.9]), threshold=None, sample_dims=(-1,))
+    tensor([0., 1., 1.])
     """
 
     levels: str = "signed"
@@ -48,7 +79,7 @@ class ActivationBinarizer:
     @property
     def midpoint(self) -> float:
         """The fixed part of tau: halfway between the two values that x is rounded to."""
-        return 0.5 if self.levels == "unsigned" else 0.0
+        return LEVELS[self.levels].midpoint
 
     def binarize(
         self, x: Tensor, threshold: Tensor | None, sample_dims: tuple[int, ...], training: bool = False
@@ -63,7 +94,7 @@ class ActivationBinarizer:
             u = u - self.midpoint
         if self.normalize and training:
             u = u / _deviation(x, sample_dims)
-        return sign(u, self.estimator) if self.levels == "signed" else step(u, self.estimator)
+        return LEVELS[self.levels].bits(u, self.estimator)
 
 
 @torch.no_grad()

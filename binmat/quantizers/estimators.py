@@ -32,8 +32,6 @@ POLYNOMIAL_STEPS = 127
 class Estimator:
     """One estimator: ``keep(u)`` is what the forward pass stores (None: nothing), ``backward(grad, kept)`` uses it."""
 
-    name: str
-    formula: str
     keep: Callable[[Tensor], Tensor | None]
     backward: Callable[[Tensor, Tensor | None], Tensor]
 
@@ -66,10 +64,7 @@ def _backward_identity(grad: Tensor, kept: Tensor | None) -> Tensor:
 
 
 ESTIMATORS: dict[str, Estimator] = {
-    estimator.name: estimator
-    for estimator in (
-        Estimator("clip", "1 where |u| <= 1, else 0", _keep_clip, _backward_clip),
-        Estimator("polynomial", "max(0, 2 - 2|u|)", _keep_polynomial, _backward_polynomial),
-        Estimator("identity", "1", _keep_nothing, _backward_identity),
-    )
+    "clip": Estimator(_keep_clip, _backward_clip),
+    "polynomial": Estimator(_keep_polynomial, _backward_polynomial),
+    "identity": Estimator(_keep_nothing, _backward_identity),
 }

@@ -11,8 +11,6 @@ import math
 import torch
 from torch import Tensor
 
-from binmat.quantizers.scales import centred
-
 TAU_START = 0.85
 TAU_END = 0.99
 EPS = 1e-5
@@ -24,21 +22,20 @@ def tau(progress: float) -> float:
     return a * math.exp(progress) + (TAU_START - a)
 
 
-def standardised(weight: Tensor) -> Tensor:
-    """(w - mean) / (sqrt(var + 1e-5) / (2 sqrt 2)) per output channel, var unbiased; [O, ...] to the same shape."""
-    w0 = centred(weight)
+def standardised(centred: Tensor) -> Tensor:
+    """v / (sqrt(var + 1e-5) / (2 sqrt 2)) per output channel, v centred, var unbiased; [O, ...] to the same shape."""
     # A channel of one weight has no unbiased variance; its centred weight is 0 whatever it is divided by.
-    variance = w0.flatten(1).var(1, correction=min(1, w0[0].numel() - 1))
-    deviation = (variance + EPS).sqrt().view(-1, *[1] * (weight.dim() - 1))
-    return w0 / (deviation / (2 * math.sqrt(2)))
+    variance = centred.flatten(1).var(1, correction=min(1, centred[0].numel() - 1))
+    deviation = (variance + EPS).sqrt().view(-1, *[1] * (centred.dim() - 1))
+    return centred / (deviation / (2 * math.sqrt(2)))
 
 
-def clamped(weight: Tensor, progress: float) -> Tensor:
-    """Standardised weights clamped to [-Q, Q], Q = -mean abs over the layer * ln(2 - 2 tau), no gradient through Q.
+def clamped(centred: Tensor, progress: float) -> Tensor:
+    """Centred weights, standardised and clamped to [-Q, Q], Q = -mean abs over the layer * ln(2 - 2 tau).
 
-    Gradient: 1 inside [-Q, Q] and 0 outside, times that of :func:`standardised`.
+    Gradient: 1 inside [-Q, Q] and 0 outside, times that of :func:`standardised`; none through Q.
     """
-    w1 = standardised(weight)
+    w1 = standardised(centred)
     with torch.no_grad():
         quantile = w1.abs().mean() * -math.log(2 - 2 * tau(progress))
     return w1.clamp(-quantile, quantile)

@@ -5,6 +5,8 @@ alpha = mean abs w minimises ||w - alpha sign(w)|| (XNOR-Net, Rastegari et al. 2
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,9 +14,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def centred(weight: Tensor) -> Tensor:
-    """w minus its mean per output channel; [O, ...] to the same shape. Differentiable."""
-    return weight - weight.flatten(1).mean(1).view(-1, *[1] * (weight.dim() - 1))
+@dataclass(frozen=True)
+class ScaleKind:
+    """One kind of scale.
+
+    measure: weights [O, ...] to alpha [O], differentiable. None: there is no scale.
+    learnable: alpha is a parameter [O] of the layer that starts at what ``measure`` gives.
+    stored_per_channel: a deployed network stores one number per output channel.
+    """
+
+    measure: Callable[[Tensor], Tensor] | None = None
+    learnable: bool = False
+    stored_per_channel: bool = False
 
 
 def channel_scale(weight: Tensor) -> Tensor:
@@ -25,6 +36,14 @@ def channel_scale(weight: Tensor) -> Tensor:
 def layer_scale(weight: Tensor) -> Tensor:
     """mean abs w over the layer, once per output channel: [O, ...] to [O]. Differentiable."""
     return weight.abs().mean().expand(weight.shape[0])
+
+
+SCALES: dict[str, ScaleKind] = {
+    "none": ScaleKind(),
+    "channel": ScaleKind(channel_scale, stored_per_channel=True),
+    "layer": ScaleKind(layer_scale),
+    "learnable": ScaleKind(channel_scale, learnable=True, stored_per_channel=True),
+}
 
 
 def scaled(binary: Tensor, scale: Tensor) -> Tensor:
@@ -61,3 +80,7 @@ class _ScaledStraight(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
+
+
+#: How the gradient goes through alpha * B.
+GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight": scaled_straight, "product": scaled}

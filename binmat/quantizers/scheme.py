@@ -10,16 +10,32 @@ from binmat.quantizers.activations import ActivationBinarizer
 from binmat.quantizers.choices import check_choice
 from binmat.quantizers.weights import WeightBinarizer
 
-REPLACEMENTS = ("keep", "rprelu", "shifted_prelu")
+
+@dataclass(frozen=True)
+class Replacement:
+    """What becomes of the activation function behind a layer: whether an RPReLU takes its place, and which.
+
+    output_shift: the RPReLU shifts its output too (:class:`binmat.nn.RPReLU`).
+    """
+
+    replaces: bool = True
+    output_shift: bool = False
+
+
+REPLACEMENTS: dict[str, Replacement] = {
+    "keep": Replacement(replaces=False),
+    "rprelu": Replacement(output_shift=True),
+    "shifted_prelu": Replacement(),
+}
 
 # option of a recipe -> (part of the scheme, field)
 OPTIONS: dict[str, tuple[str, str]] = {
     "estimator": ("activation", "estimator"),
     "weight_estimator": ("weight", "estimator"),
-    "scale": ("weight", "scale"),
+    "scale": ("weight", "scale_kind"),
     "activation": ("activation", "levels"),
     "threshold": ("activation", "threshold"),
-    "activation_scale": ("", "activation_scale"),
+    "input_scale_map": ("", "input_scale_map"),
     "replacement": ("", "replacement"),
 }
 
@@ -30,26 +46,27 @@ class Scheme:
 
     name: what recipes and reports call it.
     weight: B and alpha. activation: a. See their classes for formulas and gradients.
-    activation_scale: multiply by XNOR-Net's map K, the mean over the window of mean abs x over the group's channels
+    input_scale_map: multiply by XNOR-Net's map K, the mean over the window of mean abs x over the group's channels
         (zeros outside the map), a constant in the backward pass.
     replacement: what becomes of the activation function that follows: ``keep`` it, ``rprelu`` (ReActNet), or
         ``shifted_prelu``, the same without the shift of the output (BiMatting).
     summary: one line. source: the paper. description: formula, gradient and shapes, in full.
 
-    A scheme of one's own needs no more than::
+    A scheme of one's own is one entry in :data:`binmat.quantizers.SCHEMES`; so is a weight method in
+    :data:`~binmat.quantizers.WEIGHT_METHODS`, a scale in :data:`~binmat.quantizers.SCALES` and a gradient estimator in
+    :data:`~binmat.quantizers.ESTIMATORS`.
 
-        SCHEMES["mine"] = Scheme(
-            name="mine",
-            weight=WeightBinarizer(method="centred", scale="channel"),
-            activation=ActivationBinarizer(threshold="channel", estimator="polynomial"),
-            summary="centred weights, threshold per channel",
-        )
+    >>> from binmat.quantizers import SCHEMES, get_scheme
+    >>> mine = Scheme("mine", WeightBinarizer(method="centred", scale_kind="channel"))
+    >>> SCHEMES["mine"] = mine.with_options(threshold="channel", estimator="polynomial")
+    >>> get_scheme("mine").activation.threshold, SCHEMES.pop("mine").replacement
+    ('channel', 'keep')
     """
 
     name: str
     weight: WeightBinarizer = field(default_factory=WeightBinarizer)
     activation: ActivationBinarizer = field(default_factory=ActivationBinarizer)
-    activation_scale: bool = False
+    input_scale_map: bool = False
     replacement: str = "keep"
     summary: str = ""
     source: str = ""
@@ -57,8 +74,8 @@ class Scheme:
 
     def __post_init__(self) -> None:
         check_choice("replacement", self.replacement, REPLACEMENTS)
-        if not isinstance(self.activation_scale, bool):
-            raise RecipeError(f"activation_scale cannot be {self.activation_scale!r}: choose true or false")
+        if not isinstance(self.input_scale_map, bool):
+            raise RecipeError(f"input_scale_map cannot be {self.input_scale_map!r}: choose true or false")
 
     def options(self) -> dict[str, Any]:
         """Every option's value, strings and booleans: ``get_scheme(s.name, **s.options()) == s``."""

@@ -27,12 +27,12 @@ dL/dw = G 1[|w| <= 1]; after each optimizer step w is clipped to [-1, 1] (binmat
 
 XNOR = Scheme(
     name="xnor",
-    weight=WeightBinarizer(method="centred", scale="channel"),
-    summary="centred weights, scale per output channel, optional activation scale map K",
+    weight=WeightBinarizer(method="centred", scale_kind="channel"),
+    summary="centred weights, scale per output channel, optional input scale map K",
     source="Rastegari et al., XNOR-Net, ECCV 2016",
     description="""\
 o = alpha * conv(sign(x), sign(v)) + bias, v = w - m_o, alpha [O] = mean_o |v|
-with activation_scale=true: o = alpha * conv(sign(x), sign(v)) * K + bias, K [N, 1 per group, H', W'] the window's mean
+with input_scale_map=true: o = alpha * conv(sign(x), sign(v)) * K + bias, K [N, 1 per group, H', W'] the window's mean
 of mean |x| over the group's channels, a constant in the backward pass
 dL/dx = g 1[|x| <= 1]
 dL/dv = alpha G 1[|v| <= 1] + sign(v) / n * sum_o(sign(v) G), dL/dw = dL/dv - mean_o(dL/dv)
@@ -42,7 +42,7 @@ code centres the latent weights in place, so its mean |w| is that of centred wei
 
 DOREFA = Scheme(
     name="dorefa",
-    weight=WeightBinarizer(estimator="identity", scale="layer", gradient="straight"),
+    weight=WeightBinarizer(estimator="identity", scale_kind="layer", gradient="straight"),
     activation=ActivationBinarizer(levels="unsigned"),
     summary="activations in {0, 1}, one scale per layer",
     source="Zhou et al., DoReFa-Net, arXiv 1606.06160, with k = 1",
@@ -50,14 +50,23 @@ DOREFA = Scheme(
 o = E * conv(a, sign(w)) + bias, E = mean |w| over the layer
 a = round(clip(x, 0, 1)) in {0, 1}, the tie x = 1/2 going to 1: a = (sign(x - 1/2) + 1) / 2
 dL/dx = g 1[0 <= x <= 1]
-dL/dw = G: the estimator stands for the derivative of E * sign(w)
-Variant activation="signed", the DoReFa of BiBench (Qin et al., ICML 2023): a = sign(x), alpha [O] = mean_o |w|,
-dL/dx = g 1[|x| <= 1], dL/dw = G 1[|w| <= 1].""",
+dL/dw = G: the estimator stands for the derivative of E * sign(w)""",
+)
+
+DOREFA_SIGNED = Scheme(
+    name="dorefa_signed",
+    weight=WeightBinarizer(scale_kind="channel", gradient="straight"),
+    summary="DoReFa as in BiBench: activations in {-1, 1}, scale per output channel",
+    source="Qin et al., BiBench, ICML 2023",
+    description="""\
+o = alpha * conv(sign(x), sign(w)) + bias, alpha [O] = mean_o |w|, no gradient to alpha
+dL/dx = g 1[|x| <= 1]
+dL/dw = G 1[|w| <= 1]: the estimator stands for the derivative of alpha * sign(w)""",
 )
 
 RECU = Scheme(
     name="recu",
-    weight=WeightBinarizer(method="recu", estimator="identity", scale="learnable"),
+    weight=WeightBinarizer(method="recu", estimator="identity", scale_kind="learnable"),
     activation=ActivationBinarizer(estimator="polynomial", normalize=True),
     summary="standardised weights clamped to a scheduled quantile, learnable scale per output channel",
     source="Xu et al., ReCU, ICCV 2021",
@@ -74,7 +83,7 @@ the backward pass; in evaluation u = x, s = 1""",
 
 REACTNET = Scheme(
     name="reactnet",
-    weight=WeightBinarizer(scale="channel", gradient="straight"),
+    weight=WeightBinarizer(scale_kind="channel", gradient="straight"),
     activation=ActivationBinarizer(threshold="channel", estimator="polynomial"),
     replacement="rprelu",
     summary="threshold per channel (RSign), RPReLU, scale per output channel",
@@ -88,7 +97,7 @@ The activation function that follows becomes RPReLU (binmat.nn.RPReLU).""",
 
 THRESHOLD = Scheme(
     name="threshold",
-    weight=WeightBinarizer(scale="channel", gradient="straight"),
+    weight=WeightBinarizer(scale_kind="channel", gradient="straight"),
     activation=ActivationBinarizer(threshold="layer"),
     summary="one learnable threshold per layer, scale per output channel (BiMatting's baseline)",
     source="Qin et al., BiMatting, NeurIPS 2023, Eq. 1 and 2",
@@ -100,7 +109,7 @@ dL/dw = G 1[|w| <= 1]: the estimator stands for the derivative of alpha * sign(w
 
 BIMATTING = Scheme(
     name="bimatting",
-    weight=WeightBinarizer(method="centred", scale="channel", gradient="straight"),
+    weight=WeightBinarizer(method="centred", scale_kind="channel", gradient="straight"),
     activation=ActivationBinarizer(threshold="channel"),
     replacement="shifted_prelu",
     summary="centred weights, threshold per channel, shifted PReLU, scale per output channel",
@@ -115,12 +124,7 @@ The activation function that follows becomes PReLU(x - gamma), RPReLU without it
 )
 
 SCHEMES: dict[str, Scheme] = {
-    scheme.name: scheme for scheme in (BNN, XNOR, DOREFA, RECU, REACTNET, THRESHOLD, BIMATTING)
-}
-
-# What a variant's one option brings along, unless it is given too.
-VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "dorefa": ({"activation": "signed"}, {"scale": "channel", "weight_estimator": "clip"}),
+    scheme.name: scheme for scheme in (BNN, XNOR, DOREFA, DOREFA_SIGNED, RECU, REACTNET, THRESHOLD, BIMATTING)
 }
 
 
@@ -128,10 +132,10 @@ def get_scheme(name: str, /, **options: Any) -> Scheme:
     """The scheme called ``name``, with ``options`` (see :data:`binmat.quantizers.scheme.OPTIONS`) set.
 
     Raises UnknownNameError for a name and RecipeError for an option or a value that does not exist.
+
+    >>> get_scheme("reactnet", threshold="layer").activation
+    ActivationBinarizer(levels='signed', threshold='layer', estimator='polynomial', normalize=False)
     """
     if name not in SCHEMES:
         raise UnknownNameError("scheme", name, SCHEMES)
-    asked, implied = VARIANTS.get(name, ({}, {}))
-    if asked and asked.items() <= options.items():
-        options = implied | options
     return SCHEMES[name].with_options(**options)

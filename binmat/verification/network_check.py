@@ -69,8 +69,7 @@ def _record_signs(owner: nn.Module) -> dict[str, list[Tensor]]:
     signs: dict[str, list[Tensor]] = {}
 
     def record(name: str, layer: BinaryLayer, x: Tensor) -> None:
-        per_channel = (-1,) if isinstance(layer, nn.Linear) else (-1, 1, 1)
-        signs.setdefault(name, []).append(is_negative(x - layer.input_threshold().view(per_channel)))
+        signs.setdefault(name, []).append(is_negative(x - layer.per_channel(layer.deployed().threshold)))
 
     def record_region(name: str, alpha: Tensor) -> None:
         signs.setdefault(name, []).append(alpha <= 0)

@@ -119,44 +119,29 @@ class _Mark:
 class _LoweredBinary(nn.Module):
     """A binary layer as the two operators of the lowered graph; a linear one is a 1x1 convolution."""
 
-    weight: Tensor
-    multiplier: Tensor
-    bias: Tensor
-    threshold: Tensor
-
     def __init__(self, layer: BinaryConv2d | BinaryLinear) -> None:
         super().__init__()
-        weight, scale = layer.binary_weight(), layer.output_scale().double()
-        bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().double()
-        self.pad_value = layer.pad_value if isinstance(layer, BinaryConv2d) else 0
-        if layer.scheme.activation.levels == "unsigned":
-            # a = (s + 1) / 2, hence conv(a, w) = (conv(s, w) + sum(w)) / 2, and a padded 0 is a padded s = -1.
-            bias = bias + scale * weight.double().flatten(1).sum(1) / 2
-            scale = scale / 2
-            self.pad_value = 1 if self.pad_value else -1
-        dtype = layer.weight.dtype
-        self.register_buffer("weight", weight.reshape(*weight.shape, *[1] * (4 - weight.dim())))
-        self.register_buffer("multiplier", scale.to(dtype))
-        self.register_buffer("bias", bias.to(dtype))
-        self.register_buffer("threshold", layer.input_threshold().to(dtype))
         self.layer: BinaryConv2d | BinaryLinear = layer
+        self.deployed = layer.deployed()
+        self.weight = self.deployed.weight.reshape(*layer.weight.shape, *[1] * (4 - layer.weight.dim()))
 
     def forward(self, x: Tensor) -> Tensor:
-        layer, shape = self.layer, x.shape
+        layer, deployed, shape = self.layer, self.deployed, x.shape
         if isinstance(layer, BinaryLinear):
             image = x.reshape(-1, shape[-1], 1, 1)
             geometry: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
         else:
             image = x
             geometry = (list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups)
-        bits = torch.ops.binmat.binarize(image, self.threshold)
-        bias = torch.zeros_like(self.bias) if layer.scheme.activation_scale else self.bias
-        y = torch.ops.binmat.binary_conv2d(bits, self.weight, self.multiplier, bias, *geometry, self.pad_value)
+        bits = torch.ops.binmat.binarize(image, deployed.threshold)
+        y = torch.ops.binmat.binary_conv2d(
+            bits, self.weight, deployed.multiplier, deployed.bias, *geometry, deployed.pad_value
+        )
         if isinstance(layer, BinaryLinear):
             y = y.reshape(*shape[:-1], -1)
-        if layer.scheme.activation_scale:
-            per_channel = (-1,) if isinstance(layer, BinaryLinear) else (-1, 1, 1)
-            y = y * layer.activation_scale(x) + self.bias.view(per_channel)
+        if layer.scheme.input_scale_map:
+            y = y * layer.input_scale(x, layer.product)
+            y = y if layer.bias is None else y + layer.per_channel(layer.bias)
         return y
 
 
