@@ -48,6 +48,5 @@ class Binarize(GraphPass[Network]):
                 replacements[name] = BinaryLinear.from_float(layer, planned.scheme)
             elif isinstance(layer, nn.Conv2d):
                 replacements[name] = BinaryConv2d.from_float(layer, planned.scheme, pad_value=self.pad_value)
-            replacements[name].train(layer.training)
         swap(network, replacements)
         return network

@@ -119,13 +119,9 @@ class BinaryLayer(nn.Module):
         """Create the scheme's parameters beside ``weight``, in its dtype and on its device."""
         self.scheme = scheme
         self.progress = 0.0
-        threshold = scale = None
         kind = THRESHOLDS[scheme.activation.threshold]
-        if kind.learnt:
-            threshold = nn.Parameter(self.weight.new_zeros(in_channels if kind.per_channel else 1))
-        if SCALES[scheme.weight.scale_kind].learnable:
-            start = scheme.weight.binarize(self.weight.detach())[1]
-            assert start is not None
-            scale = nn.Parameter(start)
-        self.register_parameter("threshold", threshold)
-        self.register_parameter("scale", scale)
+        thresholds = self.weight.new_zeros(in_channels if kind.per_channel else 1)
+        self.register_parameter("threshold", nn.Parameter(thresholds) if kind.learnt else None)
+        learnable = SCALES[scheme.weight.scale_kind].learnable
+        start = scheme.weight.binarize(self.weight.detach())[1] if learnable else None
+        self.register_parameter("scale", None if start is None else nn.Parameter(start))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -63,15 +64,16 @@ def run_at(layers: Sequence[nn.Module], x: Tensor, mask: Tensor) -> Tensor:
         if isinstance(layer, nn.Conv2d):
             columns = _convolve(layer, columns, places)
         else:
-            columns = _Columns(layer(columns.values[None, :, :, None])[0, :, :, 0], columns.places, columns.size)
-    result = columns.values.new_zeros(columns.values.shape[0], batch * height * width)
-    result[:, columns.places] = columns.values * mask.reshape(1, -1)[:, columns.places].to(columns.values.dtype)
+            columns = _Columns(layer(columns.values[None])[0], columns.places, columns.size)
+    values = columns.values[..., 0]
+    result = values.new_zeros(values.shape[0], batch * height * width)
+    result[:, columns.places] = values * mask.reshape(1, -1)[:, columns.places].to(values.dtype)
     return result.unflatten(1, (batch, height * width)).transpose(0, 1).unflatten(2, (height, width))
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The values [C, P] at P pixels of maps of size (N, H, W); places [P] counts them row by row, ascending."""
+    """The values [C, P, 1] at P pixels of maps of size (N, H, W); places [P] counts them row by row, ascending."""
 
     values: Tensor
     places: Tensor
@@ -98,34 +100,29 @@ def _gather(x: Tensor, places: Tensor, size: tuple[int, int, int]) -> _Columns:
         x[n].reshape(x.shape[1], pixels).index_select(1, places[ends[n] : ends[n + 1]] - n * pixels)
         for n in range(frames)
     ]
-    return _Columns(parts[0] if frames == 1 else torch.cat(parts, dim=1), places, size)
+    values = parts[0] if frames == 1 else torch.cat(parts, dim=1)
+    return _Columns(values[..., None], places, size)
 
 
 def _convolve(conv: nn.Conv2d, columns: _Columns, places: Tensor) -> _Columns:
-    """The convolution at the places, its columns being an image [C, P, 1]."""
-
-    def product(values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
-        known = _Columns(values[..., 0], columns.places, columns.size)
-        return _windows(conv, known, places, weight, pad_value)[..., None]
-
-    x = columns.values[..., None]
+    product = partial(_windows, conv, columns, places)
     if isinstance(conv, BinaryConv2d):
-        y = conv.compute(x, product)
-    else:
-        y = product(x, conv.weight, 0)
-        y = y if conv.bias is None else y + conv.bias.view(-1, 1, 1)
-    return _Columns(y[..., 0], places, columns.size)
+        return _Columns(conv.compute(columns.values, product), places, columns.size)
+    y = product(columns.values, conv.weight, 0)
+    return _Columns(y if conv.bias is None else y + conv.bias.view(-1, 1, 1), places, columns.size)
 
 
-def _windows(conv: nn.Conv2d, columns: _Columns, places: Tensor, weight: Tensor, pad_value: float) -> Tensor:
-    """Sums of the windows round the places, [O, P]; weight: [O, C, kh, kw]."""
-    channels, known = columns.values.shape
+def _windows(
+    conv: nn.Conv2d, columns: _Columns, places: Tensor, values: Tensor, weight: Tensor, pad_value: float
+) -> Tensor:
+    """Sums of the windows round the places, [O, P, 1], of other values at the columns; weight: [O, C, kh, kw]."""
+    channels, known, _ = values.shape
     batch, height, width = columns.size
     (kh, kw), (dh, dw) = conv.kernel_size, conv.dilation
     top, left = dh * (kh - 1) // 2, dw * (kw - 1) // 2
     # One row per known pixel, and a last one for everything outside the map.
-    rows = columns.values.new_empty(known + 1, channels)
-    rows[:known] = columns.values.t()
+    rows = values.new_empty(known + 1, channels)
+    rows[:known] = values[..., 0].t()
     rows[known] = pad_value
     padded_height, padded_width = height + 2 * top, width + 2 * left
     row_of = torch.full((batch * padded_height * padded_width,), known, device=rows.device)
@@ -141,4 +138,4 @@ def _windows(conv: nn.Conv2d, columns: _Columns, places: Tensor, weight: Tensor,
         rows.index_select(0, row_of[(part[:, None] + taps).flatten()]).view(part.shape[0], matrix.shape[0]) @ matrix
         for part in corner.split(max(1, _CHUNK // matrix.shape[0]))
     ]
-    return torch.cat(sums).t()
+    return torch.cat(sums).t()[..., None]

@@ -55,16 +55,8 @@ def _backward_polynomial(grad: Tensor, kept: Tensor | None) -> Tensor:
     return kept.to(grad.dtype).div_(POLYNOMIAL_STEPS).mul_(grad)
 
 
-def _keep_nothing(u: Tensor) -> None:
-    return None
-
-
-def _backward_identity(grad: Tensor, kept: Tensor | None) -> Tensor:
-    return grad
-
-
 ESTIMATORS: dict[str, Estimator] = {
     "clip": Estimator(_keep_clip, _backward_clip),
     "polynomial": Estimator(_keep_polynomial, _backward_polynomial),
-    "identity": Estimator(_keep_nothing, _backward_identity),
+    "identity": Estimator(lambda u: None, lambda grad, kept: grad),
 }

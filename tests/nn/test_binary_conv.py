@@ -71,23 +71,24 @@ def sum_by_hand(bits: np.ndarray, weight: np.ndarray, layer: BinaryConv2d, pad_v
 
 
 def forward_by_hand(layer: BinaryConv2d, x: Tensor) -> np.ndarray:
-    """output_scale * conv(sign(x - tau) padded, binary_weight) [* K] + bias, from the accessors."""
-    tau = layer.input_threshold().numpy().reshape(-1, 1, 1)
-    low = 0.0 if layer.scheme.activation.levels == "unsigned" else -1.0
-    bits = np.where(x.numpy() - tau >= 0, 1.0, low)
-    total = sum_by_hand(bits, layer.binary_weight().numpy().astype(float), layer, layer.pad_value)
-    total *= layer.output_scale().numpy().reshape(-1, 1, 1)
-    if layer.scheme.activation_scale:
+    """multiplier * conv(sign(x - threshold) padded, weight) + bias, or with K instead of it, of what is deployed."""
+    deployed = layer.deployed()
+    signs = np.where(x.numpy() - deployed.threshold.numpy().reshape(-1, 1, 1) >= 0, 1.0, -1.0)
+    total = sum_by_hand(signs, deployed.weight.numpy().astype(float), layer, deployed.pad_value)
+    total = total * deployed.multiplier.numpy().reshape(-1, 1, 1) + deployed.bias.numpy().reshape(-1, 1, 1)
+    if layer.scheme.input_scale_map:
         magnitude = np.abs(x.numpy()).reshape(len(x), layer.groups, -1, *x.shape[2:]).mean(2)
         expanded = np.repeat(magnitude, layer.in_channels // layer.groups, axis=1)
         total *= sum_by_hand(expanded, np.full(layer.weight.shape, 1 / layer.weight[0].numel()), layer, 0.0)
-    return total if layer.bias is None else total + layer.bias.detach().numpy().reshape(-1, 1, 1)
+        if layer.bias is not None:
+            total += layer.bias.detach().numpy().reshape(-1, 1, 1)
+    return total
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 @given(shape=shapes(), scaled=st.booleans(), training=st.booleans())
 def test_forward_equals_the_formula(name: str, shape: dict[str, Any], scaled: bool, training: bool) -> None:
-    layer, x = random_layer(shape, name, activation_scale=scaled)
+    layer, x = random_layer(shape, name, input_scale_map=scaled)
     layer.train(training)
     expected = torch.from_numpy(forward_by_hand(layer, x)).float()
     torch.testing.assert_close(layer(x).detach(), expected, rtol=1e-5, atol=1e-4)
@@ -99,46 +100,53 @@ def test_forward_equals_the_formula(name: str, shape: dict[str, Any], scaled: bo
 def test_without_gradients_the_sum_is_an_exact_integer(shape: dict[str, Any]) -> None:
     layer, x = random_layer(shape | {"bias": False}, "reactnet")
     with torch.no_grad():
+        deployed = layer.deployed()
         expected = sum_by_hand(
-            np.where(x.numpy() - layer.input_threshold().numpy().reshape(-1, 1, 1) >= 0, 1.0, -1.0),
-            layer.binary_weight().numpy().astype(float), layer, layer.pad_value,
+            np.where(x.numpy() - deployed.threshold.numpy().reshape(-1, 1, 1) >= 0, 1.0, -1.0),
+            deployed.weight.numpy().astype(float), layer, deployed.pad_value,
         )  # fmt: skip
-        scaled = torch.from_numpy(expected).float() * layer.output_scale().view(-1, 1, 1)
+        scaled = torch.from_numpy(expected).float() * deployed.multiplier.view(-1, 1, 1)
         assert torch.equal(layer(x), scaled)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_accessors_have_the_contracts_shapes_and_types(name: str) -> None:
-    layer = BinaryConv2d(6, 4, 3, groups=2, scheme=get_scheme(name))
-    weight, scale, tau = layer.binary_weight(), layer.output_scale(), layer.input_threshold()
+@pytest.mark.parametrize("pad_value", [0, 1])
+def test_what_is_deployed_has_the_documented_shapes_and_types(name: str, pad_value: int) -> None:
+    layer = BinaryConv2d(6, 4, 3, groups=2, scheme=get_scheme(name), pad_value=pad_value)
+    deployed = layer.deployed()
+    weight, tau = deployed.weight, deployed.threshold
     assert weight.dtype == torch.int8 and weight.shape == (4, 3, 3, 3) and set(weight.unique().tolist()) <= {-1, 1}
-    assert scale.dtype == torch.float32 and scale.shape == (4,)
+    for values in (deployed.multiplier, deployed.bias):
+        assert values.dtype == torch.float32 and values.shape == (4,)
     assert tau.shape == ((6,) if name in ("reactnet", "bimatting") else (1,))
     assert tau.unique().tolist() == [0.5 if name == "dorefa" else 0.0]
-    assert not (weight.requires_grad or scale.requires_grad or tau.requires_grad)
+    assert deployed.pad_value == (1 if pad_value else -1 if name == "dorefa" else 0)
+    assert not any(value.requires_grad for value in (weight, tau, deployed.multiplier, deployed.bias))
     assert BinaryConv2d.is_leaf is True
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_accessors_read_the_parameters_as_they_are(name: str) -> None:
+def test_what_is_deployed_is_read_from_the_parameters_as_they_are(name: str) -> None:
     layer = BinaryConv2d(3, 4, 3, scheme=get_scheme(name))
-    before = layer.binary_weight(), layer.output_scale(), layer.input_threshold()
+    before = layer.deployed()
     with torch.no_grad():
         layer.weight.neg_().mul_(2)
         for parameter in (layer.threshold, layer.scale):
             if parameter is not None:
                 parameter.add_(1)
-    assert torch.equal(layer.binary_weight(), -before[0])
-    assert torch.equal(layer.output_scale(), before[1]) == (name == "bnn")
-    assert torch.equal(layer.input_threshold(), before[2]) == (layer.threshold is None)
-    assert layer.output_scale().data_ptr() != layer.output_scale().data_ptr()
+    after = layer.deployed()
+    assert torch.equal(after.weight, -before.weight)
+    assert torch.equal(after.multiplier, before.multiplier) == (name == "bnn")
+    assert torch.equal(after.threshold, before.threshold) == (layer.threshold is None)
+    own = {parameter.data_ptr() for parameter in layer.parameters()}
+    assert own.isdisjoint(value.data_ptr() for value in (after.multiplier, after.bias, after.threshold))
 
 
 def test_weights_at_zero_become_plus_one() -> None:
     layer = BinaryConv2d(2, 2, 1, scheme=get_scheme("bnn"))
     with torch.no_grad():
         layer.weight.zero_()
-    assert layer.binary_weight().tolist() == [[[[1]], [[1]]]] * 2
+    assert layer.deployed().weight.tolist() == [[[[1]], [[1]]]] * 2
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -197,7 +205,7 @@ def test_latent_weights_may_have_any_float_type(name: str, dtype: torch.dtype) -
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize("gradients", [True, False])
 def test_mixed_precision_gives_the_lower_type_as_a_float_convolution_does(name: str, gradients: bool) -> None:
-    layer = BinaryConv2d(5, 4, 3, padding=1, scheme=get_scheme(name, activation_scale=True))
+    layer = BinaryConv2d(5, 4, 3, padding=1, scheme=get_scheme(name, input_scale_map=True))
     x = torch.randn(2, 5, 6, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.set_grad_enabled(gradients):
         y = layer(x)
@@ -210,17 +218,18 @@ def test_mixed_precision_gives_the_lower_type_as_a_float_convolution_does(name: 
 def test_shapes_propagate_without_data(name: str, gradients: bool) -> None:
     with FakeTensorMode(), torch.set_grad_enabled(gradients):
         conv = nn.Conv2d(6, 4, 3, 2, 1)
-        layer = BinaryConv2d.from_float(conv, get_scheme(name, activation_scale=True), pad_value=1)
+        layer = BinaryConv2d.from_float(conv, get_scheme(name, input_scale_map=True), pad_value=1)
         assert layer(torch.empty(2, 6, 9, 7)).shape == (2, 4, 5, 4)
-        assert layer.binary_weight().dtype == torch.int8
-        assert layer.input_threshold().dim() == layer.output_scale().dim() == 1
+        deployed = layer.deployed()
+        assert deployed.weight.dtype == torch.int8
+        assert deployed.threshold.dim() == deployed.multiplier.dim() == 1
     meta = BinaryConv2d(6, 4, 3, scheme=get_scheme(name), device="meta")
     assert meta(torch.empty(1, 6, 5, 5, device="meta")).shape == (1, 4, 3, 3)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_one_image_without_a_batch(name: str) -> None:
-    layer = BinaryConv2d(3, 4, 3, padding=1, scheme=get_scheme(name, activation_scale=True))
+    layer = BinaryConv2d(3, 4, 3, padding=1, scheme=get_scheme(name, input_scale_map=True))
     x = torch.randn(3, 5, 6)
     torch.testing.assert_close(layer(x), layer(x[None])[0])
 

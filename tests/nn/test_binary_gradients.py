@@ -89,6 +89,12 @@ def dorefa(case: Case) -> dict[str, Tensor]:
     return {"x": g * ((x >= 0) & (x <= 1)), "weight": G}
 
 
+def dorefa_signed(case: Case) -> dict[str, Tensor]:
+    x, w = case.x.detach(), case.layer.weight.detach()
+    g, G = gradients_of_the_convolution(case, pm1(x), w.abs().mean((1, 2, 3), keepdim=True) * pm1(w))
+    return {"x": g * inside(x), "weight": G * inside(w)}
+
+
 def recu(case: Case) -> dict[str, Tensor]:
     x, w = case.x.detach(), case.layer.weight.detach()
     assert case.layer.scale is not None
@@ -140,6 +146,7 @@ FORMULAS = {
     "bnn": bnn,
     "xnor": xnor,
     "dorefa": dorefa,
+    "dorefa_signed": dorefa_signed,
     "recu": recu,
     "reactnet": reactnet,
     "threshold": threshold,
@@ -163,15 +170,6 @@ def test_backward_equals_the_documented_formula(name: str, pad_value: int, train
         torch.testing.assert_close(found[key], value, msg=lambda text, key=key: f"{name}, {key}: {text}")
 
 
-def test_signed_dorefa_has_bibenchs_gradient() -> None:
-    case = make("dorefa", 0, activation="signed")
-    case.layer(case.x).backward(case.upstream)
-    x, w = case.x.detach(), case.layer.weight.detach()
-    g, G = gradients_of_the_convolution(case, pm1(x), w.abs().mean((1, 2, 3), keepdim=True) * pm1(w))
-    torch.testing.assert_close(case.x.grad, g * inside(x))
-    torch.testing.assert_close(case.layer.weight.grad, G * inside(w))
-
-
 def test_the_estimator_is_a_setting_of_every_scheme() -> None:
     for name in SCHEMES:
         clip, smooth = (make(name, 0, estimator=estimator) for estimator in ("clip", "polynomial"))
@@ -182,11 +180,11 @@ def test_the_estimator_is_a_setting_of_every_scheme() -> None:
 
 
 @pytest.mark.parametrize("name", ["xnor", "bnn"])
-def test_activation_scale_is_a_constant_in_the_backward_pass(name: str) -> None:
-    case = make(name, 0, activation_scale=True)
+def test_the_input_scale_map_is_a_constant_in_the_backward_pass(name: str) -> None:
+    case = make(name, 0, input_scale_map=True)
     case.layer(case.x).backward(case.upstream)
     with torch.no_grad():
-        k = case.layer.activation_scale(case.x)
+        k = case.layer.input_scale(case.x, case.layer.product)
     expected = FORMULAS[name](case._replace(upstream=case.upstream * k))
     torch.testing.assert_close(case.x.grad, expected["x"])
     torch.testing.assert_close(case.layer.weight.grad, expected["weight"])

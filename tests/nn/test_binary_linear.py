@@ -1,4 +1,4 @@
-"""BinaryLinear: its forward pass against an independent formula, construction and accessors."""
+"""BinaryLinear: its forward pass against an independent formula, construction and what is deployed."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def test_forward_equals_the_formula(
     name: str, inputs: int, outputs: int, bias: bool, scaled: bool, leading: tuple[int, ...], seed: int
 ) -> None:
     torch.manual_seed(seed)
-    layer = BinaryLinear(inputs, outputs, bias, scheme=get_scheme(name, activation_scale=scaled))
+    layer = BinaryLinear(inputs, outputs, bias, scheme=get_scheme(name, input_scale_map=scaled))
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(torch.randn_like(parameter))
     x = torch.randn(*leading, inputs)
-    low = 0.0 if name == "dorefa" else -1.0
-    bits = torch.where(x - layer.input_threshold() >= 0, 1.0, low).double()
-    expected = bits @ layer.binary_weight().double().T * layer.output_scale().double()
+    deployed = layer.deployed()
+    signs = torch.where(x - deployed.threshold >= 0, 1.0, -1.0).double()
+    expected = signs @ deployed.weight.double().T * deployed.multiplier.double() + deployed.bias.double()
     if scaled:
         expected = expected * x.double().abs().sum(-1, keepdim=True) / inputs
-    if layer.bias is not None:
-        expected = expected + layer.bias.detach().double()
+        if layer.bias is not None:
+            expected = expected + layer.bias.detach().double()
     torch.testing.assert_close(layer(x).detach(), expected.float(), rtol=1e-5, atol=1e-4)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), expected.float(), rtol=1e-5, atol=1e-5)
@@ -44,9 +44,10 @@ def test_from_float_takes_the_very_parameters(name: str) -> None:
     linear = nn.Linear(6, 4, dtype=torch.float64).eval()
     binary = BinaryLinear.from_float(linear, get_scheme(name))
     assert binary.weight is linear.weight and binary.bias is linear.bias and not binary.training
-    assert binary.binary_weight().dtype == torch.int8 and binary.binary_weight().shape == (4, 6)
-    assert binary.output_scale().shape == (4,)
-    assert binary.input_threshold().shape == ((6,) if name in ("reactnet", "bimatting") else (1,))
+    deployed = binary.deployed()
+    assert deployed.weight.dtype == torch.int8 and deployed.weight.shape == (4, 6)
+    assert deployed.multiplier.shape == deployed.bias.shape == (4,)
+    assert deployed.threshold.shape == ((6,) if name in ("reactnet", "bimatting") else (1,))
     if binary.scale is not None:
         centred = linear.weight - linear.weight.mean(1, keepdim=True)
         torch.testing.assert_close(binary.scale.detach(), centred.abs().mean(1).detach())

@@ -61,9 +61,10 @@ def test_any_convolution_computes_the_same(frames, size, channels, kernel, dilat
 
 
 @pytest.mark.parametrize("pad_value", [0, 1])
-@pytest.mark.parametrize("scheme", [*SCHEMES, "xnor with K"])
+@pytest.mark.parametrize("scheme", [*SCHEMES, "xnor with K", "dorefa with K"])
 def test_every_scheme_computes_the_same(scheme: str, pad_value: int) -> None:
-    chosen = get_scheme("xnor", activation_scale=True) if scheme == "xnor with K" else get_scheme(scheme)
+    name, _, scaled = scheme.partition(" with ")
+    chosen = get_scheme(name, input_scale_map=bool(scaled))
     layers = [
         BinaryConv2d(6, 4, 3, padding=1, scheme=chosen, pad_value=pad_value),
         nn.BatchNorm2d(4),

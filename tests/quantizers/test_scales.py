@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binmat.quantizers.scales import centred, channel_scale, layer_scale, scaled, scaled_straight
+from binmat.quantizers.scales import channel_scale, layer_scale, scaled, scaled_straight
 from binmat.quantizers.sign import sign
+from binmat.quantizers.weight_methods import centred
 
 
 def test_values_by_arithmetic() -> None:

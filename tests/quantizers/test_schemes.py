@@ -1,4 +1,4 @@
-"""Schemes: the seven by name, options, errors, and one of the user's own."""
+"""Schemes: those of the papers by name, options, errors, and one of the user's own."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from binmat.quantizers import SCHEMES, ActivationBinarizer, Scheme, WeightBinari
 from binmat.quantizers.scheme import OPTIONS
 
 
-def test_the_seven_schemes_are_there_and_described() -> None:
-    assert set(SCHEMES) == {"bnn", "xnor", "dorefa", "recu", "reactnet", "threshold", "bimatting"}
+def test_the_seven_schemes_and_the_signed_dorefa_are_there_and_described() -> None:
+    seven = {"bnn", "xnor", "dorefa", "recu", "reactnet", "threshold", "bimatting"}
+    assert set(SCHEMES) == seven | {"dorefa_signed"}
     for name, scheme in SCHEMES.items():
         assert scheme.name == name
         assert scheme.summary and "\n" not in scheme.summary
@@ -33,6 +34,7 @@ def test_the_seven_schemes_are_there_and_described() -> None:
         ("bnn", "signed", "none", ("clip", "clip"), "none", "keep"),
         ("xnor", "signed", "none", ("clip", "clip"), "channel", "keep"),
         ("dorefa", "unsigned", "none", ("identity", "clip"), "layer", "keep"),
+        ("dorefa_signed", "signed", "none", ("clip", "clip"), "channel", "keep"),
         ("recu", "signed", "none", ("identity", "polynomial"), "learnable", "keep"),
         ("reactnet", "signed", "channel", ("clip", "polynomial"), "channel", "rprelu"),
         ("threshold", "signed", "layer", ("clip", "clip"), "channel", "keep"),
@@ -46,31 +48,25 @@ def test_each_scheme_is_its_papers(
     assert scheme.activation.levels == levels
     assert scheme.activation.threshold == threshold
     assert (scheme.weight.estimator, scheme.activation.estimator) == estimators
-    assert scheme.weight.scale == scale
+    assert scheme.weight.scale_kind == scale
     assert scheme.replacement == replacement
-    assert scheme.activation_scale is False
+    assert scheme.input_scale_map is False
 
 
 def test_options_set_one_field_each() -> None:
     assert get_scheme("reactnet", estimator="clip").activation.estimator == "clip"
     assert get_scheme("reactnet", weight_estimator="identity").weight.estimator == "identity"
     assert get_scheme("reactnet", threshold="layer").activation.threshold == "layer"
-    assert get_scheme("bnn", scale="channel").weight.scale == "channel"
+    assert get_scheme("bnn", scale="channel").weight.scale_kind == "channel"
     assert get_scheme("bnn", activation="unsigned").activation.levels == "unsigned"
-    assert get_scheme("xnor", activation_scale=True).activation_scale is True
+    assert get_scheme("xnor", input_scale_map=True).input_scale_map is True
     assert get_scheme("threshold", replacement="rprelu").replacement == "rprelu"
     assert get_scheme("reactnet", estimator="clip").weight == SCHEMES["reactnet"].weight
-
-
-def test_signed_dorefa_is_bibenchs() -> None:
-    scheme = get_scheme("dorefa", activation="signed")
-    assert (scheme.activation.levels, scheme.weight.scale, scheme.weight.estimator) == ("signed", "channel", "clip")
-    assert get_scheme("dorefa", activation="signed", scale="layer").weight.scale == "layer"
-    assert get_scheme("dorefa", activation="unsigned") == SCHEMES["dorefa"]
+    assert get_scheme("dorefa", activation="signed").weight == SCHEMES["dorefa"].weight
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-@pytest.mark.parametrize("options", [{}, {"estimator": "clip"}, {"activation": "signed"}, {"activation_scale": True}])
+@pytest.mark.parametrize("options", [{}, {"estimator": "clip"}, {"activation": "signed"}, {"input_scale_map": True}])
 def test_options_survive_json_and_toml(name: str, options: dict[str, object]) -> None:
     scheme = get_scheme(name, **options)
     assert get_scheme(name, **json.loads(json.dumps(scheme.options()))) == scheme
@@ -100,7 +96,7 @@ def test_an_unknown_scheme_names_the_nearest() -> None:
         ({"threshold": "chanel"}, "threshold cannot be 'chanel': did you mean 'channel'"),
         ({"scale": True}, "scale cannot be True"),
         ({"activation": ["signed"]}, "activation cannot be"),
-        ({"activation_scale": "true"}, "activation_scale cannot be 'true'"),
+        ({"input_scale_map": "true"}, "input_scale_map cannot be 'true'"),
         ({"replacement": "relu"}, "replacement cannot be 'relu'"),
     ],
 )
@@ -113,7 +109,7 @@ def test_a_wrong_option_says_what_is_right(options: dict[str, object], message: 
 def test_a_user_adds_a_scheme_in_ten_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = Scheme(
         name="mine",
-        weight=WeightBinarizer(method="centred", scale="layer"),
+        weight=WeightBinarizer(method="centred", scale_kind="layer"),
         activation=ActivationBinarizer(threshold="channel", estimator="polynomial"),
         summary="centred weights, one scale, threshold per channel",
     )

@@ -86,20 +86,21 @@ def test_layer_that_is_called_twice_costs_twice() -> None:
     [
         ("bnn", {}, 0, 0),
         ("dorefa", {}, 1, 0),
+        ("dorefa_signed", {}, 1, 0),
         ("xnor", {}, 1, 0),
         ("recu", {}, 1, 0),
         ("threshold", {}, 1, 1),
         ("reactnet", {}, 1, 1),
         ("bimatting", {"scale": "none"}, 0, 1),
         # the map K: a mean over channels, a 3x3 box filter of one channel, a product
-        ("xnor", {"activation_scale": True}, 2, 1),
+        ("xnor", {"input_scale_map": True}, 2, 1),
     ],
 )
 def test_binary_convolution(scheme: str, options: dict[str, object], per_output: int, per_input: int) -> None:
     chosen = get_scheme(scheme, **options)
     net = nn.Sequential(BinaryConv2d(6, 8, 3, stride=2, padding=1, scheme=chosen))
     inputs, outputs, macs = 6 * 9 * 9, 8 * 5 * 5, 8 * 25 * 6 * 9
-    box = 25 * 9 if chosen.activation_scale else 0
+    box = 25 * 9 if chosen.input_scale_map else 0
     textbook, bimatting = counted(net, 1, 6, 9, 9).total, counted(net, 1, 6, 9, 9, convention="bimatting").total
     assert (textbook.flops, textbook.bops, textbook.ops) == (box, macs, box + macs / 64)
     bias = outputs

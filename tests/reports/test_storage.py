@@ -18,6 +18,7 @@ from binmat.reports import saved_bytes, stored_bits
     [
         ("bnn", 8),  # the bias
         ("dorefa", 8),  # one scale in the layer does not count
+        ("dorefa_signed", 8 + 8),
         ("xnor", 8 + 8),
         ("recu", 8 + 8),
         ("threshold", 8 + 8),  # nor does one threshold

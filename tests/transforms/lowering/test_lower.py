@@ -53,10 +53,11 @@ def test_rvm_lowers_exactly(scheme, size):
     assert lowered.outputs == ("fgr", "pha", "r1", "r2", "r3", "r4")
 
 
-def test_the_xnor_scale_map_lowers_exactly():
-    assert_lowers_exactly(convert(randomize(ResNet()), "xnor", settings=["options.activation_scale=true"]), 21, 18)
+@pytest.mark.parametrize("scheme", ["xnor", "dorefa"])
+def test_the_input_scale_map_lowers_exactly(scheme):
+    assert_lowers_exactly(convert(randomize(ResNet()), scheme, settings=["options.input_scale_map=true"]), 21, 18)
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, 2, 1, groups=2), nn.Conv2d(6, 1, 1))
-    assert_lowers_exactly(convert(module, "xnor", settings=["options.activation_scale=true"]), 9, 11)
+    assert_lowers_exactly(convert(module, scheme, settings=["options.input_scale_map=true"]), 9, 11)
 
 
 @settings(max_examples=25)
