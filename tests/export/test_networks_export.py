@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from golden_fill import fill
+from official_checkpoints import filled
 
 from binmat.data.image import photograph
 from binmat.errors import SizeError
@@ -46,9 +46,7 @@ OPERATORS = {
 
 @cache
 def network(name: str) -> Network:
-    built = BUILD[name]()
-    built.load_state_dict({key: torch.from_numpy(value) for key, value in fill(built.state_dict()).items()})
-    return built.eval()
+    return filled(BUILD[name]())
 
 
 def compared_in_one_frame(name: str, scheme: str | None, size: Size) -> set[str]:
