@@ -120,6 +120,11 @@ assert importlib.util.find_spec("binmat.errors") is None
     assert Path(python(code, site, cwd=tmp_path).strip()) == source / "binmat" / "__init__.py"
 
 
+def test_what_is_tested_is_this_checkout() -> None:
+    """Another checkout's editable install goes before PYTHONPATH: scikit-build-core installs it as an import hook."""
+    assert Path(binmat.__file__).is_relative_to(ROOT)
+
+
 def test_import_is_light() -> None:
     code = "import sys, binmat; dir(binmat); print(*sorted({'torch', 'numpy', 'typer', 'pydantic'} & set(sys.modules)))"
     assert python(code, ROOT, cwd=ROOT).split() == []

@@ -165,6 +165,11 @@ def test_images_that_cannot_be_read(program, checkpoint: Path, tmp_path: Path, c
     (tmp_path / "photo.png").write_bytes(content)
     result = program("matte", checkpoint, tmp_path / "photo.png", "-o", tmp_path / "out")
     _assert_one_line(result, 1, "photo.png cannot be read as an image")
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_a_clip_that_cannot_be_read(program, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"no image")
     result = program("convert", checkpoint, "-o", tmp_path / "out", "--clip", tmp_path)
     _assert_one_line(result, 1, "photo.png cannot be read as an image")
     assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]

@@ -158,8 +158,8 @@ def test_convert_verify_and_matte(program, checkpoints, picture, tmp_path: Path,
         out = tmp_path / size
         options = ["--scheme", scheme, "--size", size, *(["--option", f"path={path}"] if path else [])]
         assert program("convert", checkpoints(name), "-o", out, *options).status == 0
-        status, text, _ = program("verify", out)
-        assert (status, "computes what the PyTorch graph computes" in text) == (0, True)
+    status, text, _ = program("verify", out)
+    assert (status, "computes what the PyTorch graph computes" in text) == (0, True)
     given = [] if name == "modnet" else ["--trimap", trimap]
     assert program("matte", out, photo, "-o", tmp_path / "matte", *given).status == 0
     assert read_image(tmp_path / "matte" / "alpha.png")[:, :1].shape == (1, 1, 40, 70)

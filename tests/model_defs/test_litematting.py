@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_fill import fill, noise_image, trimap01
+from golden_fill import noise_image, trimap01
+from official_checkpoints import filled
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from tracing import traced
@@ -46,9 +47,7 @@ def inputs(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def net() -> LiteMatting:
-    net = LiteMatting()
-    net.load_state_dict({key: torch.from_numpy(value) for key, value in fill(net.state_dict()).items()})
-    return net.double().eval()
+    return filled(LiteMatting()).double()
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_fill import fill, noise_image, trimap01
+from golden_fill import noise_image, trimap01
+from official_checkpoints import filled
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tracing import traced
@@ -33,9 +34,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 
 @pytest.fixture(scope="module")
 def net() -> LSAMatting:
-    net = LSAMatting()
-    net.load_state_dict({key: torch.from_numpy(value) for key, value in fill(net.state_dict()).items()})
-    return net.eval()
+    return filled(LSAMatting())
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +56,7 @@ def striped_trimap(height: int, width: int) -> Trimap:
 
 
 def test_golden_output() -> None:
-    net = LSAMatting().double().eval()
-    net.load_state_dict({key: torch.from_numpy(value) for key, value in fill(net.state_dict()).items()})
-    alpha = net(golden_input().double())
+    alpha = filled(LSAMatting()).double()(golden_input().double())
     np.testing.assert_allclose(alpha.numpy(), np.load(GOLDEN / "lsa.npz")["alpha"], rtol=0, atol=1e-5)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_fill import fill, noise_image
+from golden_fill import noise_image
+from official_checkpoints import filled
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from tracing import traced
@@ -26,11 +27,6 @@ GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 COPY = "lr_branch.backbone."
 
 
-def filled(net: MODNet) -> MODNet:
-    net.load_state_dict({key: torch.from_numpy(np.asarray(value)) for key, value in fill(net.state_dict()).items()})
-    return net.double().eval()
-
-
 @pytest.fixture(scope="module")
 def official_shapes() -> dict[str, list[int]]:
     keys = json.loads((GOLDEN / "modnet.keys.json").read_text())
@@ -39,7 +35,7 @@ def official_shapes() -> dict[str, list[int]]:
 
 @pytest.fixture(scope="module")
 def golden_net() -> MODNet:
-    return filled(MODNet())
+    return filled(MODNet()).double()
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +138,7 @@ def test_recognises_no_other_network(other: str) -> None:
 @pytest.mark.parametrize("context", ["se", "easpp"])
 @pytest.mark.parametrize("mode", ["matting", "training"])
 def test_modes_are_traceable(context: str, mode: str, img: Tensor) -> None:
-    net = filled(MODNet(context))
+    net = filled(MODNet(context)).double()
     program = traced(net, mode)
     expected = net(img, inference=mode == "matting")
     if mode == "matting":
@@ -154,7 +150,7 @@ def test_modes_are_traceable(context: str, mode: str, img: Tensor) -> None:
 
 
 def test_the_official_call_runs_the_programs(golden_net: MODNet, img: Tensor) -> None:
-    net = filled(MODNet())
+    net = filled(MODNet()).double()
     net.programs["matting"] = lambda owner, x: x.mean()
     assert net(img)[2] == img.mean()
     assert torch.equal(net(img, inference=False)[2], golden_net(img)[2])

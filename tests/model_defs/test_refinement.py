@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from golden_fill import fill, noise_image, trimap01
+from golden_fill import noise_image, trimap01
+from official_checkpoints import filled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -71,12 +72,11 @@ def edge_loss(x: Tensor, alpha: Tensor) -> float:
 
 @pytest.mark.slow
 def test_golden_output() -> None:
-    net = LSAMatting()
-    net.load_state_dict({key: torch.from_numpy(value) for key, value in fill(net.state_dict()).items()})
+    net = filled(LSAMatting()).double()
     image = torch.from_numpy(noise_image("img", (1, 3, 64, 96)))
     # The golden input is rounded to float32: a hundred steps make 1e-8 in the input 2e-4 in alpha.
     x = torch.cat(((image - 0.45) / 0.225, torch.from_numpy(trimap01(64, 96))), 1)
-    alpha = refine(net.double().eval(), x.double())
+    alpha = refine(net, x.double())
     np.testing.assert_allclose(alpha.numpy(), np.load(GOLDEN / "lsa_brm.npz")["alpha"], rtol=0, atol=1e-5)
 
 

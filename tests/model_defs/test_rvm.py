@@ -4,10 +4,9 @@ from functools import cache
 
 import pytest
 import torch
-from golden_fill import noise_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from official_checkpoints import golden, official_network, official_shapes
+from official_checkpoints import assert_golden, frames, official_network, official_shapes
 from torch import Tensor, nn
 from tracing import traced
 
@@ -37,16 +36,6 @@ def network(file: str = "rvm_mobilenetv3_dgf") -> RVM:
     net = official_network(file, name, refiner=refiner)
     assert isinstance(net, RVM)
     return net
-
-
-def frames(name: str, shape: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(noise_image(name, shape)).double()
-
-
-def assert_golden(file: str, outputs: dict[str, Tensor]) -> None:
-    expected = golden(file)
-    for key, value in outputs.items():
-        torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
 
 
 @pytest.mark.parametrize("file", FILES)

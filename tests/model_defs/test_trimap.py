@@ -12,10 +12,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy.ndimage import distance_transform_edt
 
 from binmat.errors import InputError, MissingExtraError
-from binmat.model_defs import trimap as module
-from binmat.model_defs.trimap import BACKGROUND, FOREGROUND, UNKNOWN, Trimap, read_trimap, transform_map
+from binmat.model_defs.trimap import (
+    BACKGROUND,
+    FOREGROUND,
+    TRANSFORM_SIGMA,
+    UNKNOWN,
+    Trimap,
+    read_trimap,
+    transform_map,
+)
 
 REGIONS = np.array([[BACKGROUND, UNKNOWN, FOREGROUND], [UNKNOWN, FOREGROUND, BACKGROUND]], np.uint8)
 
@@ -129,22 +137,24 @@ def test_the_transform_map_is_a_gaussian_of_the_distance(regions: npt.NDArray[np
         np.testing.assert_allclose(maps[channel].numpy(), np.exp(-squared / (2 * 16**2)), rtol=1e-6)
 
 
-def test_strips_do_not_show_in_the_transform_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    regions = np.full((700, 24), UNKNOWN, np.uint8)
-    regions[3, 5] = regions[300, 20] = BACKGROUND
-    regions[690:, :9] = FOREGROUND
-    monkeypatch.setattr(module, "_STRIP", 10_000)
-    whole = transform_map(regions)
-    assert (whole == 0).any()
-    monkeypatch.setattr(module, "_STRIP", 64)
-    assert torch.equal(transform_map(regions), whole)
+def test_strips_do_not_show_in_the_transform_map() -> None:
+    """Wherever a strip of a high image ends, the nearest pixels lie within reach on either side."""
+    regions = np.full((5000, 8), UNKNOWN, np.uint8)
+    regions[3::400, 5] = BACKGROUND
+    regions[4990:, :3] = FOREGROUND
+    maps = transform_map(regions).numpy()
+    for channel, region in enumerate((BACKGROUND, FOREGROUND)):
+        distance = distance_transform_edt(regions != region)
+        np.testing.assert_array_equal(maps[channel], np.exp(distance**2 / (-2 * TRANSFORM_SIGMA**2)).astype(np.float32))
+    assert (maps[0] > 0).all() and (maps[1] == 0).any()
 
 
-def test_beyond_its_reach_the_transform_map_is_zero_in_float32() -> None:
-    reach = np.array([module._TRANSFORM_REACH - 1, module._TRANSFORM_REACH])
-    last, beyond = np.exp(-(reach.astype(np.float64) ** 2) / (2 * module.TRANSFORM_SIGMA**2)).astype(np.float32)
-    assert last > 0
-    assert beyond == 0
+def test_the_transform_map_reaches_as_far_as_float32() -> None:
+    regions = np.full((1, 300), UNKNOWN, np.uint8)
+    regions[0, 0] = BACKGROUND
+    background = transform_map(regions)[0, 0]
+    assert (background[:231] > 0).all()
+    assert not background[231:].any()
 
 
 def test_without_scipy_the_transform_map_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

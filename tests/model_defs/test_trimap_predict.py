@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_fill import fill
+from official_checkpoints import filled
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,9 +34,7 @@ NAMES = ("litematting", "lsa_matting", "pam")
 @pytest.fixture(scope="module")
 def networks() -> dict[str, Network]:
     built: list[Network] = [LiteMatting(), LSAMatting(), PAM()]
-    for network in built:
-        network.load_state_dict({key: torch.from_numpy(value) for key, value in fill(network.state_dict()).items()})
-    return {network.name: network.eval() for network in built}
+    return {network.name: filled(network) for network in built}
 
 
 def stripes(height: int, width: int) -> Tensor:

@@ -7,10 +7,9 @@ from functools import cache
 
 import pytest
 import torch
-from golden_fill import noise_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from official_checkpoints import golden, official_shapes, official_state
+from official_checkpoints import assert_golden, frames, official_shapes, official_state
 from torch import Tensor
 
 from binmat.errors import CheckpointError, UnknownNameError
@@ -44,17 +43,6 @@ def network(file: str = "bimatting_dgf", dtype: torch.dtype = torch.float64) -> 
     net = net.to(dtype).eval()
     set_execution(net, "dense")
     return net
-
-
-def frames(name: str, shape: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(noise_image(name, shape)).double()
-
-
-def assert_golden(file: str, outputs: dict[str, Tensor]) -> set[str]:
-    expected = golden(file)
-    for key, value in outputs.items():
-        torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
-    return set(expected) - set(outputs)
 
 
 def run(net: Network, clip: Tensor, states: list[Tensor | None], how: str, **options: object) -> list[Tensor]:

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 import torch
 from example_networks import ResNet, UNet
-from golden_fill import fill
+from official_checkpoints import filled
 from torch import nn
 
 from binmat.errors import CheckpointError, RecipeError, SizeError
@@ -59,9 +59,7 @@ def test_a_recipe_a_scheme_or_neither():
 
 
 def test_streaming_equals_the_clip_in_a_converted_network():
-    network = RVM()
-    network.load_state_dict({key: torch.from_numpy(value) for key, value in fill(network.state_dict()).items()})
-    network = convert(network, "reactnet").eval().double()
+    network = convert(filled(RVM()), "reactnet").eval().double()
     clip = torch.rand(1, 3, 3, 33, 47, dtype=torch.float64)
     with torch.no_grad():
         whole = network(clip)
@@ -75,9 +73,7 @@ def test_streaming_equals_the_clip_in_a_converted_network():
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_ten_steps_of_training_lower_the_loss_of_a_converted_rvm(scheme):
-    network = RVM()
-    network.load_state_dict({key: torch.from_numpy(value) for key, value in fill(network.state_dict()).items()})
-    network = convert(network, scheme).train()
+    network = convert(filled(RVM()), scheme).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     clip, target = torch.rand(2, 2, 3, 32, 48), torch.rand(2, 2, 1, 32, 48).round()
     losses = []

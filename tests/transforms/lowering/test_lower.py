@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from example_networks import ResNet, UNet, randomize
-from golden_fill import fill, noise_image
+from golden_fill import noise_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from official_checkpoints import filled
 from torch import nn
 
 from binmat.errors import LoweringError
@@ -46,8 +47,7 @@ def test_every_scheme_lowers_exactly_outside_the_registry(build, scheme):
 @pytest.mark.parametrize("scheme", ["dorefa", "reactnet"])
 @pytest.mark.parametrize("size", [(64, 96), (65, 95), (128, 192, 0.5)])
 def test_rvm_lowers_exactly(scheme, size):
-    network = RVM()
-    network.load_state_dict({key: torch.from_numpy(value) for key, value in fill(network.state_dict()).items()})
+    network = filled(RVM())
     lowered = assert_lowers_exactly(convert(network, scheme), *size)
     assert lowered.inputs == ("src", "r1", "r2", "r3", "r4")
     assert lowered.outputs == ("fgr", "pha", "r1", "r2", "r3", "r4")
@@ -134,8 +134,7 @@ def test_a_size_that_breaks_inside_is_a_lowering_error():
 
 
 def test_float32_agrees_with_the_network_on_a_picture():
-    network = RVM().eval()
-    network.load_state_dict({key: torch.from_numpy(value) for key, value in fill(network.state_dict()).items()})
+    network = filled(RVM())
     src = torch.from_numpy(noise_image("clip1", (1, 3, 64, 96)))
     states = [v for name, v in network.example(64, 96).inputs.items() if name != "src"]
     lowered = lower(network, network.example(64, 96))
