@@ -5,11 +5,9 @@ from __future__ import annotations
 from torch import fx
 
 from binmat.model_defs.network import Network
-from binmat.transforms.trace import Tracer
+from binmat.transforms.tracer import trace_method
 
 
 def traced(net: Network, mode: str) -> fx.GraphModule:
     """The network itself stays as it is, so that the graph can be compared with it."""
-    tracer = Tracer()
-    tracer.traced_func_name = net.modes[mode]
-    return fx.GraphModule(net, tracer.trace(net))
+    return fx.GraphModule(net, trace_method(net, net.modes[mode]))

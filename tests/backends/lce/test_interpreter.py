@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from lce_support import export
 
-from binmat.backends.lce import interpreter as lce_interpreter
 from binmat.backends.lce.interpreter import LceInterpreter
-from binmat.errors import ExportError, MissingExtraError
+from binmat.errors import ExportError
 
 
 @pytest.fixture
 def model() -> bytes:
     return export(lambda x: x + 1, [torch.zeros(1, 2, 3, 4)]).content
-
-
-@pytest.fixture
-def unloaded(monkeypatch):
-    """As if no interpreter were loaded yet."""
-    lce_interpreter._load_wrapper.cache_clear()
-    monkeypatch.delitem(sys.modules, lce_interpreter._MODULE, raising=False)
-    yield
-    lce_interpreter._load_wrapper.cache_clear()
 
 
 def test_runs_without_tensorflow():
@@ -77,13 +65,25 @@ def test_refused_model():
         LceInterpreter(export(function, [torch.zeros(1, 3, 5, 5)]).content, "reference")
 
 
-def test_missing_wheel(model, unloaded, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'binmat\[lce\]'"):
-        LceInterpreter(model)
-
-
-def test_numpy_2(model, unloaded, monkeypatch):
-    monkeypatch.setattr(np, "__version__", "2.1.0")
-    with pytest.raises(ExportError, match=r"numpy 2\.1\.0: pip install 'numpy<2'"):
-        LceInterpreter(model)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("importlib.util.find_spec = lambda name: None", "pip install 'binmat[lce]'"),
+        ("numpy.__version__ = '2.1.0'", "numpy 2.1.0: pip install 'numpy<2'"),
+    ],
+    ids=["missing wheel", "numpy 2"],
+)
+def test_where_it_cannot_be_loaded(change, message):
+    """In a process of its own, which has not loaded it before."""
+    program = f"""
+import importlib.util, numpy
+from binmat.backends.lce.interpreter import LceInterpreter
+from binmat.errors import BinmatError
+{change}
+try:
+    LceInterpreter(b"")
+except BinmatError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert message in done.stdout
