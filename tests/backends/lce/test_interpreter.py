@@ -49,8 +49,9 @@ def test_wrong_inputs(model):
 
 
 def test_damaged_model(model):
-    with pytest.raises(ExportError, match="TensorFlow Lite model"):
-        LceInterpreter(b"nothing")
+    for damaged in (b"", b"nothing", model[: len(model) // 2]):
+        with pytest.raises(ExportError, match="TensorFlow Lite model"):
+            LceInterpreter(damaged)
 
 
 def test_refused_model():
