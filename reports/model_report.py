@@ -17,12 +17,12 @@ from binmat.model_defs.example_inputs import example_inputs, ratio_of
 from binmat.model_defs.network import Example, Network
 from binmat.quantizers.activations import THRESHOLDS
 from binmat.quantizers.scheme import REPLACEMENTS
-from binmat.transforms.constant_signs import constant_signs
 from binmat.transforms.convert import convert, recipe_of
+from binmat.transforms.nonnegative_inputs import nonnegative_inputs
 
 from . import report_text
 from .blocks import Blocks
-from .calls import Call, record_calls, traced
+from .call_recorder import Call, record_calls, traced
 from .conventions import CONVENTIONS, CROSS_CHECKS
 from .count import Count, is_binary, price
 from .layers import Layer, list_layers
@@ -182,7 +182,7 @@ def report(
             cross_checks[name] = price(plain_calls, convention, binary_network=False).total.flops
     if plain is not None and converted is not None and after is not None:
         notes += _over_threshold(plain, converted, call, after)
-    blind = () if converted is None else constant_signs(converted, call.mode)
+    blind = () if converted is None else nonnegative_inputs(converted, call.mode)
     recipe = recipe_of(subject)
     height, width = call.size
     written = {Path(file): _content_of(Path(file)) for file in files or ()}

@@ -12,8 +12,8 @@ from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Network
 from binmat.model_defs.rvm import RVM
 from binmat.nn import BinaryLayer
-from binmat.transforms.constant_signs import constant_signs
 from binmat.transforms.convert import convert
+from binmat.transforms.nonnegative_inputs import nonnegative_inputs
 
 
 class Many(nn.Module):
@@ -42,7 +42,7 @@ class Many(nn.Module):
 
 def test_what_cannot_be_negative() -> None:
     network = convert(Many(), "bnn")
-    assert constant_signs(network, "forward") == ("blind", "pooled", "joined")
+    assert nonnegative_inputs(network, "forward") == ("blind", "pooled", "joined")
 
 
 def observed(network: Network, image: torch.Tensor) -> set[str]:
@@ -63,7 +63,7 @@ def observed(network: Network, image: torch.Tensor) -> set[str]:
 def test_those_found_saw_no_negative_value(build: type[nn.Module], scheme: str) -> None:
     torch.manual_seed(0)
     network = convert(build(), scheme).eval()
-    found = constant_signs(network, next(iter(network.modes)))
+    found = nonnegative_inputs(network, next(iter(network.modes)))
     assert found
     assert set(found) <= observed(network, torch.randn(1, 3, 64, 64))
 
@@ -71,16 +71,16 @@ def test_those_found_saw_no_negative_value(build: type[nn.Module], scheme: str) 
 @pytest.mark.parametrize("scheme", ["dorefa", "reactnet", "threshold", "bimatting"])
 def test_other_schemes_have_none(scheme: str) -> None:
     network = convert(RVM(), scheme)
-    assert constant_signs(network, "matting") == ()
+    assert nonnegative_inputs(network, "matting") == ()
 
 
 @pytest.mark.parametrize("setting", ["options.threshold=layer", "options.replacement=rprelu"])
 def test_the_way_out_that_the_warning_names(setting: str) -> None:
-    assert constant_signs(convert(RVM(), "bnn", settings=[setting]), "matting") == ()
+    assert nonnegative_inputs(convert(RVM(), "bnn", settings=[setting]), "matting") == ()
 
 
 def test_a_masked_path_is_looked_into() -> None:
     network = convert(RVM(), "bnn", settings=["decoder=sab", "decoder.decode0.conv.3=bnn"])
-    found = constant_signs(network, "matting")
+    found = nonnegative_inputs(network, "matting")
     assert "decoder.decode0.conv.3" in found
     assert "decoder.decode0.conv.0" not in found
