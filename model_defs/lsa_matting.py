@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from binmat.errors import InputError
+from binmat.nn import imagenet
+from binmat.nn.conv_norm import conv_norm
 from binmat.progress import Progress, silent
 
 from .crop_and_stitch import check_image, to_unit
@@ -22,10 +24,6 @@ from .refinement import LEVELS, refine
 from .resizing import enlarge, reduced_size
 from .resnet import Bottleneck
 from .trimap import Trimap, portrait_trimap, read_trimap
-
-#: ImageNet's statistics of RGB in [0, 1], with which the official code normalises the image.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 #: What the official code feeds for unknown: 128 of an 8-bit trimap divided by 255.
 UNKNOWN_VALUE = 128 / 255
@@ -45,8 +43,7 @@ class BottleneckD(Bottleneck):
             out_channels = self.conv3.out_channels
             self.downsample = nn.Sequential(
                 nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False),
-                nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
-                nn.BatchNorm2d(out_channels),
+                *conv_norm(in_channels, out_channels, kernel_size=1),
             )
 
 
@@ -268,7 +265,8 @@ class LSAMatting(Network):
 
 def network_input(image: Tensor, trimap: Tensor) -> Tensor:
     """[N, 4, H, W] of RGB in [0, 1], [N, 3, H, W], and a trimap of 0, :data:`UNKNOWN_VALUE` and 1, [N, 1, H, W]."""
-    mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    # As the official code normalises the image.
+    mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (imagenet.MEAN, imagenet.STD))
     return torch.cat(((image - mean) / std, trimap), 1)
 
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from binmat.nn.conv_norm import conv_norm
+
 #: Table 2 of the paper: expansion, output channels, blocks, stride of the first block.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 STEM_CHANNELS = 32
 LAST_CHANNELS = 1280
-
-
-def conv_norm(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
-) -> list[nn.Module]:
-    """A convolution that keeps the size (up to its stride) and its batch norm."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(out_channels)]
 
 
 class InvertedResidual(nn.Module):

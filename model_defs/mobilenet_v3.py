@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from binmat.nn import imagenet
+
 
 class _Row(NamedTuple):
     """A row of MobileNetV3-Large's table (Howard et al., ICCV 2019, Table 1); squeeze 0 means no squeeze-and-excite."""
@@ -126,8 +128,8 @@ class MobileNetV3(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # Not persistent: official checkpoints do not hold them.
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(imagenet.MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(imagenet.STD).view(1, 3, 1, 1), persistent=False)
         layers: list[nn.Module] = [ConvNormAct(3, _STEM_CHANNELS, 3, nn.Hardswish, stride=2)]
         channels = _STEM_CHANNELS
         for row in _TABLE:

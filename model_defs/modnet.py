@@ -18,6 +18,7 @@ from binmat.model_defs.insertion_points import EncoderInsertionPoint
 from binmat.model_defs.mobilenet_v2 import MobileNetV2
 from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
 from binmat.model_defs.resizing import enlarge, pad_to_multiple, reduced_size
+from binmat.nn.conv_norm import conv_norm_relu
 from binmat.nn.ibnorm import IBNorm
 from binmat.progress import Progress, silent
 
@@ -100,16 +101,15 @@ class EfficientASPP(nn.Module):
     def __init__(self, channels: int, reduction: int = 4, rates: tuple[int, ...] = ATROUS_RATES) -> None:
         super().__init__()
         reduced = channels // reduction
-        self.reduce = _conv_norm_relu(nn.Conv2d(channels, reduced, 1, bias=False))
+        self.reduce = conv_norm_relu(channels, reduced, kernel_size=1)
         self.scales = nn.ModuleList(
-            _conv_norm_relu(nn.Conv2d(reduced, reduced, 3, padding=r, dilation=r, groups=reduced, bias=False))
-            for r in rates
+            conv_norm_relu(reduced, reduced, dilation=rate, groups=reduced) for rate in rates
         )
         # One depthwise 1x1 per scale, summed: the fusion without the interleaved channels a grouped 1x1 would need.
         self.fuse = nn.ModuleList(nn.Conv2d(reduced, reduced, 1, groups=reduced, bias=False) for _ in rates)
         self.fuse_norm = nn.BatchNorm2d(reduced)
         self.fuse_act = nn.ReLU()
-        self.expand = _conv_norm_relu(nn.Conv2d(reduced, channels, 1, bias=False))
+        self.expand = conv_norm_relu(reduced, channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
         reduced = self.reduce(x)
@@ -336,10 +336,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     if found <= len(LANDMARKS) // 2:
         return None
     return {"context": "easpp" if any(key.startswith("lr_branch.e_aspp.") for key in shapes) else "se"}
-
-
-def _conv_norm_relu(conv: nn.Conv2d) -> nn.Sequential:
-    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU())
 
 
 def _scale(x: Tensor, factor: float) -> Tensor:

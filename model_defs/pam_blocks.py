@@ -6,17 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from binmat.nn.conv_norm import conv_norm_relu
+
 #: Width of the cost constraint feature F^c.
 CONSTRAINT_FEATURES = 32
-
-
-def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution that keeps the size (or halves it with stride 2), batch norm, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-    )
 
 
 class ResidualBlock(nn.Module):

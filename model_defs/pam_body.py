@@ -10,6 +10,8 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from binmat.nn.conv_norm import conv_norm_relu
+
 from .network import Example, Network
 from .pam_blocks import (
     CONSTRAINT_FEATURES,
@@ -17,7 +19,6 @@ from .pam_blocks import (
     DepthwiseModule,
     PyramidPooling,
     ResidualBlock,
-    conv_norm_relu,
 )
 from .pam_paths import PATHS, SELECTIONS, WHOLE, ConvolutionCounter, check_path
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from binmat.nn.conv_norm import conv_norm
+
 _EXPANSION = 4
 
 
@@ -24,10 +26,7 @@ class Bottleneck(nn.Module):
         self.relu3 = nn.ReLU()
         self.downsample: nn.Module | None = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
-                nn.BatchNorm2d(out_channels),
-            )
+            self.downsample = nn.Sequential(*conv_norm(in_channels, out_channels, kernel_size=1, stride=stride))
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)

@@ -6,15 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from binmat.nn.conv_gru import ConvGRU
-
-
-def conv_norm_relu(in_channels: int, out_channels: int) -> list[nn.Module]:
-    """3x3 convolution, batch norm, ReLU."""
-    return [
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-    ]
+from binmat.nn.conv_norm import conv_norm_relu
 
 
 def crop_to(x: Tensor, like: Tensor) -> Tensor:
@@ -27,11 +19,7 @@ class LRASPP(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.aspp1 = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-        )
+        self.aspp1 = conv_norm_relu(in_channels, out_channels, kernel_size=1)
         self.aspp2 = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
@@ -61,7 +49,7 @@ class UpsamplingBlock(nn.Module):
     def __init__(self, in_channels: int, skip_channels: int, src_channels: int, out_channels: int) -> None:
         super().__init__()
         self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-        self.conv = nn.Sequential(*conv_norm_relu(in_channels + skip_channels + src_channels, out_channels))
+        self.conv = conv_norm_relu(in_channels + skip_channels + src_channels, out_channels)
         self.gru = ConvGRU(out_channels // 2)
 
     def forward(self, x: Tensor, skip: Tensor, src: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:

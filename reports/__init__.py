@@ -7,7 +7,8 @@ from binmat.reports.convention import Convention, Cost
 from binmat.reports.conventions import CONVENTIONS, CROSS_CHECKS, get_convention
 from binmat.reports.count import Count, count
 from binmat.reports.layers import Layer
-from binmat.reports.model_report import Report, Side, report
+from binmat.reports.model_report import Report, report
+from binmat.reports.report_content import Side
 from binmat.reports.storage import saved_bytes, stored_bits
 
 __all__ = [

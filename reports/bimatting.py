@@ -5,24 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from binmat.nn import BinaryLayer
-from binmat.nn.ibnorm import IBNorm
+from binmat.nn.operators import OPERATORS, Kind
 from binmat.nn.sbb import SubSBB
 from binmat.quantizers import SCALES
 
-from .calls import Call
+from .call_recorder import Call
 from .convention import Convention, Cost
-from .macs import MACS, has_bias, input_scale_map_macs, macs_of
-from .operators import (
-    ARITHMETIC,
-    CURVES,
-    INTERPOLATES,
-    MOVEMENT,
-    NORMS,
-    POOLS,
-    RECTIFIERS,
-    UPSAMPLES,
-    ibnorm_elements,
-)
+from .macs import has_bias, input_scale_map_macs, macs_of
+from .norms import has_gain, ib_norm_elements
 
 
 def _outputs(call: Call) -> int:
@@ -30,13 +20,10 @@ def _outputs(call: Call) -> int:
     return output.numel()
 
 
-def _float_layer(call: Call) -> Cost:
-    return Cost(flops=macs_of(call) + has_bias(call) * _outputs(call))
-
-
-def _binary_layer(call: Call) -> Cost:
+def _product(call: Call) -> Cost:
     layer = call.module
-    assert isinstance(layer, BinaryLayer)
+    if not isinstance(layer, BinaryLayer):
+        return Cost(flops=macs_of(call) + has_bias(call) * _outputs(call))
     per_output = has_bias(call) + (SCALES[layer.scheme.weight.scale_kind].measure is not None)
     per_input = (layer.threshold is not None) * _branches(call)
     if layer.scheme.input_scale_map:
@@ -53,12 +40,11 @@ def _branches(call: Call) -> int:
 
 
 def _norm(call: Call) -> Cost:
-    affine = getattr(call.module, "weight", None) is not None
-    return Cost(flops=(2 if affine else 1) * _outputs(call))
+    return Cost(flops=(2 if has_gain(call) else 1) * _outputs(call))
 
 
-def _ibnorm(call: Call) -> Cost:
-    with_gain, without = ibnorm_elements(call)
+def _ib_norm(call: Call) -> Cost:
+    with_gain, without = ib_norm_elements(call)
     return Cost(flops=2 * with_gain + without)
 
 
@@ -77,14 +63,13 @@ BIMATTING = Convention(
         "scale and learnable threshold of a binary layer 1, and, in float networks only, pooling 1."
     ),
     rules={
-        **dict.fromkeys(MACS, _float_layer),
-        BinaryLayer: _binary_layer,
-        **dict.fromkeys(NORMS, _norm),
-        IBNorm: _ibnorm,
-        **dict.fromkeys(RECTIFIERS | UPSAMPLES, _one_per_output),
+        Kind.PRODUCT: _product,
+        Kind.NORM: _norm,
+        OPERATORS["ib_norm"]: _ib_norm,
+        Kind.RECTIFIER: _one_per_output,
+        Kind.UPSAMPLE: _one_per_output,
     },
-    float_rules=dict.fromkeys(POOLS, _one_per_input),
-    free=CURVES | POOLS | INTERPOLATES | ARITHMETIC | MOVEMENT,
+    float_rules={Kind.POOL: _one_per_input},
 )
 """Counted: multiply-accumulates, one FLOP each in a float layer and one BOP in a binary one; OPs = FLOPs + BOPs / 64.
 FLOPs per output element: bias 1; batch norm 2 (other norms 2 with gain and shift, 1 without); ReLU, ReLU6, LeakyReLU,

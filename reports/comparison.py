@@ -9,7 +9,8 @@ from typing import Any
 from binmat.errors import InputError
 
 from .conventions import CONVENTIONS
-from .model_report import SCHEMA, Report
+from .model_report import Report
+from .report_content import SCHEMA
 from .report_text import json_text
 from .save import save_as
 from .sparse import Sparse

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .calls import Call, Target
+from binmat.nn.operators import Kind, Operator
+
+from .call_recorder import Call
 
 
 @dataclass(frozen=True)
@@ -37,20 +39,20 @@ class Convention:
     """A named way to count.
 
     definition: what is counted, in a sentence or two that reports print.
-    rules: operator -> its cost. float_rules: more rules, for networks without any binary layer.
-    free: operators that cost nothing by definition. What is in neither is not counted either, but reports name it.
+    rules: kind of operators, or one operator that differs from its kind -> its cost. float_rules: more rules, for
+    networks without any binary layer. What has no rule is free by definition, if it is in the table of operators
+    (:mod:`binmat.nn.operators`); what is not is not counted either, but reports name it.
     """
 
     name: str
     definition: str
-    rules: Mapping[Target, Rule]
-    free: frozenset[Target]
-    float_rules: Mapping[Target, Rule] = field(default_factory=dict)
+    rules: Mapping[Kind | Operator, Rule]
+    float_rules: Mapping[Kind | Operator, Rule] = field(default_factory=dict)
 
     def cost(self, call: Call, *, binary_network: bool) -> Cost | None:
         """What the call costs; None where the convention does not know the operator."""
-        for rules in (self.rules,) if binary_network else (self.rules, self.float_rules):
-            key = call.key_in(rules)
-            if key is not None:
-                return rules[key](call)
-        return None if call.key_in(self.free) is None else FREE
+        if call.operator is None:
+            return None
+        rules = self.rules if binary_network else {**self.rules, **self.float_rules}
+        rule = rules.get(call.operator) or rules.get(call.operator.kind)
+        return FREE if rule is None else rule(call)

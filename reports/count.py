@@ -12,7 +12,7 @@ from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Example
 from binmat.nn import BinaryLayer
 
-from .calls import Call, record_calls, traced
+from .call_recorder import Call, record_calls, traced
 from .convention import FREE, Convention, Cost
 from .conventions import get_convention
 

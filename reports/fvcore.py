@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from torch.nn import functional as F
-from torch.nn.modules import batchnorm, instancenorm, normalization, pooling, upsampling
-
 from binmat.nn import BinaryLayer
-from binmat.nn.ibnorm import IBNorm
+from binmat.nn.operators import OPERATORS, Kind
 
-from .calls import Call
+from .call_recorder import Call
 from .convention import FREE, Convention, Cost
-from .macs import MACS, macs_of
-from .operators import ARITHMETIC, CURVES, INTERPOLATES, MOVEMENT, NORMS, POOLS, RECTIFIERS, UPSAMPLES, ibnorm_elements
+from .macs import macs_of
+from .norms import has_gain, ib_norm_elements
 
 #: How often fvcore counts each output element of an interpolation; other modes it does not know.
 _PER_ELEMENT = {"nearest": 1, "bilinear": 4}
 
 
-def _float_layer(call: Call) -> Cost:
-    return Cost(flops=macs_of(call))
-
-
-def _binary_layer(call: Call) -> Cost:
-    return Cost(bops=macs_of(call))
+def _product(call: Call) -> Cost:
+    macs = macs_of(call)
+    return Cost(bops=macs) if isinstance(call.module, BinaryLayer) else Cost(flops=macs)
 
 
 def _batch_norm(call: Call) -> Cost:
-    return Cost(flops=(1 if getattr(call.module, "weight", None) is None else 2) * call.input.numel())
+    return Cost(flops=(1 + has_gain(call)) * call.input.numel())
 
 
 def _other_norm(call: Call) -> Cost:
-    return Cost(flops=(4 if getattr(call.module, "weight", None) is None else 5) * call.input.numel())
+    return Cost(flops=(4 + has_gain(call)) * call.input.numel())
 
 
-def _ibnorm(call: Call) -> Cost:
+def _ib_norm(call: Call) -> Cost:
     """The official network has batch norm and instance norm side by side."""
-    batch, instance = ibnorm_elements(call)
+    batch, instance = ib_norm_elements(call)
     return Cost(flops=2 * batch + 4 * instance)
 
 
@@ -46,7 +40,7 @@ def _interpolation(call: Call) -> Cost:
 
 
 def _pooling(call: Call) -> Cost:
-    return Cost(flops=call.input.numel())
+    return Cost(flops=call.input.numel()) if call.output.dim() == 4 else FREE
 
 
 FVCORE = Convention(
@@ -56,17 +50,16 @@ FVCORE = Convention(
         "instance norm 5 (4 without gain), bilinear upsampling 4, nearest 1, adaptive average pooling 1."
     ),
     rules={
-        **dict.fromkeys(MACS, _float_layer),
-        BinaryLayer: _binary_layer,
-        batchnorm._NormBase: _batch_norm,
-        instancenorm._InstanceNorm: _other_norm,
-        normalization.GroupNorm: _other_norm,
-        normalization.LayerNorm: _other_norm,
-        IBNorm: _ibnorm,
-        **dict.fromkeys((upsampling.Upsample, F.interpolate, F.upsample), _interpolation),
-        **dict.fromkeys((pooling.AdaptiveAvgPool2d, F.adaptive_avg_pool2d), _pooling),
+        Kind.PRODUCT: _product,
+        OPERATORS["batch_norm"]: _batch_norm,
+        OPERATORS["instance_norm"]: _other_norm,
+        OPERATORS["group_norm"]: _other_norm,
+        OPERATORS["layer_norm"]: _other_norm,
+        OPERATORS["ib_norm"]: _ib_norm,
+        Kind.UPSAMPLE: _interpolation,
+        Kind.INTERPOLATION: _interpolation,
+        OPERATORS["adaptive_avg_pool"]: _pooling,
     },
-    free=NORMS | RECTIFIERS | CURVES | POOLS | UPSAMPLES | INTERPOLATES | ARITHMETIC | MOVEMENT,
 )
 """On a float network it equals fvcore 0.1.5's total where fvcore sees the same operators. It counts what the official
 network has: MODNet's IBNorm, which binmat writes out for export, as batch norm and instance norm. Binary layers, which

@@ -11,12 +11,12 @@ from binmat.nn import BinaryLayer
 from binmat.transforms.convert import plan_of
 from binmat.transforms.policy import layer_kind
 
-from .calls import Call
+from .call_recorder import Call
 from .count import operator_name
 from .macs import MACS, macs_of
 from .storage import FLOAT_BITS, as_bytes, stored_bits, weight_bits
 
-_LAYERS: tuple[type[nn.Module], ...] = tuple(key for key in MACS if isinstance(key, type))
+_LAYERS = tuple(module for operator in MACS for module in operator.modules)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def list_layers(
 ) -> tuple[Layer, ...]:
     """The network's layers in its own order, then products that are called as functions, in order of execution.
 
-    blind: layers whose input signs are constant (:mod:`binmat.transforms.constant_signs`).
+    blind: layers whose input signs are constant (:mod:`binmat.transforms.nonnegative_inputs`).
     """
     macs: dict[str, int] = {}
     opaque: list[str] = []

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from binmat.nn import BinaryConv2d, BinaryLayer
+from binmat.nn.operators import OPERATORS, Operator
 
-from .calls import Call, Target
+from .call_recorder import Call
 
 
 def _weight(call: Call) -> Tensor:
@@ -50,25 +48,19 @@ def addmm(call: Call) -> int:
     return int(call.output.numel() * call.args[1].shape[-1])
 
 
-MACS: Mapping[Target, Callable[[Call], int]] = {
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d, F.conv1d, F.conv2d, F.conv3d), convolution),
-    **dict.fromkeys(
-        (
-            nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-            F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
-        ),
-        transposed_convolution,
-    ),
-    **dict.fromkeys((nn.Linear, F.linear), linear),
-    **dict.fromkeys((operator.matmul, torch.matmul, torch.mm, torch.bmm, "matmul", "mm", "bmm"), matmul),
-    **dict.fromkeys((torch.addmm, torch.baddbmm, "addmm", "baddbmm"), addmm),
-}  # fmt: skip
+MACS: Mapping[Operator, Callable[[Call], int]] = {
+    OPERATORS["conv"]: convolution,
+    OPERATORS["conv_transpose"]: transposed_convolution,
+    OPERATORS["linear"]: linear,
+    OPERATORS["matmul"]: matmul,
+    OPERATORS["addmm"]: addmm,
+}
 
 
 def macs_of(call: Call) -> int:
     """Multiply-accumulates of one call, on floats or bits; 0 for what has none."""
-    key = call.key_in(MACS)
-    return 0 if key is None else MACS[key](call)
+    formula = None if call.operator is None else MACS.get(call.operator)
+    return 0 if formula is None else formula(call)
 
 
 def input_scale_map_macs(call: Call) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,106 +16,23 @@ from binmat.model_defs.example_inputs import example_inputs, ratio_of
 from binmat.model_defs.network import Example, Network
 from binmat.quantizers.activations import THRESHOLDS
 from binmat.quantizers.scheme import REPLACEMENTS
-from binmat.transforms.constant_signs import constant_signs
 from binmat.transforms.convert import convert, recipe_of
+from binmat.transforms.nonnegative_inputs import nonnegative_inputs
 
 from . import report_text
 from .blocks import Blocks
-from .calls import Call, record_calls, traced
+from .call_recorder import Call, record_calls, traced
 from .conventions import CONVENTIONS, CROSS_CHECKS
-from .count import Count, is_binary, price
-from .layers import Layer, list_layers
+from .count import is_binary, price
+from .layers import list_layers
+from .report_content import ReportContent, Side
 from .save import save_as
 from .sparse import PAPER_DENSITY, Sparse, measure_density
 from .storage import as_bytes, saved_bytes, stored_bits
 
-SCHEMA = 1
 
-
-@dataclass(frozen=True)
-class Side:
-    """One network's numbers.
-
-    counts: by convention. bits: stored bits by module, by formula. bytes: what the network takes in storage: the size
-    of a float network's saved state_dict, the formula's sum for a converted one.
-    """
-
-    counts: Mapping[str, Count]
-    bits: Mapping[str, int]
-    bytes: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """Operations and storage of a float network, of a converted one, or of both; made by :func:`report`.
-
-    before: the float network's numbers, after: the converted one's; None where there is no such network.
-    blocks: how layers are grouped. layers: of the converted network, else of the float one. notes: what a reader should
-    know, warnings: what a reader must not overlook, one sentence or two each. files: name -> bytes of the files that
-    were written, sha256: name -> what is in them. verification: backend -> {max_abs, mean_abs, flipped_signs}.
-    cross_checks: convention -> FLOPs of the float network, for comparison with what other programs print. sparse: what
-    a sparse-assisted decoder is credited with; None without one.
-    """
-
-    network: str
-    recipe: str | None
-    mode: str
-    height: int
-    width: int
-    downsample_ratio: float
-    before: Side | None
-    after: Side | None
-    blocks: Blocks
-    layers: tuple[Layer, ...]
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    files: Mapping[str, int] = field(default_factory=dict)
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    verification: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    cross_checks: Mapping[str, int] = field(default_factory=dict)
-    sparse: Sparse | None = None
-
-    def ratio(self, convention: str) -> float | None:
-        """How many times fewer operations the converted network takes; None without both networks."""
-        if self.before is None or self.after is None:
-            return None
-        return _ratio(self.before.counts[convention].total.ops, self.after.counts[convention].total.ops)
-
-    @property
-    def storage_ratio(self) -> float | None:
-        """How many times fewer bytes the converted network takes; None without both networks."""
-        return None if self.before is None or self.after is None else _ratio(self.before.bytes, self.after.bytes)
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of report.json, schema 1. What is not known is None; ``sparse`` is there with such a decoder."""
-        return {
-            "schema": SCHEMA,
-            "network": self.network,
-            "recipe": self.recipe,
-            "input": {"height": self.height, "width": self.width, "downsample_ratio": self.downsample_ratio},
-            "counts": {name: self._count_json(name) for name in CONVENTIONS},
-            "storage": {
-                "float_bytes": None if self.before is None else self.before.bytes,
-                "converted_bytes": None if self.after is None else self.after.bytes,
-                "ratio": self.storage_ratio,
-                "files": dict(self.files),
-                "sha256": dict(self.sha256),
-            },
-            "layers": [asdict(layer) for layer in self.layers],
-            "verification": {backend: dict(result) for backend, result in self.verification.items()},
-            "cross_checks": {name: {"float": {"flops": flops}} for name, flops in self.cross_checks.items()},
-            "warnings": list(self.warnings),
-            **({} if self.sparse is None else {"sparse": self.sparse.to_json()}),
-        }
-
-    def _count_json(self, convention: str) -> dict[str, Any]:
-        before = None if self.before is None else self.before.counts[convention].total
-        after = None if self.after is None else self.after.counts[convention].total
-        return {
-            "float": None if before is None else {"flops": before.flops},
-            "converted": None if after is None else {"flops": after.flops, "bops": after.bops, "ops": after.ops},
-            "ratio": self.ratio(convention),
-        }
+class Report(ReportContent):
+    """The numbers of :class:`binmat.reports.report_content.ReportContent` and their texts; made by :func:`report`."""
 
     def table(self, layers: bool = False) -> str:
         """For the terminal: the summary, then blocks, then what else there is, and layers if asked for."""
@@ -182,7 +98,7 @@ def report(
             cross_checks[name] = price(plain_calls, convention, binary_network=False).total.flops
     if plain is not None and converted is not None and after is not None:
         notes += _over_threshold(plain, converted, call, after)
-    blind = () if converted is None else constant_signs(converted, call.mode)
+    blind = () if converted is None else nonnegative_inputs(converted, call.mode)
     recipe = recipe_of(subject)
     height, width = call.size
     written = {Path(file): _content_of(Path(file)) for file in files or ()}
@@ -265,10 +181,6 @@ def _over_threshold(plain: Network, converted: Network, call: Example, after: Si
     baseline = convert(plain, recipe=recipe.model_copy(update={"scheme": "threshold", "options": {}}))
     other = _side(baseline, record_calls(baseline, call), as_bytes(sum(stored_bits(baseline).values())))
     return [report_text.over_threshold(scheme.name, after, other)]
-
-
-def _ratio(before: float, after: float) -> float | None:
-    return before / after if after else None
 
 
 def _content_of(file: Path) -> bytes:

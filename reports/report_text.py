@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from binmat.model_defs.network import Network
 from binmat.nn import BinaryLayer
 
 from .convention import FREE
 from .conventions import CONVENTIONS, CROSS_CHECKS
+from .report_content import ReportContent, Side
+from .sparse import Sparse
 from .tables import Table, Unit, bar_chart, bytes_unit, operations_unit, times, wrapped
 
-if TYPE_CHECKING:
-    from .model_report import Report, Side
-    from .sparse import Sparse
 
-
-def terminal(report: Report, *, layers: bool) -> str:
+def terminal(report: ReportContent, *, layers: bool) -> str:
     tables = [_summary(report), _blocks(report), *_others(report), *([_layers(report)] if layers else [])]
     parts = [_headline(report), *(wrapped(f"Warning: {warning}") for warning in report.warnings)]
     for table in tables:
@@ -28,7 +26,7 @@ def terminal(report: Report, *, layers: bool) -> str:
     return "\n\n".join([*parts, *map(wrapped, _remarks(report))])
 
 
-def markdown(report: Report) -> str:
+def markdown(report: ReportContent) -> str:
     parts = [f"# {report.network}: operations and storage", _headline(report) + "."]
     parts += [f"**Warning**: {warning}" for warning in report.warnings]
     parts += [_summary(report).render("github"), *_remarks(report)]
@@ -69,24 +67,24 @@ def blind_layers(names: Sequence[str], network: Network) -> tuple[str, ...]:
     )
 
 
-def _headline(report: Report) -> str:
+def _headline(report: ReportContent) -> str:
     made = f"recipe {report.recipe}" if report.recipe else "float" if report.after is None else "converted"
     ratio = "" if report.downsample_ratio == 1 else f", downsample ratio {report.downsample_ratio:g}"
     return f"{report.network}, {made}: one frame of {report.height}x{report.width}{ratio} (mode {report.mode})"
 
 
-def _sides(report: Report) -> dict[str, Side]:
+def _sides(report: ReportContent) -> dict[str, Side]:
     sides = {"float": report.before, "converted": report.after}
     return {name: side for name, side in sides.items() if side is not None}
 
 
-def _units(report: Report) -> tuple[Unit, Unit]:
+def _units(report: ReportContent) -> tuple[Unit, Unit]:
     sides = _sides(report).values()
     largest = max(count.total.ops for side in sides for count in side.counts.values())
     return operations_unit(largest), bytes_unit(max(side.bytes for side in sides))
 
 
-def _summary(report: Report) -> Table:
+def _summary(report: ReportContent) -> Table:
     ops, stored = _units(report)
     rows = [
         [name, *(ops.show(side.counts[c].total.ops) for c in CONVENTIONS), stored.show(side.bytes)]
@@ -136,7 +134,7 @@ def _masked_paths(sparse: Sparse) -> Table:
     return Table("Sparse-assisted decoder", heads, rows, "l" + "r" * (len(heads) - 1))
 
 
-def _blocks(report: Report) -> Table:
+def _blocks(report: ReportContent) -> Table:
     ops, _ = _units(report)
     sides = _sides(report)
     stored = bytes_unit(max(sum(side.bits.values()) / 8 for side in sides.values()))
@@ -160,12 +158,12 @@ def _blocks(report: Report) -> Table:
     return Table("By block", ["", *(head for head, _ in columns)], rows, "l" + "r" * len(columns))
 
 
-def _indented(block: str, report: Report) -> str:
+def _indented(block: str, report: ReportContent) -> str:
     part, dot, inside = block.partition(".")
     return f"  {inside}" if dot and part in report.blocks.parts else block
 
 
-def _chart(report: Report) -> str:
+def _chart(report: ReportContent) -> str:
     """Where the operations are and where the bytes are: in a matting network not in the same place."""
     side = report.after or report.before
     assert side is not None
@@ -181,7 +179,7 @@ def _chart(report: Report) -> str:
     return bar_chart((f"operations (bimatting, {which})", f"storage ({which})"), shares)
 
 
-def _others(report: Report) -> list[Table]:
+def _others(report: ReportContent) -> list[Table]:
     tables = []
     if report.sparse is not None:
         tables.append(_masked_paths(report.sparse))
@@ -201,7 +199,7 @@ def _number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def _layers(report: Report) -> Table:
+def _layers(report: ReportContent) -> Table:
     """Every layer with its own operations; the last row is what stands between them."""
     side = report.after or report.before
     assert side is not None
@@ -242,7 +240,7 @@ def _layers(report: Report) -> Table:
     return Table("By layer", heads, rows, "lll" + "r" * (len(heads) - 4) + "l")
 
 
-def _densities(report: Report) -> dict[str, dict[str, float]]:
+def _densities(report: ReportContent) -> dict[str, dict[str, float]]:
     """What a sparse-assisted decoder is credited with -> the share of pixels of each masked path; empty without one."""
     if report.sparse is None:
         return {}
@@ -252,7 +250,7 @@ def _densities(report: Report) -> dict[str, dict[str, float]]:
     return found
 
 
-def _remarks(report: Report) -> list[str]:
+def _remarks(report: ReportContent) -> list[str]:
     remarks = [f"{convention.name}: {convention.definition}" for convention in CONVENTIONS.values()]
     for name, flops in report.cross_checks.items():
         unit = operations_unit(flops)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from binmat.nn import BinaryLayer
+from binmat.nn.operators import Kind
 
-from .calls import Call
+from .call_recorder import Call
 from .convention import Convention, Cost
-from .macs import MACS, input_scale_map_macs, macs_of
-from .operators import ARITHMETIC, CURVES, INTERPOLATES, MOVEMENT, NORMS, POOLS, RECTIFIERS, UPSAMPLES
+from .macs import input_scale_map_macs, macs_of
 
 
-def _float_layer(call: Call) -> Cost:
+def _product(call: Call) -> Cost:
+    if isinstance(call.module, BinaryLayer):
+        return Cost(flops=input_scale_map_macs(call), bops=macs_of(call))
     return Cost(flops=macs_of(call))
-
-
-def _binary_layer(call: Call) -> Cost:
-    return Cost(flops=input_scale_map_macs(call), bops=macs_of(call))
 
 
 TEXTBOOK = Convention(
@@ -24,8 +22,7 @@ TEXTBOOK = Convention(
         "One multiply-accumulate of a convolution, linear layer or matrix product is one operation, on bits 1/64; "
         "everything else is free."
     ),
-    rules={**dict.fromkeys(MACS, _float_layer), BinaryLayer: _binary_layer},
-    free=NORMS | RECTIFIERS | CURVES | POOLS | UPSAMPLES | INTERPOLATES | ARITHMETIC | MOVEMENT,
+    rules={Kind.PRODUCT: _product},
 )
 """Counted: multiply-accumulates, one FLOP each in a float layer and one BOP in a binary one; OPs = FLOPs + BOPs / 64
 (Bi-Real Net, ECCV 2018; ReActNet, ECCV 2020). XNOR-Net's map K, where a scheme uses it, is a convolution on floats.

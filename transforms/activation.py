@@ -13,11 +13,13 @@ from binmat.errors import PolicyError
 from binmat.model_defs.network import Network
 from binmat.nn import BinaryConv2d, BinaryLayer, BinaryLinear, RPReLU
 from binmat.nn.masked_path import MaskedPath
+from binmat.nn.operators import Kind, operator_of
 from binmat.quantizers.scheme import REPLACEMENTS
 
 from .graph_pass import GraphPass
-from .patterns import ACTIVATIONS, NORMS, BinaryBlock, activation_module, binary_blocks, called_module
+from .patterns import BinaryBlock, activation_module, binary_blocks, called_module, parameters_read
 from .policy import nearest
+from .swap import remove_unread
 from .trace import graphs, recompile
 
 #: Where the slope starts that replaces a function without one of its own, or with the slope 0.
@@ -51,13 +53,16 @@ class ReplaceActivations(GraphPass[Network]):
     def apply(self, network: Network) -> Network:
         self._check_keep(network)
         made: dict[str, str] = {}
+        slopes: set[str] = set()
         for graph in graphs(network).values():
             for block in binary_blocks(graph, network):
                 if block.activation is not None and self._replaces(str(block.layer.target), block.module):
+                    slopes |= parameters_read(block.activation)
                     self._replace(network, graph, block, block.activation, made)
         for name, path in network.named_modules():
             if isinstance(path, MaskedPath):
                 self._replace_inside(name, path)
+        remove_unread(network, slopes)
         recompile(network)
         return network
 
@@ -75,10 +80,11 @@ class ReplaceActivations(GraphPass[Network]):
         """A masked path is one node of the graph: its rows are found by their order in it."""
         layer: BinaryConv2d | None = None
         for key, module in path.named_children():
+            operator = operator_of(type(module))
             if isinstance(module, BinaryConv2d):
                 layer = module if self._replaces(f"{name}.{key}", module) else None
-            elif layer is not None and not isinstance(module, NORMS):
-                if type(module) in ACTIVATIONS:
+            elif layer is not None and (operator is None or operator.kind is not Kind.NORM):
+                if operator is not None and operator.replaceable and type(module) in operator.modules:
                     path.set_submodule(key, _made_for(layer, _start_slope_of(module)))
                 layer = None
 
@@ -88,11 +94,11 @@ class ReplaceActivations(GraphPass[Network]):
         layer = str(block.layer.target)
         if layer not in made:
             name = self._free_name(network, old, layer)
-            replaced = called_module(old, network) or activation_module(old)
+            replaced = called_module(old, network) or activation_module(old, network)
             network.set_submodule(name, _made_for(block.module, _start_slope_of(replaced)))
             made[layer] = name
         with graph.inserting_before(old):
-            new = graph.call_module(made[layer], (old.args[0] if old.args else old.kwargs["input"],))
+            new = graph.call_module(made[layer], (old.args[0],))
         old.replace_all_uses_with(new)
         graph.erase_node(old)
 

@@ -14,9 +14,9 @@ from binmat.model_defs.network import Network
 from binmat.nn.masked_path import MaskedPath
 
 from .mask_route import MaskRoute
-from .patterns import NORMS, activation_module, called_module, only_user, row_of
+from .patterns import activation_module, called_module, only_user, operator_at, parameters_read, row_of
 from .subgraph import add_module, call_module
-from .swap import remove, swap
+from .swap import remove, remove_unread, swap
 from .trace import graphs
 
 
@@ -49,6 +49,8 @@ class MaskedRows:
         #: Old name of a convolution -> its name in the masked path, and that of the 1x1 beside it.
         self.moved: dict[str, str] = {}
         self.companions: dict[str, str] = {}
+        #: Parameters that functions read and that are now a module's.
+        self.parameters: set[str] = set()
 
     def chains(self, graph: fx.Graph) -> list[Chain]:
         chains: list[Chain] = []
@@ -73,7 +75,8 @@ class MaskedRows:
 
     def _row(self, conv: fx.Node) -> list[fx.Node]:
         tail, activation = row_of(conv, self.network)
-        if tail is not conv and not isinstance(called_module(tail, self.network), nn.BatchNorm2d):
+        norm = operator_at(tail, self.network)
+        if tail is not conv and not (tail.op == "call_module" and norm is not None and norm.pointwise):
             # Other norms look at the whole map, which is there only once both paths are added.
             return [conv]
         row = [conv] if tail is conv else [conv, tail]
@@ -125,7 +128,8 @@ class MaskedRows:
     def _module(self, node: fx.Node) -> nn.Module:
         module = called_module(node, self.network)
         if module is None:
-            return activation_module(node)
+            self.parameters |= parameters_read(node)
+            return activation_module(node, self.network)
         # What has no weights may serve elsewhere too.
         return module if any(True for _ in module.parameters()) else copy.deepcopy(module)
 
@@ -151,6 +155,7 @@ class MaskedRows:
         for path in self.paths.values():
             swap(self.network, {path.name: path.masked})
             add_module(self.network, path.companion_name, path.companion)
+        remove_unread(self.network, self.parameters)
 
 
 def _companion(module: nn.Module) -> nn.Module:
@@ -159,6 +164,6 @@ def _companion(module: nn.Module) -> nn.Module:
         bias, like = module.bias is not None, module.weight
         return nn.Conv2d(module.in_channels, module.out_channels, 1, bias=bias, device=like.device, dtype=like.dtype)
     fresh = copy.deepcopy(module)
-    if isinstance(fresh, NORMS):
+    if isinstance(fresh, (nn.BatchNorm2d, nn.SyncBatchNorm)):
         fresh.reset_parameters()
     return fresh

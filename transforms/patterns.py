@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
 
-import torch
 from torch import fx, nn
-from torch.nn import functional as F
 
 from binmat.nn import BinaryConv2d, BinaryLinear
-from binmat.nn.ibnorm import IBNorm
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, IBNorm)
-
-#: Functions -> the module that does the same; their further arguments have the same order.
-_FUNCTION_MODULES: dict[Any, type[nn.Module]] = {
-    torch.relu: nn.ReLU,
-    F.relu: nn.ReLU,
-    "relu": nn.ReLU,
-    "relu_": nn.ReLU,
-    F.relu6: nn.ReLU6,
-    F.leaky_relu: nn.LeakyReLU,
-    F.elu: nn.ELU,
-    F.gelu: nn.GELU,
-    F.silu: nn.SiLU,
-    F.hardswish: nn.Hardswish,
-}
-
-#: Activation functions that a scheme may replace. Gates (sigmoid, tanh, softmax) are not activations in this sense.
-ACTIVATIONS: frozenset[Any] = frozenset({*_FUNCTION_MODULES, *_FUNCTION_MODULES.values(), nn.PReLU, nn.SELU})
+from binmat.nn.operators import OPERATORS, Kind, Operator, operator_of
 
 
 @dataclass(frozen=True)
@@ -58,12 +37,18 @@ def binary_blocks(graph: fx.Graph, network: nn.Module) -> list[BinaryBlock]:
 
 def row_of(layer: fx.Node, network: nn.Module) -> tuple[fx.Node, fx.Node | None]:
     """The last node of layer and norm, and the activation behind it: each follows directly and reads nothing else."""
-    tail = layer
-    after = only_user(tail)
-    if after is not None and isinstance(called_module(after, network), NORMS):
-        tail = after
-        after = only_user(tail)
-    return tail, after if after is not None and activation_key(after, network) is not None else None
+    tail, after = layer, _next(layer)
+    norm = None if after is None else operator_at(after, network)
+    if after is not None and norm is not None and norm.kind is Kind.NORM:
+        tail, after = after, _next(after)
+    return tail, after if after is not None and _is_replaceable(after, network) else None
+
+
+def operator_at(node: fx.Node, network: nn.Module, *, exact: bool = False) -> Operator | None:
+    """The operator that a node calls, as :func:`binmat.nn.operators.operator_of` finds it; None where it calls none."""
+    if node.op == "call_module":
+        return operator_of(type(called_module(node, network)), exact=exact)
+    return operator_of(node.target, exact=exact) if node.op in ("call_function", "call_method") else None
 
 
 def called_module(node: fx.Node, network: nn.Module) -> nn.Module | None:
@@ -71,22 +56,51 @@ def called_module(node: fx.Node, network: nn.Module) -> nn.Module | None:
     return network.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
-def activation_key(node: fx.Node, network: nn.Module) -> Any | None:
-    """The node's entry in ACTIVATIONS, or None."""
-    if node.op == "call_module":
-        key: Any = type(called_module(node, network))
-    elif node.op in ("call_function", "call_method"):
-        key = node.target
-    else:
+def activation_module(node: fx.Node, network: nn.Module) -> nn.Module:
+    """A module for an activation that is called as a function or method, with its arguments.
+
+    A PReLU's weight is the network's own parameter. It has two names until
+    :func:`binmat.transforms.swap.remove_unread` takes the old one.
+    """
+    operator = operator_of(node.target)
+    assert operator is not None
+    slope = _slope_of(node, network)
+    if slope is not None:
+        module = nn.PReLU(slope.numel(), device="meta")
+        module.weight = slope
+        return module
+    options = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+    return operator.modules[0](*node.args[1:], **options)
+
+
+def parameters_read(node: fx.Node) -> set[str]:
+    """The names of the network's own parameters and buffers among the node's operands."""
+    return {str(source.target) for source in node.all_input_nodes if source.op == "get_attr"}
+
+
+def _is_replaceable(node: fx.Node, network: nn.Module) -> bool:
+    """Whether a scheme may replace what the node calls; not a PReLU whose weight is computed."""
+    operator = operator_at(node, network, exact=True)
+    if operator is None or not operator.replaceable:
+        return False
+    return operator is not OPERATORS["prelu"] or node.op == "call_module" or _slope_of(node, network) is not None
+
+
+def _slope_of(node: fx.Node, network: nn.Module) -> nn.Parameter | None:
+    """The parameter that a PReLU called as a function or method takes as its weight; None for other nodes."""
+    if operator_of(node.target) is not OPERATORS["prelu"]:
         return None
-    return key if key in ACTIVATIONS else None
+    weight = node.args[1] if len(node.args) > 1 else node.kwargs["weight"]
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        return None
+    found = attrgetter(str(weight.target))(network)
+    return found if isinstance(found, nn.Parameter) else None
 
 
-def activation_module(node: fx.Node) -> nn.Module:
-    """A module for a functional activation, with its arguments."""
-    options = {key: value for key, value in node.kwargs.items() if key not in ("input", "inplace")}
-    arguments = node.args[1:] if node.args else ()
-    return _FUNCTION_MODULES[node.target](*arguments, **options)
+def _next(node: fx.Node) -> fx.Node | None:
+    """The one node that reads this one, as its first operand."""
+    after = only_user(node)
+    return after if after is not None and after.args and after.args[0] is node else None
 
 
 def only_user(node: fx.Node) -> fx.Node | None:

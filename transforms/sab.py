@@ -14,6 +14,7 @@ from binmat.model_defs.conversion_facts import ConversionFacts
 from binmat.model_defs.insertion_points import MaskHeadInsertionPoint
 from binmat.model_defs.network import Example, Network
 from binmat.nn.conv_gru import ConvGRU
+from binmat.nn.conv_norm import conv_norm_relu
 from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.recurrence import Recurrent
 from binmat.nn.sparse_conv import keeps_size
@@ -140,11 +141,7 @@ class SparseDecoder(GraphPass[Network]):
         channels = {count for _, count in features.values()}
         if len(channels) > 1:
             raise PolicyError(f"'{point.after}' gives {sorted(channels)} channels in different modes: choose another")
-        head = nn.Sequential(
-            nn.Conv2d(channels.pop(), point.channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(point.channels),
-            nn.ReLU(),
-        )
+        head = conv_norm_relu(channels.pop(), point.channels)
         add_module(network, point.head, head.to(like.device, like.dtype).train(network.training))
         add_module(network, f"{point.head}_mask", IncoherenceMask())
         if point.method is None:

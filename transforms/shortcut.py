@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from binmat.model_defs.network import Network
 from binmat.nn import BinaryConv2d
+from binmat.nn.operators import OPERATORS
 
 from .graph_pass import GraphPass
-from .patterns import BinaryBlock, binary_blocks, called_module
+from .patterns import BinaryBlock, binary_blocks, called_module, operator_at
 from .trace import graphs, recompile
 
 
@@ -58,7 +59,7 @@ class AddShortcuts(GraphPass[Network]):
     @staticmethod
     def _add(graph: fx.Graph, block: BinaryBlock, conv: BinaryConv2d, network: Network) -> None:
         source: Any = block.layer.args[0]
-        additions = [user for user in block.tail.users if user.target in (operator.add, torch.add)]
+        additions = [user for user in block.tail.users if operator_at(user, network) is OPERATORS["add"]]
         added = {node for addition in additions for node in addition.all_input_nodes if node is not block.tail}
         if any(_only_rearranges(node, source, network) for node in added):
             return

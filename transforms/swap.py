@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import nn
+
+from binmat.model_defs.network import Network
+
+from .trace import graphs
 
 
 def swap(owner: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
@@ -21,6 +25,15 @@ def remove(owner: nn.Module, name: str) -> None:
     for alias in _aliases(owner)[id(owner.get_submodule(name))]:
         parent, _, child = alias.rpartition(".")
         delattr(owner.get_submodule(parent), child)
+
+
+def remove_unread(network: Network, names: Iterable[str]) -> None:
+    """Take out those of the parameters that no graph reads any more."""
+    nodes = [node for graph in graphs(network).values() for node in graph.nodes]
+    read = {node.target for node in nodes if node.op == "get_attr" and node.users}
+    for name in set(names) - read:
+        parent, _, child = name.rpartition(".")
+        delattr(network.get_submodule(parent), child)
 
 
 def _aliases(owner: nn.Module) -> dict[int, list[str]]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from binmat.nn.conv_norm import conv_norm_relu
+
 
 def _with_grey(frame: Tensor) -> Tensor:
     """Append the mean of the colours: [N, 3, H, W] -> [N, 4, H, W]."""
@@ -37,12 +39,8 @@ class DeepGuidedFilter(nn.Module):
         nn.init.constant_(self.box_filter.weight, 1 / 9)
         self.box_filter.weight.requires_grad_(False)
         self.conv = nn.Sequential(
-            nn.Conv2d(4 * 2 + hidden_channels, hidden_channels, kernel_size=1, bias=False),
-            nn.BatchNorm2d(hidden_channels),
-            nn.ReLU(),
-            nn.Conv2d(hidden_channels, hidden_channels, kernel_size=1, bias=False),
-            nn.BatchNorm2d(hidden_channels),
-            nn.ReLU(),
+            *conv_norm_relu(4 * 2 + hidden_channels, hidden_channels, kernel_size=1),
+            *conv_norm_relu(hidden_channels, hidden_channels, kernel_size=1),
             nn.Conv2d(hidden_channels, 4, kernel_size=1),
         )
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from binmat.errors import RecipeError
+from binmat.nn import imagenet
+from binmat.nn.conv_norm import conv_norm
 from binmat.nn.rprelu import RPReLU
 
 BlockShortcut = Literal["paper", "official"]
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _pool() -> nn.AvgPool2d:
@@ -155,11 +155,9 @@ class SBBEncoder(nn.Module):
         self.plan = plan = plan or SBBPlan()
         if plan.normalise:
             # Not persistent, as in RVM's MobileNetV3.
-            self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-            self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, plan.stem, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(plan.stem)
-        )
+            self.register_buffer("mean", torch.tensor(imagenet.MEAN).view(1, 3, 1, 1), persistent=False)
+            self.register_buffer("std", torch.tensor(imagenet.STD).view(1, 3, 1, 1), persistent=False)
+        self.stem = nn.Sequential(*conv_norm(3, plan.stem, stride=2))
         self.blocks = nn.ModuleList()
         channels, stride = plan.stem, 2
         ends = [(channels, stride)]

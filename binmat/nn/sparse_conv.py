@@ -11,14 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.nn.binary_conv import BinaryConv2d
-from binmat.nn.rprelu import RPReLU
-from binmat.nn.shift import Shift
+from binmat.nn.operators import OPERATORS, operator_of
 
-#: Layers between convolutions that see one pixel at a time.
-_POINTWISE = (
-    nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish,
-    nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Identity, RPReLU, Shift,
-)  # fmt: skip
 #: Numbers gathered at a time: what a core's second-level cache holds.
 _CHUNK = 2**18
 
@@ -38,10 +32,11 @@ def keeps_size(conv: nn.Conv2d) -> bool:
 def can_skip(layers: Iterable[nn.Module]) -> bool:
     """Whether :func:`run_at` knows all of these layers, as they are now (batch norm in evaluation)."""
     for layer in layers:
-        known = keeps_size(layer) if isinstance(layer, nn.Conv2d) else isinstance(layer, _POINTWISE)
-        if isinstance(layer, nn.BatchNorm2d):
-            known = not layer.training and layer.running_mean is not None
-        if not known:
+        known = operator_of(type(layer))
+        fits = keeps_size(layer) if isinstance(layer, nn.Conv2d) else known is not None and known.pointwise
+        if known is OPERATORS["batch_norm"]:
+            fits = not layer.training and layer.running_mean is not None
+        if not fits:
             return False
     return True
 

@@ -17,9 +17,7 @@ from tracing import traced
 
 from binmat.errors import InputError, SizeError
 from binmat.model_defs.lsa_matting import (
-    MEAN,
     SPECS,
-    STD,
     UNKNOWN_VALUE,
     FusionDecoder,
     LSAMatting,
@@ -28,6 +26,7 @@ from binmat.model_defs.lsa_matting import (
 )
 from binmat.model_defs.refinement import zero_corrections
 from binmat.model_defs.trimap import BACKGROUND, FOREGROUND, UNKNOWN, Trimap
+from binmat.nn import imagenet
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 
@@ -208,7 +207,7 @@ def test_the_input_is_normalised_per_channel() -> None:
     image, trimap = torch.rand(1, 3, 2, 2), torch.rand(1, 1, 2, 2)
     x = network_input(image, trimap)
     for channel in range(3):
-        torch.testing.assert_close(x[:, channel], (image[:, channel] - MEAN[channel]) / STD[channel])
+        torch.testing.assert_close(x[:, channel], (image[:, channel] - imagenet.MEAN[channel]) / imagenet.STD[channel])
     assert torch.equal(x[:, 3:], trimap)
 
 
@@ -223,7 +222,7 @@ def test_images_of_any_size_are_padded_as_official_inference_does(net: LSAMattin
     (x,) = seen
     height, width = (-(-length // 64) * 64 for length in size)
     assert x.shape == (1, 4, height + 64, width + 64)
-    background = torch.tensor([*((0 - mean) / std for mean, std in zip(MEAN, STD, strict=True)), 0])
+    background = torch.tensor([*((0 - mean) / std for mean, std in zip(imagenet.MEAN, imagenet.STD, strict=True)), 0])
     for border in (x[..., :16, :], x[..., -16:, :], x[..., :16], x[..., -16:]):
         torch.testing.assert_close(border, background.view(1, 4, 1, 1).expand_as(border))
     inner = x[0, :, 32 : 32 + size[0], 32 : 32 + size[1]]

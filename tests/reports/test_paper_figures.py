@@ -11,7 +11,7 @@ from binmat.model_defs.network import Network
 from binmat.model_defs.registry import build
 from binmat.reports import CONVENTIONS, Count, saved_bytes, stored_bits
 from binmat.reports.blocks import Blocks
-from binmat.reports.calls import record_calls
+from binmat.reports.call_recorder import record_calls
 from binmat.reports.convention import FREE
 from binmat.reports.count import is_binary, price
 from binmat.transforms.convert import convert

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from example_networks import ResNet, UNet
 from torch import nn
 from torch.nn import functional as F
 
 from binmat.nn import RPReLU
+from binmat.nn.operators import OPERATORS
 from binmat.transforms.convert import convert
 
 
@@ -84,3 +86,81 @@ def test_signs_vary_behind_a_replaced_relu():
     network.get_submodule("4").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     network(torch.randn(1, 3, 16, 16))
     assert 0.05 < (seen[0] < 0).float().mean() < 0.95
+
+
+class Between(nn.Module):
+    """A function or a module between the binary layer and the last."""
+
+    def __init__(self, activation, **parameters):
+        super().__init__()
+        self.first, self.conv, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 1, 1)
+        self.activation = activation if isinstance(activation, nn.Module) else None
+        for name, value in parameters.items():
+            self.register_parameter(name, nn.Parameter(value))
+        self.function = activation
+
+    def forward(self, x):
+        y = self.conv(self.first(x))
+        return self.last(self.function(y) if self.activation is not None else self.function(self, y))
+
+
+SLOPES = torch.tensor([0.3, -0.2])
+
+
+@pytest.mark.parametrize(
+    "prelu",
+    [
+        lambda m, y: F.prelu(y, m.slopes),
+        lambda m, y: F.prelu(input=y, weight=m.slopes),
+        lambda m, y: torch.prelu(y, m.slopes),
+        lambda m, y: y.prelu(m.slopes),
+    ],
+)
+def test_a_functional_prelu_hands_its_parameter_on(prelu):
+    network = convert(Between(prelu, slopes=SLOPES.clone()), "reactnet")
+    assert torch.equal(rprelus(network)["conv_rprelu"].slope, SLOPES)
+    # No graph reads the old parameter any more, so that it is neither saved nor counted.
+    assert "slopes" not in dict(network.named_parameters())
+    network(torch.rand(1, 3, 5, 5))
+
+
+def test_a_parameter_that_is_read_elsewhere_stays():
+    network = convert(Between(lambda m, y: F.prelu(y, m.slopes) * m.slopes.sum(), slopes=SLOPES.clone()), "reactnet")
+    assert torch.equal(rprelus(network)["conv_rprelu"].slope, SLOPES)
+    assert torch.equal(network.slopes, SLOPES)
+
+
+def test_a_prelu_whose_weight_is_computed_is_left_alone():
+    module = Between(lambda m, y: F.prelu(y, m.slopes.abs()), slopes=SLOPES.clone())
+    assert not rprelus(convert(module, "reactnet"))
+
+
+@pytest.mark.parametrize("operator", [o for o in OPERATORS.values() if o.replaceable], ids=lambda o: o.name)
+def test_activations_are_replaced_in_every_spelling(operator):
+    assert set(rprelus(convert(Between(operator.modules[0]()), "reactnet"))) == {"activation"}
+    if operator.name == "prelu":
+        return  # Its functions take a weight, see above.
+    for function in operator.functions:
+        network = convert(Between(lambda _, y, function=function: function(y)), "reactnet")
+        assert set(rprelus(network)) == {"conv_rprelu"}, function
+    for method in operator.methods:
+        network = convert(Between(lambda _, y, method=method: getattr(y, method)()), "reactnet")
+        assert set(rprelus(network)) == {"conv_rprelu"}, method
+
+
+def test_gates_and_subclasses_are_left_alone():
+    class Doubled(nn.ReLU):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+        is_leaf = True
+
+    for activation in (nn.Sigmoid(), nn.Tanh(), Doubled(), lambda _, y: torch.sigmoid(y), lambda _, y: y.tanh()):
+        assert not rprelus(convert(Between(activation), "reactnet"))
+
+
+def test_an_activation_behind_a_norm_of_another_class_or_spelling_is_found():
+    norms = (lambda y: F.group_norm(y, 1), lambda y: F.layer_norm(y, (5,)))
+    for norm in norms:
+        network = convert(Between(lambda _, y, norm=norm: norm(y).relu()), "reactnet")
+        assert set(rprelus(network)) == {"conv_rprelu"}

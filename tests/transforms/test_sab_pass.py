@@ -269,6 +269,37 @@ def test_targets_in_a_row_share_a_mask_and_what_serves_elsewhere_stays():
     torch.testing.assert_close(got, expected)
 
 
+class FunctionalChain(Chain):
+    """The same, its activation called as a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.Identity()
+        self.slope = nn.Parameter(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        coarse = self.coarse(x)
+        y = F.prelu(self.first(x), self.slope)
+        return self.point(y) + coarse.mean((2, 3), keepdim=True)
+
+
+def test_a_functional_prelu_moves_into_the_path_with_its_parameter():
+    module = FunctionalChain().eval()
+    network = with_sparse_decoder(module, "first", point=CHAIN_POINT).eval()
+    assert [type(layer) for layer in network.first] == [nn.Conv2d, nn.PReLU]
+    assert network.first[1].weight is module.slope
+    assert not hasattr(network, "slope"), "it has moved into the path"
+    calls: list[Tensor] = []
+    mask_of(network, calls)
+    x = torch.rand(1, 3, 12, 10)
+    with torch.no_grad():
+        got = network(x)
+        mask = F.interpolate(calls[0], size=(12, 10), mode="bilinear")
+        y = F.prelu(module.first(x), module.slope) * mask + network.first_1x1(x)
+        expected = module.point(y) + module.coarse(x).mean((2, 3), keepdim=True)
+    torch.testing.assert_close(got, expected)
+
+
 def test_what_a_pattern_names_and_cannot_be_masked_is_noted():
     network = trace(Chain())
     passed = SparseDecoder(["*ed", "side", "point*", "side"], CHAIN_POINT)

@@ -77,3 +77,21 @@ def test_the_shortcut_joins_before_the_replaced_activation():
     network = convert(module, "reactnet", settings=["shortcut=same"]).eval()
     names = [str(node.target) for node in network.programs["forward"].graph.nodes]
     assert names.index("3") > names.index("<built-in function add>") > names.index("2")
+
+
+@pytest.mark.parametrize("add", [lambda y, x: y + x, lambda y, x: y.add(x), lambda y, x: torch.add(y, x)])
+def test_a_shortcut_of_any_spelling_is_not_doubled(add):
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.conv, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.last(add(self.conv(x), x))
+
+    torch.manual_seed(0)
+    module = Residual().eval()
+    image = torch.rand(1, 3, 6, 5)
+    with_pass, without = (convert(module, "bnn", settings=[f"shortcut={kind}"]).eval() for kind in ("all", "none"))
+    assert torch.equal(with_pass(image), without(image))

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from binmat.errors import LoweringError, TraceError
 from binmat.model_defs.rvm import RVM
 from binmat.nn import RPReLU
-from binmat.transforms.constant_signs import constant_signs
 from binmat.transforms.convert import convert, plan_of
+from binmat.transforms.nonnegative_inputs import nonnegative_inputs
 from binmat.transforms.trace import Program, TracedModule, trace
 
 
@@ -123,7 +123,7 @@ def test_inputs_given_by_name_are_found_by_the_passes() -> None:
     binary = convert(module, "reactnet").eval()
     assert any(isinstance(layer, RPReLU) for layer in binary.modules())
     assert binary(x).shape == (1, 1, 4, 5)
-    assert constant_signs(convert(module, "bnn"), "forward") == ("middle",)
+    assert nonnegative_inputs(convert(module, "bnn"), "forward") == ("middle",)
 
 
 def test_a_converted_network_can_be_pickled() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from example_networks import ResNet, UNet
@@ -12,8 +14,8 @@ from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Network
 from binmat.model_defs.rvm import RVM
 from binmat.nn import BinaryLayer
-from binmat.transforms.constant_signs import constant_signs
 from binmat.transforms.convert import convert
+from binmat.transforms.nonnegative_inputs import nonnegative_inputs
 
 
 class Many(nn.Module):
@@ -42,7 +44,7 @@ class Many(nn.Module):
 
 def test_what_cannot_be_negative() -> None:
     network = convert(Many(), "bnn")
-    assert constant_signs(network, "forward") == ("blind", "pooled", "joined")
+    assert nonnegative_inputs(network, "forward") == ("blind", "pooled", "joined")
 
 
 def observed(network: Network, image: torch.Tensor) -> set[str]:
@@ -63,7 +65,7 @@ def observed(network: Network, image: torch.Tensor) -> set[str]:
 def test_those_found_saw_no_negative_value(build: type[nn.Module], scheme: str) -> None:
     torch.manual_seed(0)
     network = convert(build(), scheme).eval()
-    found = constant_signs(network, next(iter(network.modes)))
+    found = nonnegative_inputs(network, next(iter(network.modes)))
     assert found
     assert set(found) <= observed(network, torch.randn(1, 3, 64, 64))
 
@@ -71,16 +73,67 @@ def test_those_found_saw_no_negative_value(build: type[nn.Module], scheme: str) 
 @pytest.mark.parametrize("scheme", ["dorefa", "reactnet", "threshold", "bimatting"])
 def test_other_schemes_have_none(scheme: str) -> None:
     network = convert(RVM(), scheme)
-    assert constant_signs(network, "matting") == ()
+    assert nonnegative_inputs(network, "matting") == ()
 
 
 @pytest.mark.parametrize("setting", ["options.threshold=layer", "options.replacement=rprelu"])
 def test_the_way_out_that_the_warning_names(setting: str) -> None:
-    assert constant_signs(convert(RVM(), "bnn", settings=[setting]), "matting") == ()
+    assert nonnegative_inputs(convert(RVM(), "bnn", settings=[setting]), "matting") == ()
 
 
 def test_a_masked_path_is_looked_into() -> None:
     network = convert(RVM(), "bnn", settings=["decoder=sab", "decoder.decode0.conv.3=bnn"])
-    found = constant_signs(network, "matting")
+    found = nonnegative_inputs(network, "matting")
     assert "decoder.decode0.conv.3" in found
     assert "decoder.decode0.conv.0" not in found
+
+
+class One(nn.Module):
+    """A binary layer behind a function of an image."""
+
+    def __init__(self, before: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 1, 1)
+        self.before = before
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.last(self.middle(self.before(self.first(image))))
+
+
+@pytest.mark.parametrize(
+    ("before", "blind"),
+    [
+        (lambda x: F.softplus(x), True),
+        (lambda x: torch.relu_(x), True),
+        (lambda x: x.sigmoid_(), True),
+        (lambda x: F.dropout2d(x.relu()), True),
+        (lambda x: torch.unsqueeze(x.relu(), 0).squeeze(0), True),
+        (lambda x: x.relu().div(2), True),
+        (lambda x: x.relu() / -2, False),
+        (lambda x: torch.add(x.relu(), x.relu(), alpha=-1), False),
+        (lambda x: F.pad(x.relu(), (1, 1), value=-1.0), False),
+        (nn.Sequential(nn.ReLU(), nn.ReflectionPad2d(1)), True),
+        (nn.Sequential(nn.ReLU(), nn.ConstantPad2d(1, -1.0)), False),
+        (nn.Sequential(nn.ReLU(), nn.Upsample(scale_factor=2, mode="bilinear")), True),
+        (nn.Sequential(nn.ReLU(), nn.Upsample(scale_factor=2, mode="bicubic")), False),
+        (nn.Hardtanh(), False),
+        (lambda x: x, False),
+    ],
+)
+def test_operators_before_a_layer(before: Callable[[torch.Tensor], torch.Tensor], blind: bool) -> None:
+    network = convert(One(before), "bnn").eval()
+    assert nonnegative_inputs(network, "forward") == (("middle",) if blind else ())
+    if blind:
+        assert "middle" in observed(network, torch.randn(1, 3, 8, 8))
+
+
+def test_an_input_is_no_operator_whatever_its_name() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.middle, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 1, 1)
+
+        def forward(self, image: torch.Tensor, relu: torch.Tensor) -> torch.Tensor:
+            return self.last(self.middle(relu) + self.first(image))
+
+    assert nonnegative_inputs(convert(Two(), "bnn"), "forward") == ()

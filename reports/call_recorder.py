@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +16,10 @@ from binmat.errors import TraceError
 from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryLayer
 from binmat.nn.masked_path import MaskedPath
+from binmat.nn.operators import Operator, Target, operator_of
 from binmat.nn.recurrence import Recurrent
 from binmat.transforms.trace import graphs, trace
 from binmat.transforms.tracer import trace_method
-
-#: What rules are kept under: a module's class, a function, or a tensor method's name.
-Target = type | Callable[..., Any] | str
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,10 @@ class Call:
         tensor: Tensor = self.argument(0, "input")
         return tensor
 
-    def key_in(self, targets: Container[Target]) -> Target | None:
-        """What stands for this call among the targets, a module's class for its subclasses too; None where nothing."""
-        candidates = (self.target,) if self.module is None else type(self.module).__mro__
-        return next((target for target in candidates if target in targets), None)
+    @property
+    def operator(self) -> Operator | None:
+        """What is called, whatever its spelling; None where the table of operators does not have it."""
+        return operator_of(self.target)
 
 
 def record_calls(network: nn.Module, example: Example) -> list[Call]:

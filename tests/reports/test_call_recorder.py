@@ -13,7 +13,7 @@ from binmat.errors import TraceError
 from binmat.model_defs.registry import build
 from binmat.nn.conv_gru import ConvGRU
 from binmat.nn.recurrence import Recurrent
-from binmat.reports.calls import record_calls
+from binmat.reports.call_recorder import record_calls
 
 
 def test_names_shapes_and_arguments() -> None:

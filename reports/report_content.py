@@ -1,0 +1,105 @@
+"""What a report holds: the numbers of a float network, of a converted one, or of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .blocks import Blocks
+from .conventions import CONVENTIONS
+from .count import Count
+from .layers import Layer
+from .sparse import Sparse
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Side:
+    """One network's numbers.
+
+    counts: by convention. bits: stored bits by module, by formula. bytes: what the network takes in storage: the size
+    of a float network's saved state_dict, the formula's sum for a converted one.
+    """
+
+    counts: Mapping[str, Count]
+    bits: Mapping[str, int]
+    bytes: float
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Operations and storage of a float network, of a converted one, or of both.
+
+    before: the float network's numbers, after: the converted one's; None where there is no such network.
+    blocks: how layers are grouped. layers: of the converted network, else of the float one. notes: what a reader should
+    know, warnings: what a reader must not overlook, one sentence or two each. files: name -> bytes of the files that
+    were written, sha256: name -> what is in them. verification: backend -> {max_abs, mean_abs, flipped_signs}.
+    cross_checks: convention -> FLOPs of the float network, for comparison with what other programs print. sparse: what
+    a sparse-assisted decoder is credited with; None without one.
+    """
+
+    network: str
+    recipe: str | None
+    mode: str
+    height: int
+    width: int
+    downsample_ratio: float
+    before: Side | None
+    after: Side | None
+    blocks: Blocks
+    layers: tuple[Layer, ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    verification: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cross_checks: Mapping[str, int] = field(default_factory=dict)
+    sparse: Sparse | None = None
+
+    def ratio(self, convention: str) -> float | None:
+        """How many times fewer operations the converted network takes; None without both networks."""
+        if self.before is None or self.after is None:
+            return None
+        return _ratio(self.before.counts[convention].total.ops, self.after.counts[convention].total.ops)
+
+    @property
+    def storage_ratio(self) -> float | None:
+        """How many times fewer bytes the converted network takes; None without both networks."""
+        return None if self.before is None or self.after is None else _ratio(self.before.bytes, self.after.bytes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of report.json, schema 1. What is not known is None; ``sparse`` is there with such a decoder."""
+        return {
+            "schema": SCHEMA,
+            "network": self.network,
+            "recipe": self.recipe,
+            "input": {"height": self.height, "width": self.width, "downsample_ratio": self.downsample_ratio},
+            "counts": {name: self._count_json(name) for name in CONVENTIONS},
+            "storage": {
+                "float_bytes": None if self.before is None else self.before.bytes,
+                "converted_bytes": None if self.after is None else self.after.bytes,
+                "ratio": self.storage_ratio,
+                "files": dict(self.files),
+                "sha256": dict(self.sha256),
+            },
+            "layers": [asdict(layer) for layer in self.layers],
+            "verification": {backend: dict(result) for backend, result in self.verification.items()},
+            "cross_checks": {name: {"float": {"flops": flops}} for name, flops in self.cross_checks.items()},
+            "warnings": list(self.warnings),
+            **({} if self.sparse is None else {"sparse": self.sparse.to_json()}),
+        }
+
+    def _count_json(self, convention: str) -> dict[str, Any]:
+        before = None if self.before is None else self.before.counts[convention].total
+        after = None if self.after is None else self.after.counts[convention].total
+        return {
+            "float": None if before is None else {"flops": before.flops},
+            "converted": None if after is None else {"flops": after.flops, "bops": after.bops, "ops": after.ops},
+            "ratio": self.ratio(convention),
+        }
+
+
+def _ratio(before: float, after: float) -> float | None:
+    return before / after if after else None
