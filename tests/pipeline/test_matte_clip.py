@@ -9,8 +9,8 @@ import torch
 
 from binmat.data.image import photograph, read_image, write_image
 from binmat.errors import UnknownNameError
-from binmat.model_defs.lsa_matting import LSAMatting
 from binmat.model_defs.conversion_facts import ConversionFacts
+from binmat.model_defs.lsa_matting import LSAMatting
 from binmat.model_defs.network import Network, Prediction
 from binmat.pipeline.matte_clip import matte_clip
 
