@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import torch
+from torch.nn import functional as F
+
 from binmat.nn.ibnorm import IBNorm
-from binmat.nn.operators import OPERATORS, Operator
+from binmat.nn.operators import Target
 
 from .call_recorder import Call
 
 #: Where norms that are called as functions take their gain.
-_GAIN_AT: dict[Operator | None, int] = {
-    OPERATORS["batch_norm"]: 3,
-    OPERATORS["instance_norm"]: 3,
-    OPERATORS["group_norm"]: 2,
-    OPERATORS["layer_norm"]: 2,
+_GAIN_AT: dict[Target, int] = {
+    **dict.fromkeys((torch.batch_norm, torch.instance_norm), 1),
+    **dict.fromkeys((F.group_norm, torch.group_norm, F.layer_norm, torch.layer_norm), 2),
+    **dict.fromkeys((F.batch_norm, F.instance_norm), 3),
 }
 
 
@@ -20,7 +22,7 @@ def has_gain(call: Call) -> bool:
     """Whether a norm, module or function, multiplies by a gain."""
     if call.module is not None:
         return getattr(call.module, "weight", None) is not None
-    position = _GAIN_AT.get(call.operator)
+    position = _GAIN_AT.get(call.target)
     return position is not None and call.argument(position, "weight") is not None
 
 

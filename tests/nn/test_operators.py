@@ -18,7 +18,7 @@ def test_no_spelling_stands_in_two_entries() -> None:
     assert [spelling for spelling, entries in spellings.items() if entries > 1] == []
 
 
-def test_names_and_their_entries_are_as_many() -> None:
+def test_every_entry_has_a_spelling_and_its_own_name() -> None:
     assert all(operator.spellings for operator in OPERATORS.values())
     assert all(operator.name == name for name, operator in OPERATORS.items())
 
