@@ -108,19 +108,13 @@ class RecurrentDecoder(nn.Module):
         #: Channels of r1, r2, r3, r4.
         self.state_channels = (d1 // 2, d2 // 2, d3 // 2, head // 2)
 
-    def forward(
-        self,
-        src: Tensor,
-        f1: Tensor,
-        f2: Tensor,
-        f3: Tensor,
-        f4: Tensor,
-        r1: Tensor,
-        r2: Tensor,
-        r3: Tensor,
-        r4: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """src: [B*T, 3, H, W]; f and head features [B*T, ...]; states [B, ...]. Returns features and new states."""
+    def forward(self, src: Tensor, features: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """src: [B*T, 3, H, W]; features: f1..f3 and the head's, [B*T, ...]; states: r1..r4, [B, ...].
+
+        Returns features and the new r1..r4.
+        """
+        f1, f2, f3, f4 = features
+        r1, r2, r3, r4 = states
         half = self.avgpool(src)
         quarter = self.avgpool(half)
         eighth = self.avgpool(quarter)

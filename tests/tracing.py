@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from binmat.model_defs.network import Network
-from binmat.transforms.trace import Tracer
+from binmat.transforms.tracer import Tracer
 
 
 def traced(net: Network, mode: str) -> fx.GraphModule:
