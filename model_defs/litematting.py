@@ -14,7 +14,7 @@ from binmat.progress import Progress
 from .crop_and_stitch import WINDOW, crop_and_stitch
 from .network import NetworkSpec, Prediction
 from .network_option import NetworkOption
-from .trimap import Trimap, portrait_trimap, transform_map
+from .trimap import Trimap, one_hot, portrait_trimap, transform_map
 from .trimap_network import TrimapNetwork
 
 
@@ -269,7 +269,7 @@ class LiteMatting(TrimapNetwork):
         return torch.clamp(x, 0, 1)
 
     def _guided(self, high: Tensor, image: Tensor, trimap: Tensor) -> Tensor:
-        """En-6's features with ENB's beside them, queried where the trimap does not say background."""
+        """The features of the encoder's level 6 and ENB's, which are queried where the trimap is not background."""
         if self.gfnb is None or self.layerx is None:
             return high
         not_background = trimap[:, 1:2] + trimap[:, 2:3]
@@ -280,7 +280,7 @@ class LiteMatting(TrimapNetwork):
         """Image, one-hot trimap and transform map. Raises MissingExtraError without scipy."""
         known = portrait_trimap(image.shape[2], image.shape[3])
         maps = transform_map(known.regions)[None]
-        return {"image": image, "trimap": known.one_hot()[None].to(image), "transform_map": maps.to(image)}
+        return {"image": image, "trimap": one_hot(known.regions)[None].to(image), "transform_map": maps.to(image)}
 
     def estimate(
         self, image: Tensor, trimap: Trimap, downsample_ratio: float, progress: Progress, *, window: int = WINDOW

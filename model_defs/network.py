@@ -84,7 +84,7 @@ class Network(nn.Module):
     #: Where BiMatting's encoder and sparse decoder go; None where the network does not say.
     encoder_insertion_point: ClassVar[EncoderInsertionPoint | None] = None
     mask_head_insertion_point: ClassVar[MaskHeadInsertionPoint | None] = None
-    #: What this network alone takes, for mattes and conversions.
+    #: Options of this network alone, for mattes and conversions.
     options: ClassVar[tuple[NetworkOption, ...]] = ()
 
     def __init__(self, **config: Any) -> None:

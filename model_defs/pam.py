@@ -21,18 +21,9 @@ from .network import Network, NetworkSpec, Prediction
 from .network_option import NetworkOption
 from .pam_body import CONSTRAINTS, PathNetwork, path_costs
 from .pam_learning import gumbel_gates, gumbel_noise
-from .pam_paths import (
-    GIGA,
-    SELECTIONS,
-    WHOLE,
-    check_path,
-    dearest_within,
-    limit_in_macs,
-    open_bits,
-    within,
-)
+from .pam_paths import GIGA, SELECTIONS, WHOLE, check_path, dearest_within, limit_in_macs, open_bits, within
 from .resizing import pad_to_multiple
-from .trimap import Trimap, portrait_trimap
+from .trimap import Trimap, one_hot, portrait_trimap
 
 #: The size of the paper's costs; a limit for another size is brought to it by the area.
 REFERENCE_SIZE = (1024, 1024)
@@ -79,7 +70,7 @@ class PAM(PathNetwork):
     def forward(
         self, image: Tensor, trimap: Tensor, cost_limit: float | None = None, path: str | None = None
     ) -> Tensor:
-        """The matte of :meth:`infer`: alpha [N, 1, H, W] in [0, 1]. Only a cost limit makes it count costs."""
+        """The matte of :meth:`infer`: alpha [N, 1, H, W] in [0, 1]. Costs are counted only for a cost limit."""
         if cost_limit is not None:
             return self.infer(image, trimap, cost_limit, path).alpha
         self._check_inputs(image, trimap)
@@ -106,7 +97,8 @@ class PAM(PathNetwork):
         return self._take(choice, image, trimap)
 
     def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
-        return {"image": image, "trimap": portrait_trimap(image.shape[2], image.shape[3]).one_hot()[None].to(image)}
+        regions = portrait_trimap(image.shape[2], image.shape[3]).regions
+        return {"image": image, "trimap": one_hot(regions)[None].to(image)}
 
     def estimate(
         self,
@@ -120,8 +112,9 @@ class PAM(PathNetwork):
     ) -> Prediction:
         """Image and trimap are padded to multiples of 32 by repeating their borders.
 
-        Costs are those of the padded size. cost_limit, path: see :meth:`infer`. The path that was taken and its G multiply-accumulates are the prediction's
-        details. Raises InputError for what :meth:`infer` refuses and SizeError for a downsample ratio.
+        Costs are those of the padded size. cost_limit, path: see :meth:`infer`. The path that was taken and its cost in
+        G multiply-accumulates are the prediction's details. Raises InputError for what :meth:`infer` refuses,
+        SizeError for a downsample ratio.
         """
         self.refuse_ratio(downsample_ratio)
         height, width = trimap.size
@@ -130,8 +123,8 @@ class PAM(PathNetwork):
         notes = (note,) if note else ()
         if trimap.all_known:
             return Prediction(trimap.alpha().to(image)[None, None], notes=notes)
-        one_hot = pad_to_multiple(trimap.one_hot()[None].to(image), self.size_multiple)
-        taken = self._take(choice, padded, one_hot)
+        regions = pad_to_multiple(one_hot(trimap.regions)[None].to(image), self.size_multiple)
+        taken = self._take(choice, padded, regions)
         alpha = trimap.settle(taken.alpha[0, 0, :height, :width])[None, None]
         return Prediction(alpha, notes=notes, details={"path": taken.paths[0], "gmacs": taken.macs[0] / GIGA})
 

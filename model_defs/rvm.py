@@ -63,7 +63,7 @@ class RVM(Network):
 
     name = "rvm"
     modes: ClassVar[Mapping[str, str]] = {"matting": "matting", "refined": "refined", "segmentation": "segmentation"}
-    #: One cell of the coarsest features. Smaller frames run too, but what they see is padding.
+    #: One cell of the coarsest features. Smaller frames run too, but most of what is computed is padding.
     min_size = 16
     encoder_insertion_point = EncoderInsertionPoint("backbone")
     mask_head_insertion_point = MaskHeadInsertionPoint(
@@ -122,7 +122,7 @@ class RVM(Network):
     def coarse_matte(self, features: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
         """Foreground and alpha at the size of coarse features [N, 16, h, w], by the projection that the fine ones use.
 
-        What a sparse decoder's mask is made of (BiMatting); no mode calls it otherwise.
+        BiMatting's sparse decoder makes its mask of it; without one no mode calls it.
         """
         out = self.project_mat(features)
         small = F.interpolate(src, size=(out.shape[2], out.shape[3]), mode="bilinear", align_corners=False)

@@ -43,7 +43,7 @@ class LRASPP(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """Memory at 1/16: the second half of the channels goes through a ConvGRU."""
+    """Memory at 1/16: the second half of the channels passes a ConvGRU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class BottleneckBlock(nn.Module):
 
 
 class UpsamplingBlock(nn.Module):
-    """Double the size, merge the encoder's features and the small frame, remember."""
+    """Double the size, merge the encoder's features and the reduced frame, pass half the channels through a ConvGRU."""
 
     def __init__(self, in_channels: int, skip_channels: int, src_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class UpsamplingBlock(nn.Module):
 
 
 class OutputBlock(nn.Module):
-    """Back to the frame's size: no features to merge there, no memory."""
+    """Back to the frame's size, where there are neither encoder features to merge nor memory."""
 
     def __init__(self, in_channels: int, src_channels: int, out_channels: int) -> None:
         super().__init__()
