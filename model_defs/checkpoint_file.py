@@ -22,7 +22,7 @@ from binmat.model_defs.weights_metadata import METADATA_KEY
 
 #: Keys under which training code stores the state_dict, in the order in which they are tried.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
-#: What DataParallel, torch.compile and Lightning modules put before every key.
+#: Prefixes that DataParallel, torch.compile and Lightning modules put before every key.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
 
 _ZIP = b"PK\x03\x04"
@@ -56,7 +56,10 @@ def is_converted(path: str | os.PathLike[str]) -> bool:
     Raises CheckpointError for a path that is no readable file and for a file that is empty, damaged or no checkpoint.
     """
     path = Path(path)
-    return _sniff(path) == "safetensors" and METADATA_KEY in _safetensors_metadata(path)
+    if _sniff(path) != "safetensors":
+        return False
+    with _damage_named(path), safe_open(path, framework="pt") as file:
+        return METADATA_KEY in (file.metadata() or {})
 
 
 def _sniff(path: Path) -> str:
@@ -88,7 +91,7 @@ def _sniff(path: Path) -> str:
 
 @contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """A damaged file makes its reader raise whatever the bytes provoke, from KeyError to NotImplementedError."""
+    """Turn whatever a reader raises on a damaged file, from KeyError to NotImplementedError, into a CheckpointError."""
     try:
         yield
     except CheckpointError:
@@ -110,7 +113,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _reject_pickle(path: Path) -> None:
-    """A pickle that torch.save did not write has no place for tensors outside of code."""
+    """Refuse a pickle that torch.save did not write: it can hold tensors only as code."""
     try:
         with path.open("rb") as file:
             runs_code = any(opcode.name in _RUNS_CODE for opcode, _, _ in pickletools.genops(file))
@@ -127,7 +130,7 @@ def _reject_pickle(path: Path) -> None:
 def _read_torch(path: Path) -> Any:
     # An open file: given a path, torch.load trusts its ending.
     with _damage_named(path), path.open("rb") as file, warnings.catch_warnings():
-        # torch warns of pickle protocols and storage classes; what comes of them is said below, once.
+        # torch warns of pickle protocols and storage classes; where they matter, an error says so.
         warnings.simplefilter("ignore", UserWarning)
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -149,11 +152,6 @@ def _unpickling_error(path: Path, error: pickle.UnpicklingError) -> CheckpointEr
         )
     reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
     return _damaged(path, pickle.UnpicklingError(reason[1]) if reason else error)
-
-
-def _safetensors_metadata(path: Path) -> dict[str, str]:
-    with _damage_named(path), safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -185,7 +183,7 @@ def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:
 
 
 def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off prefixes that most keys have; keys without one stay, for the comparison with the network to name."""
+    """Take off prefixes that most keys have. Keys without one stay, so that errors about them can name them."""
     while True:
         prefix = next((p for p in _PREFIXES if 2 * sum(key.startswith(p) for key in state) > len(state)), None)
         if prefix is None:

@@ -1,4 +1,4 @@
-"""What a network itself has to know of its conversion."""
+"""What a network has to know about its own conversion."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 class ConversionFacts:
     """The part of a conversion's record that a network reads.
 
-    :class:`binmat.transforms.convert.Conversion` is the whole. A pass that is applied alone leaves no more than this.
+    :class:`binmat.transforms.convert.Conversion` is the whole record. A pass that is applied alone leaves only this.
 
-    size: (height, width) that the network was converted for: what counting and exporting take where none is given; None
-    where it was not said. downsample_ratio: likewise.
+    size: (height, width) that the network was converted for, None where unknown; counting and exporting take it where
+    no other is given. downsample_ratio: likewise.
     side_outputs: names of outputs that a pass has added: the coarse matte of a sparse decoder's mask head.
     """
 

@@ -49,14 +49,24 @@ def crop_and_stitch(
     Memory beyond the image and the trimap: 16 bytes per pixel (transform map, weighted sum, weights) and one window's
     activations. Raises InputError for an image that does not fit the trimap, SizeError for an odd window.
     """
-    check_image(image, trimap)
+    if image.dim() != 3 or image.shape[0] != 3:
+        raise InputError(f"the image has the shape {list(image.shape)}: give RGB, [3, height, width]")
+    if tuple(image.shape[1:]) != trimap.size:
+        raise InputError(
+            f"the image has {image.shape[1]}x{image.shape[2]} pixels and its trimap {trimap.size[0]}x{trimap.size[1]}: "
+            "give the trimap of this image"
+        )
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise InputError(f"the image's values are {image.dtype}: give uint8, or floats from 0 to 1")
     if window < 2 or window % 2:
         raise SizeError(f"a window of {window} pixels has no half as stride: give an even size, for example {WINDOW}")
     if trimap.all_known:
         return trimap.alpha()
     height, width = trimap.size
     rows, columns = _padded_indices(height, window), _padded_indices(width, window)
-    regions = _pad_with_background(trimap.regions, len(rows), len(columns))
+    above, before = (len(rows) - height) // 2, (len(columns) - width) // 2
+    regions = np.full((len(rows), len(columns)), BACKGROUND, np.uint8)
+    regions[above : above + height, before : before + width] = trimap.regions
     maps = transform_map(regions)
     weight = window_weight(window)
     weighted, total = torch.zeros(regions.shape), torch.zeros(regions.shape)
@@ -65,7 +75,8 @@ def crop_and_stitch(
         progress(done, len(windows))
         here = (slice(top, top + window), slice(left, left + window))
         crop = image[:, rows[here[0]].unsqueeze(1), columns[here[1]]]
-        inputs = (to_unit(crop), one_hot(regions[here]), maps[:, here[0], here[1]])
+        unit = crop.float() / 255 if crop.dtype == torch.uint8 else crop.float()
+        inputs = (unit, one_hot(regions[here]), maps[:, here[0], here[1]])
         with torch.no_grad():
             alpha = network(*(tensor.unsqueeze(0).to(device, dtype) for tensor in inputs))
         weighted[here] += weight * alpha[0, 0].to("cpu", torch.float32)
@@ -73,7 +84,6 @@ def crop_and_stitch(
     progress(len(windows), len(windows))
     # No window is computed over most of a large background: a weight of 0 there must not become 0 / 0.
     matte = weighted.div_(total.clamp_(min=torch.finfo(torch.float32).tiny))
-    above, before = (len(rows) - height) // 2, (len(columns) - width) // 2
     return trimap.settle(matte[above : above + height, before : before + width])
 
 
@@ -104,24 +114,6 @@ def window_weight(window: int = WINDOW) -> Tensor:
     return torch.minimum(depth.unsqueeze(1), depth) / (window // 2 + 1)
 
 
-def check_image(image: Tensor, trimap: Trimap) -> None:
-    """Raise InputError where an image is not [3, H, W] of uint8 or floats in [0, 1], with the trimap's size."""
-    if image.dim() != 3 or image.shape[0] != 3:
-        raise InputError(f"the image has the shape {list(image.shape)}: give RGB, [3, height, width]")
-    if tuple(image.shape[1:]) != trimap.size:
-        raise InputError(
-            f"the image has {image.shape[1]}x{image.shape[2]} pixels and its trimap {trimap.size[0]}x{trimap.size[1]}: "
-            "give the trimap of this image"
-        )
-    if image.dtype != torch.uint8 and not image.is_floating_point():
-        raise InputError(f"the image's values are {image.dtype}: give uint8, or floats from 0 to 1")
-
-
-def to_unit(image: Tensor) -> Tensor:
-    """uint8 or floats in [0, 1], any shape -> float32 in [0, 1]."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
-
-
 def _starts(length: int, window: int) -> list[int]:
     """Where windows start along one axis; the last ends at the border."""
     return [*range(0, length - window, window // 2), length - window]
@@ -137,9 +129,3 @@ def _padded_indices(length: int, window: int) -> Tensor:
     missing = max(window - length, 0)
     before = missing // 2
     return torch.arange(-before, length + missing - before).clamp(0, length - 1)
-
-
-def _pad_with_background(regions: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-    above, before = (height - regions.shape[0]) // 2, (width - regions.shape[1]) // 2
-    below, after = height - regions.shape[0] - above, width - regions.shape[1] - before
-    return np.pad(regions, ((above, below), (before, after)), constant_values=BACKGROUND)

@@ -15,10 +15,9 @@ def example_inputs(
 ) -> Example:
     """One frame, batch 1, at a fixed size.
 
-    size: (height, width); by default the one that the network was converted for, else what the registry shows it at.
-    downsample_ratio: by default likewise, else 1.
-    example: the example inputs themselves, for modules that cannot tell theirs; they are returned as they are. Raises
-    SizeError where no size is known or where it does not fit.
+    size: (height, width), by default the one that the network was converted for, else the registry's example size.
+    downsample_ratio: by default likewise, else 1. example: the example inputs themselves, for modules that do not
+    define theirs. Raises SizeError where no size is known or where it does not fit.
     """
     if example is not None:
         return example

@@ -1,4 +1,4 @@
-"""Where BiMatting's structures go in a network: what its transforms need to know and its layers do not tell."""
+"""Where BiMatting's encoder and sparse decoder go in a network, declared for the transforms that put them there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EncoderInsertionPoint:
-    """The part that another encoder may stand for.
+    """The part that another encoder may replace.
 
-    name: the submodule. normalise: whether it takes frames in [0, 1], which ImageNet's statistics then apply to.
-    channels: of its last feature, where the rest of the network counts on them.
+    name: the submodule. normalise: whether it takes frames in [0, 1], which the encoder normalises by ImageNet's
+    statistics. channels: of its last feature, where the rest of the network relies on their number.
     """
 
     name: str
@@ -20,16 +20,15 @@ class EncoderInsertionPoint:
 
 @dataclass(frozen=True)
 class MaskHeadInsertionPoint:
-    """Where a decoder can tell, coarsely, which cells are worth computing finely.
+    """Where a decoder's features are good enough for a coarse matte, which tells the cells worth computing finely.
 
-    after: the part whose output the mask head reads; where it gives several, the one that is read by more than the
-        network's output.
+    after: the part whose output the mask head reads; of several outputs, the one that other layers read.
     head: where the mask head is put: 3x3 convolution to ``channels``, batch norm, ReLU.
-    method: traceable method of the network that makes a coarse matte of the head's result: its first argument is that,
-        the others are arguments of the modes by their names. None: a 1x1 convolution, ``<head>_alpha``, makes alpha.
-    outputs: names of what the method returns, or of that alpha; ``alpha`` is the one whose sign the mask is made of.
-        Modes return them as well: those that the network's ``output_names`` says, else all, at the end. Without names
-        nothing is added.
+    method: traceable method of the network that makes a coarse matte of the head's result, its first argument. Its
+        other arguments are the modes' arguments of the same names. None: a 1x1 convolution, ``<head>_alpha``, makes
+        alpha.
+    outputs: names of what the method returns, or of that alpha; ``alpha`` is the one whose sign gives the mask. A mode
+        returns those that the network's ``output_names`` has for it; all, at the end, where the network has no names.
     targets: policy patterns of the convolutions to mask where a recipe names none.
     min_size: the smallest frame that has two coarse cells each way.
     """

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from binmat.progress import Progress, silent
+from binmat.progress import Progress
 
 from .crop_and_stitch import WINDOW, crop_and_stitch
-from .network import Example, Network, NetworkSpec, Prediction
+from .network import NetworkSpec, Prediction
 from .network_option import NetworkOption
-from .trimap import portrait_trimap, read_trimap, transform_map
+from .trimap import Trimap, one_hot, portrait_trimap, transform_map
+from .trimap_network import TrimapNetwork
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm with 32, 16, 8 or 4 groups, the first that divides the channels."""
     groups = next(count for count in (32, 16, 8, 4) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
+
+
+def _conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], *activation: nn.Module, **options: Any
+) -> list[nn.Module]:
+    """A convolution, its group norm and the activation, if any. options: further arguments of nn.Conv2d."""
+    return [nn.Conv2d(in_channels, out_channels, kernel_size, **options), group_norm(out_channels), *activation]
 
 
 class ModifiedMobileBlock(nn.Module):
@@ -43,14 +51,9 @@ class ModifiedMobileBlock(nn.Module):
         super().__init__()
         self.has_shortcut = stride == 1 and in_channels == out_channels
         self.conv = nn.Sequential(
-            nn.Conv2d(in_channels, hidden, kernel_size=1, bias=False),
-            group_norm(hidden),
-            activation(),
-            nn.Conv2d(hidden, hidden, kernel_size=3, stride=stride, groups=hidden, bias=False),
-            group_norm(hidden),
-            activation(),
-            nn.Conv2d(hidden, out_channels, kernel_size=1, bias=False),
-            group_norm(out_channels),
+            *_conv_norm(in_channels, hidden, 1, activation(), bias=False),
+            *_conv_norm(hidden, hidden, 3, activation(), stride=stride, groups=hidden, bias=False),
+            *_conv_norm(hidden, out_channels, 1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,11 +65,9 @@ def _encoder_level(
     in_channels: int, out_channels: int, blocks: int, stride: int = 1, expansion: int = 6
 ) -> nn.Sequential:
     """Modified mobile blocks that expand their input's channels; the first takes the stride."""
-    inputs = [in_channels] + [out_channels] * (blocks - 1)
-    strides = [stride] + [1] * (blocks - 1)
-    return nn.Sequential(
-        *(ModifiedMobileBlock(c, out_channels, c * expansion, s) for c, s in zip(inputs, strides, strict=True))
-    )
+    first = ModifiedMobileBlock(in_channels, out_channels, in_channels * expansion, stride)
+    rest = (ModifiedMobileBlock(out_channels, out_channels, out_channels * expansion) for _ in range(blocks - 1))
+    return nn.Sequential(first, *rest)
 
 
 def _decoder_level(in_channels: int, out_channels: int, blocks: int = 3, expansion: int = 4) -> nn.Sequential:
@@ -79,11 +80,8 @@ def _decoder_level(in_channels: int, out_channels: int, blocks: int = 3, expansi
 def _low_level_guidance() -> nn.Sequential:
     """ENB's low-level feature guidance block (Fig. 7): RGB in [0, 1], [N, 3, H, W] -> [N, 64, H / 2, W / 2]."""
     return nn.Sequential(
-        nn.Conv2d(3, 32, kernel_size=3, stride=2, padding=1),
-        group_norm(32),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, kernel_size=3, padding=1),
-        group_norm(64),
+        *_conv_norm(3, 32, 3, nn.ReLU(), stride=2, padding=1),
+        *_conv_norm(32, 64, 3, padding=1),
         _encoder_level(64, 64, blocks=4, expansion=4),
     )
 
@@ -113,12 +111,8 @@ class LSRPPM(nn.Module):
         super().__init__()
         middle, inner = channels // 2, channels // 8
         self.trans = nn.Sequential(
-            nn.Conv2d(channels, middle, kernel_size=1, bias=False),
-            group_norm(middle),
-            nn.ReLU(),
-            nn.Conv2d(middle, inner, kernel_size=1, bias=False),
-            group_norm(inner),
-            nn.ReLU(),
+            *_conv_norm(channels, middle, 1, nn.ReLU(), bias=False),
+            *_conv_norm(middle, inner, 1, nn.ReLU(), bias=False),
         )
         for index, (grid, kernel) in enumerate(self.VIEWS, start=1):
             self.add_module(f"pool{index}", nn.AdaptiveAvgPool2d(grid))
@@ -128,9 +122,7 @@ class LSRPPM(nn.Module):
     @staticmethod
     def _filter(channels: int, kernel: tuple[int, int]) -> nn.Sequential:
         padding = (kernel[0] // 2, kernel[1] // 2)
-        return nn.Sequential(
-            nn.Conv2d(channels, channels, kernel, padding=padding, bias=False), group_norm(channels), nn.ReLU()
-        )
+        return nn.Sequential(*_conv_norm(channels, channels, kernel, nn.ReLU(), padding=padding, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.trans(x)
@@ -172,21 +164,15 @@ class EfficientNonLocalBlock(nn.Module):
     def __init__(self, low_channels: int, high_channels: int, channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.f_key = nn.Sequential(
-            nn.Conv2d(low_channels, channels, kernel_size=1), group_norm(channels), nn.LeakyReLU()
-        )
-        self.f_query = nn.Sequential(
-            nn.Conv2d(high_channels, channels, kernel_size=1), group_norm(channels), nn.LeakyReLU()
-        )
+        self.f_key = nn.Sequential(*_conv_norm(low_channels, channels, 1, nn.LeakyReLU()))
+        self.f_query = nn.Sequential(*_conv_norm(high_channels, channels, 1, nn.LeakyReLU()))
         self.f_value = nn.Conv2d(low_channels, channels, kernel_size=1)
         self.W = nn.Conv2d(channels, channels, kernel_size=1)
         # The block starts as if the guidance were not there (official implementation).
         nn.init.zeros_(self.W.weight)
         nn.init.zeros_(self.W.bias)  # type: ignore[arg-type]
         self.psp = PyramidPooling()
-        self.conv_bn_dropout = nn.Sequential(
-            nn.Conv2d(channels + high_channels, channels, kernel_size=1), group_norm(channels)
-        )
+        self.conv_bn_dropout = nn.Sequential(*_conv_norm(channels + high_channels, channels, 1))
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         value = self.psp(self.f_value(low)).transpose(1, 2)
@@ -195,11 +181,10 @@ class EfficientNonLocalBlock(nn.Module):
         similarity = torch.softmax(torch.matmul(query, key) * self.channels**-0.5, dim=2)
         context = torch.matmul(similarity, value).transpose(1, 2)
         context = context.reshape(high.shape[0], self.channels, high.shape[2], high.shape[3])
-        fused: Tensor = self.conv_bn_dropout(torch.cat((self.W(context), high), 1))
-        return fused
+        return self.conv_bn_dropout(torch.cat((self.W(context), high), 1))
 
 
-class LiteMatting(Network):
+class LiteMatting(TrimapNetwork):
     """LiteMatting with its official checkpoint's keys; [N, 1, H, W] alpha in [0, 1].
 
     lsrppm, enb: the switches of Table 5. Both true is the paper's network and the only one with public weights;
@@ -220,15 +205,14 @@ class LiteMatting(Network):
     }
     min_size = 32
     size_multiple = 32
+    example_channels: ClassVar[Mapping[str, int]] = {"image": 3, "trimap": 3, "transform_map": 2}
     options = (NetworkOption("window", int, f"height and width of crop-and-stitch's windows, default {WINDOW}"),)
 
     def __init__(self, lsrppm: bool = True, enb: bool = True) -> None:
         super().__init__(lsrppm=lsrppm, enb=enb)
         self.layerx = _low_level_guidance() if enb else None
-        self.layer0 = nn.Sequential(
-            nn.Conv2d(8, 32, kernel_size=3, stride=2, padding=1, bias=False), group_norm(32), nn.ReLU6()
-        )
-        self.layer1 = nn.Sequential(nn.Conv2d(32, 32, kernel_size=3, padding=1), group_norm(32), nn.ReLU())
+        self.layer0 = nn.Sequential(*_conv_norm(8, 32, 3, nn.ReLU6(), stride=2, padding=1, bias=False))
+        self.layer1 = nn.Sequential(*_conv_norm(32, 32, 3, nn.ReLU(), padding=1))
         self.layer2 = _encoder_level(32, 24, blocks=2, stride=2)
         self.layer3 = _encoder_level(24, 32, blocks=3, stride=2)
         self.layer4 = _encoder_level(32, 64, blocks=4, stride=2)
@@ -244,12 +228,8 @@ class LiteMatting(Network):
         self.uper3 = _decoder_level(128 + 32, 96)
         self.uper4 = _decoder_level(96 + 24, 64)
         self.uper5 = nn.Sequential(
-            nn.Conv2d(64 + 32, 48, kernel_size=3, padding=1),
-            group_norm(48),
-            nn.PReLU(48),
-            nn.Conv2d(48, 32, kernel_size=3, padding=1),
-            group_norm(32),
-            nn.PReLU(32),
+            *_conv_norm(64 + 32, 48, 3, nn.PReLU(48), padding=1),
+            *_conv_norm(48, 32, 3, nn.PReLU(32), padding=1),
         )
         self.out = nn.Sequential(
             nn.Conv2d(32 + 6, 24, kernel_size=3, padding=1),
@@ -268,8 +248,7 @@ class LiteMatting(Network):
         32, else SizeError. Returns alpha [N, 1, H, W] in [0, 1], also where the trimap already knows it.
         """
         self.check_size(image.shape[2], image.shape[3])
-        alpha: Tensor = self.run("matting", image, trimap, transform_map)
-        return alpha
+        return self.run("matting", image, trimap, transform_map)
 
     def matting(self, image: Tensor, trimap: Tensor, transform_map: Tensor) -> Tensor:
         """The mode behind :meth:`forward`, traceable by torch.fx."""
@@ -290,7 +269,7 @@ class LiteMatting(Network):
         return torch.clamp(x, 0, 1)
 
     def _guided(self, high: Tensor, image: Tensor, trimap: Tensor) -> Tensor:
-        """En-6's features with ENB's beside them, queried where the trimap does not say background."""
+        """The features of the encoder's level 6 and ENB's, which are queried where the trimap is not background."""
         if self.gfnb is None or self.layerx is None:
             return high
         not_background = trimap[:, 1:2] + trimap[:, 2:3]
@@ -301,43 +280,21 @@ class LiteMatting(Network):
         """Image, one-hot trimap and transform map. Raises MissingExtraError without scipy."""
         known = portrait_trimap(image.shape[2], image.shape[3])
         maps = transform_map(known.regions)[None]
-        return {"image": image, "trimap": known.one_hot()[None].to(image), "transform_map": maps.to(image)}
+        return {"image": image, "trimap": one_hot(known.regions)[None].to(image), "transform_map": maps.to(image)}
 
-    def predict(
-        self,
-        image: Tensor,
-        memory: None = None,
-        *,
-        trimap: Tensor | None = None,
-        downsample_ratio: float = 1.0,
-        progress: Progress = silent,
-        window: int = WINDOW,
+    def estimate(
+        self, image: Tensor, trimap: Trimap, downsample_ratio: float, progress: Progress, *, window: int = WINDOW
     ) -> Prediction:
-        """Alpha of an image [1, 3, H, W] in [0, 1] of any size, by crop-and-stitch, with the trimap's known pixels.
+        """By crop-and-stitch. Raises SizeError for a window that the network does not take and for a ratio.
 
-        trimap: see :func:`binmat.model_defs.trimap.read_trimap`. window, progress: see
-        :func:`binmat.model_defs.crop_and_stitch.crop_and_stitch`. Raises InputError where the trimap is missing or does
-        not fit, SizeError for a window that the network does not take and for a downsample ratio, which it has not.
+        window, progress: see :func:`binmat.model_defs.crop_and_stitch.crop_and_stitch`.
         """
         self.refuse_ratio(downsample_ratio)
         self.check_size(window, window)
-        known = read_trimap(trimap, image.shape[2], image.shape[3])
         alpha = crop_and_stitch(
-            self, image[0], known, window=window, device=image.device, dtype=image.dtype, progress=progress
+            self, image[0], trimap, window=window, device=image.device, dtype=image.dtype, progress=progress
         )
-        return Prediction(alpha.to(image)[None, None], notes=known.remarks)
-
-    def example(
-        self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
-    ) -> Example:
-        """One image of this size. Raises SizeError for a size or a downsample_ratio that the network does not take."""
-        self.refuse_ratio(downsample_ratio)
-        self.check_size(height, width)
-        channels = {"image": 3, "trimap": 3, "transform_map": 2}
-        inputs: dict[str, Tensor | float] = {
-            name: torch.zeros(1, count, height, width, device=device) for name, count in channels.items()
-        }
-        return Example("matting", inputs, ("alpha",))
+        return Prediction(alpha.to(image)[None, None])
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, bool] | None:

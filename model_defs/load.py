@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from binmat.errors import CheckpointError
 from binmat.model_defs.checkpoint_file import is_converted, load_state
-from binmat.model_defs.network import Network, NetworkSpec
-from binmat.model_defs.registry import NETWORKS, get_spec
+from binmat.model_defs.network import Network
+from binmat.model_defs.registry import NETWORKS, build, get_spec
 
 __all__ = ["fill", "is_converted", "load", "load_from_state", "load_state"]
 
@@ -42,26 +41,17 @@ def load_from_state(
     state: Mapping[str, Tensor], path: str | os.PathLike[str], network: str | None = None, strict: bool = True
 ) -> Network:
     """:func:`load` for a state_dict that is read already; path names it in errors."""
-    spec, config = _identify(state, network, path)
-    net = spec.build(**{**spec.config, **config})
-    fill(net, net.normalise_keys(state), path, strict)
-    return net.eval()
-
-
-def _identify(
-    state: Mapping[str, Tensor], network: str | None, path: str | os.PathLike[str]
-) -> tuple[NetworkSpec, Mapping[str, Any]]:
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     found = {name: config for name, spec in NETWORKS.items() if (config := spec.recognise(shapes)) is not None}
-    if network is not None:
-        if found and network not in found:
-            other = next(iter(found))
-            raise CheckpointError(f"{path} holds {other}, not {network}: ask for {other}, or pass a file of {network}")
-        return NETWORKS[network], found.get(network, {})
-    if found:
-        name, config = next(iter(found.items()))
-        return NETWORKS[name], config
-    raise CheckpointError(f"{path} holds none of the networks binmat knows: {_closest(shapes)}")
+    if not found and network is None:
+        raise CheckpointError(f"{path} holds none of the networks binmat knows: {_closest(shapes)}")
+    name = network or next(iter(found))
+    if found and name not in found:
+        other = next(iter(found))
+        raise CheckpointError(f"{path} holds {other}, not {name}: ask for {other}, or pass a file of {name}")
+    net = build(name, **found.get(name, {}))
+    fill(net, net.normalise_keys(state), path, strict)
+    return net.eval()
 
 
 def _closest(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -85,14 +75,9 @@ def fill(net: Network, state: Mapping[str, Tensor], path: str | os.PathLike[str]
     missing = [key for key in own if key not in state and not key.endswith(".num_batches_tracked")]
     extra = [key for key in state if key not in own]
     misshapen = [key for key in own if key in state and state[key].shape != own[key].shape]
-    faults = []
-    if misshapen:
-        named = (f"{key} is {list(state[key].shape)} instead of {list(own[key].shape)}" for key in misshapen)
-        faults.append(f"{len(misshapen)} misshapen ({_few(named)})")
-    if missing:
-        faults.append(f"{len(missing)} missing ({_few(missing)})")
-    if extra:
-        faults.append(f"{len(extra)} left over ({_few(extra)})")
+    reshaped = [f"{key} is {list(state[key].shape)} instead of {list(own[key].shape)}" for key in misshapen]
+    named = {"misshapen": reshaped, "missing": missing, "left over": extra}
+    faults = [f"{len(names)} {fault} ({_few(names)})" for fault, names in named.items() if names]
     if misshapen or (strict and faults):
         raise CheckpointError(
             f"{path} does not fit {net.name}, of its tensors {', '.join(faults)}: "
@@ -122,6 +107,5 @@ def _value(key: str, stored: Tensor | None, own: Tensor, path: str | os.PathLike
     return value
 
 
-def _few(names: Iterable[str]) -> str:
-    names = list(names)
+def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

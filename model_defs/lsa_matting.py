@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,15 +14,15 @@ from torch import Tensor, nn
 from binmat.errors import InputError
 from binmat.nn import imagenet
 from binmat.nn.conv_norm import conv_norm
-from binmat.progress import Progress, silent
+from binmat.progress import Progress
 
-from .crop_and_stitch import check_image, to_unit
-from .network import Example, Network, NetworkSpec, Prediction
+from .network import NetworkSpec, Prediction
 from .network_option import NetworkOption
 from .refinement import LEVELS, refine
 from .resizing import enlarge, reduced_size
-from .resnet import Bottleneck
-from .trimap import Trimap, portrait_trimap, read_trimap
+from .resnet import Bottleneck, stage
+from .trimap import Trimap, portrait_trimap
+from .trimap_network import TrimapNetwork
 
 #: What the official code feeds for unknown: 128 of an 8-bit trimap divided by 255.
 UNKNOWN_VALUE = 128 / 255
@@ -37,8 +36,8 @@ _PADDED_MULTIPLE = 64
 class BottleneckD(Bottleneck):
     """Bottleneck of ResNet-D: a strided shortcut averages 2x2 pixels and then convolves 1x1 (He et al., CVPR 2019)."""
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
-        super().__init__(in_channels, width, stride)
+    def __init__(self, in_channels: int, width: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__(in_channels, width, stride, dilation)
         if stride != 1:
             out_channels = self.conv3.out_channels
             self.downsample = nn.Sequential(
@@ -75,15 +74,10 @@ class ResNet50D(nn.Module):
             _ConvNormReLU(in_channels, 32, stride=2), _ConvNormReLU(32, 32), _ConvNormReLU(32, 64)
         )
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.layer1 = self._stage(64, 64, blocks=3)
-        self.layer2 = self._stage(256, 128, blocks=4, stride=2)
-        self.layer3 = self._stage(512, 256, blocks=6, stride=2)
-        self.layer4 = self._stage(1024, 512, blocks=3, stride=2)
-
-    @staticmethod
-    def _stage(in_channels: int, width: int, blocks: int, stride: int = 1) -> nn.Sequential:
-        rest = (BottleneckD(4 * width, width) for _ in range(blocks - 1))
-        return nn.Sequential(BottleneckD(in_channels, width, stride), *rest)
+        self.layer1 = stage(64, 64, blocks=3, block=BottleneckD)
+        self.layer2 = stage(256, 128, blocks=4, stride=2, block=BottleneckD)
+        self.layer3 = stage(512, 256, blocks=6, stride=2, block=BottleneckD)
+        self.layer4 = stage(1024, 512, blocks=3, stride=2, block=BottleneckD)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         f1 = self.stem(x)
@@ -148,15 +142,14 @@ class Decoder(nn.Module):
                 scale, shift = (_resize(tensor, y, "bicubic") for tensor in corrections[level])
                 y = y * torch.exp(scale) + shift
             y = torch.cat((skips[level - 1], _resize(y, skips[level - 1], "nearest" if level > 1 else "bilinear")), 1)
-        alpha: Tensor = self.final_final(y)
-        return alpha
+        return self.final_final(y)
 
 
 def _resize(x: Tensor, like: Tensor, mode: str) -> Tensor:
     return F.interpolate(x, size=(like.shape[2], like.shape[3]), mode=mode)
 
 
-class LSAMatting(Network):
+class LSAMatting(TrimapNetwork):
     """LSA-Matting with its official checkpoint's keys; [N, 1, H, W] alpha that is not clamped.
 
     Modes: ``matting`` is the whole network; ``encode`` and ``decode`` are its halves for backpropagating refinement
@@ -173,6 +166,7 @@ class LSAMatting(Network):
     }
     min_size = 32
     size_multiple = 32
+    example_channels: ClassVar[Mapping[str, int]] = {"x": 4}
     options = (NetworkOption("refinement_steps", int, "steps of backpropagating refinement, default 0, paper 100"),)
 
     def __init__(self) -> None:
@@ -188,8 +182,7 @@ class LSAMatting(Network):
         [0, 1]. Raises SizeError where H or W is not a multiple of 32.
         """
         self.check_size(x.shape[2], x.shape[3])
-        alpha: Tensor = self.run("matting", x)
-        return alpha
+        return self.run("matting", x)
 
     def matting(self, x: Tensor) -> Tensor:
         """x [N, 4, H, W] -> alpha [N, 1, H, W]."""
@@ -224,43 +217,41 @@ class LSAMatting(Network):
         return self.decoder(x, (f1, f2, f3, f4, f5), corrections)
 
     def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
-        regions = portrait_trimap(image.shape[2], image.shape[3]).regions
-        return {"x": network_input(image, _levels(regions)[None, None].to(image))}
+        regions = torch.from_numpy(portrait_trimap(image.shape[2], image.shape[3]).regions)[None, None]
+        return {"x": network_input(image, _levels(regions).to(image))}
 
-    def predict(
-        self,
-        image: Tensor,
-        memory: None = None,
-        *,
-        trimap: Tensor | None = None,
-        downsample_ratio: float = 1.0,
-        progress: Progress = silent,
-        refinement_steps: int = 0,
+    def estimate(
+        self, image: Tensor, trimap: Trimap, downsample_ratio: float, progress: Progress, *, refinement_steps: int = 0
     ) -> Prediction:
-        """Alpha of an image [1, 3, H, W] in [0, 1] of any size, with the trimap's known pixels.
+        """As official inference computes it, at float32 whatever the type of the image.
 
-        trimap: see :func:`binmat.model_defs.trimap.read_trimap`. downsample_ratio, refinement_steps, progress: see
-        :func:`matte_image`. Raises InputError where the trimap is missing or does not fit, SizeError for a ratio that
-        is not positive or leaves nothing.
+        refinement_steps: steps of backpropagating refinement, 0 for none; the paper takes 100. downsample_ratio: the
+        image is reduced to this share by area and the trimap to its nearest pixels first, and alpha is enlarged
+        bilinearly: the whole image is one input, so memory grows with it. progress: called with (decodes done, decodes
+        to do) while refining.
+
+        Image and trimap are padded by reflection to multiples of 64, then by 16 pixels of reflection and 16 of zeros on
+        every side, and alpha is cropped back. Raises InputError for a negative number of steps, SizeError for a ratio
+        that is not positive or leaves nothing.
         """
-        known = read_trimap(trimap, image.shape[2], image.shape[3])
-        alpha = matte_image(
-            self,
-            image[0],
-            known,
-            refinement_steps=refinement_steps,
-            downsample_ratio=downsample_ratio,
-            progress=progress,
-        )
-        return Prediction(alpha.to(image)[None, None], notes=known.remarks)
-
-    def example(
-        self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
-    ) -> Example:
-        """One image of this size. Raises SizeError for a size or a downsample_ratio that the network does not take."""
-        self.refuse_ratio(downsample_ratio)
-        self.check_size(height, width)
-        return Example("matting", {"x": torch.zeros(1, 4, height, width, device=device)}, ("alpha",))
+        if refinement_steps < 0:
+            raise InputError(f"refinement cannot take {refinement_steps} steps: give 0 for none, the paper takes 100")
+        size = reduced_size(*trimap.size, downsample_ratio)
+        if trimap.all_known:
+            return Prediction(trimap.alpha().to(image)[None, None])
+        colours, regions = image.float().cpu(), torch.from_numpy(trimap.regions)[None, None]
+        if size != trimap.size:
+            colours = F.interpolate(colours, size=size, mode="area")
+            regions = F.interpolate(regions, size=size, mode="nearest-exact")
+        x = network_input(_pad(colours), _levels(_pad(regions)))
+        parameter = next(self.parameters())
+        x = x.to(parameter.device, parameter.dtype)
+        with torch.no_grad():
+            alpha = refine(self, x, steps=refinement_steps, progress=progress) if refinement_steps else self(x)
+        top = left = _REFLECTED + _ZEROS
+        alpha = alpha[..., top : top + size[0], left : left + size[1]].to("cpu", torch.float32)
+        alpha = alpha if size == trimap.size else enlarge(alpha, *trimap.size)
+        return Prediction(trimap.settle(alpha[0, 0]).to(image)[None, None])
 
 
 def network_input(image: Tensor, trimap: Tensor) -> Tensor:
@@ -270,64 +261,19 @@ def network_input(image: Tensor, trimap: Tensor) -> Tensor:
     return torch.cat(((image - mean) / std, trimap), 1)
 
 
-def matte_image(
-    network: LSAMatting,
-    image: Tensor,
-    trimap: Trimap,
-    *,
-    refinement_steps: int = 0,
-    downsample_ratio: float = 1.0,
-    progress: Progress = silent,
-) -> Tensor:
-    """The matte of an image of any size, as official inference computes it: float32 [H, W] in [0, 1], on the CPU.
-
-    network: LSA-Matting in eval mode, float or converted.
-    image: [3, H, W] RGB, uint8 or floating point in [0, 1]. refinement_steps: steps of backpropagating refinement,
-    0 for none; the paper takes 100. downsample_ratio: the image is reduced to this share by area and the trimap to its
-    nearest pixels first, and alpha is enlarged bilinearly: the whole image is one input, so memory grows with it.
-    progress: called with (decodes done, decodes to do) while refining.
-
-    Image and trimap are padded by reflection to multiples of 64, then by 16 pixels of reflection and 16 of zeros on
-    every side, and alpha is cropped back. Known pixels are 0 and 1 as the trimap says; a trimap without unknown pixels
-    is answered without the network. Raises InputError for an image that does not fit the trimap and a negative number
-    of steps, SizeError for a ratio that is not positive or leaves nothing.
-    """
-    check_image(image, trimap)
-    if refinement_steps < 0:
-        raise InputError(f"refinement cannot take {refinement_steps} steps: give 0 for none, the paper takes 100")
-    height, width = reduced_size(*trimap.size, downsample_ratio)
-    if trimap.all_known:
-        return trimap.alpha()
-    colours, levels = to_unit(image).cpu(), trimap.regions
-    if (height, width) != trimap.size:
-        colours = F.interpolate(colours[None], size=(height, width), mode="area")[0]
-        nearest = F.interpolate(torch.from_numpy(levels)[None, None], size=(height, width), mode="nearest-exact")
-        levels = nearest[0, 0].numpy()
-    x = network_input(torch.from_numpy(_pad(colours.numpy()))[None], _levels(_pad(levels))[None, None])
-    parameter = next(network.parameters())
-    x = x.to(parameter.device, parameter.dtype)
-    if refinement_steps > 0:
-        alpha = refine(network, x, steps=refinement_steps, progress=progress)
-    else:
-        with torch.no_grad():
-            alpha = network(x)
-    border = _REFLECTED + _ZEROS
-    alpha = alpha[:, :, border : border + height, border : border + width].to("cpu", torch.float32)
-    return trimap.settle((alpha if (height, width) == trimap.size else enlarge(alpha, *trimap.size))[0, 0])
-
-
-def _levels(regions: npt.NDArray[np.uint8]) -> Tensor:
+def _levels(regions: Tensor) -> Tensor:
     """The trimap as the network reads it: 0, :data:`UNKNOWN_VALUE` and 1, float32 in the shape of the regions."""
-    return torch.from_numpy(np.array([0, UNKNOWN_VALUE, 1], np.float32)[regions])
+    return torch.tensor([0, UNKNOWN_VALUE, 1], dtype=torch.float32)[regions.long()]
 
 
-def _pad(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _pad(x: Tensor) -> Tensor:
     """[..., H, W] as official inference pads it."""
+    values = x.numpy()
     keep = [(0, 0)] * (values.ndim - 2)
     to_multiple = [(0, -length % _PADDED_MULTIPLE) for length in values.shape[-2:]]
     values = np.pad(values, keep + to_multiple, mode="reflect")
     values = np.pad(values, keep + [(_REFLECTED, _REFLECTED)] * 2, mode="reflect")
-    return np.pad(values, keep + [(_ZEROS, _ZEROS)] * 2)
+    return torch.from_numpy(np.pad(values, keep + [(_ZEROS, _ZEROS)] * 2))
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ the paper has its e-ASPP; ``context="easpp"`` is the paper's. docs/networks/modn
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from binmat.errors import CheckpointError, InputError, SizeError, UnknownNameError
 from binmat.model_defs.insertion_points import EncoderInsertionPoint
 from binmat.model_defs.mobilenet_v2 import MobileNetV2
-from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
+from binmat.model_defs.network import Network, NetworkSpec, Prediction
 from binmat.model_defs.resizing import enlarge, pad_to_multiple, reduced_size
 from binmat.nn.conv_norm import conv_norm_relu
 from binmat.nn.ibnorm import IBNorm
@@ -64,8 +65,7 @@ class ConvBlock(nn.Module):
             self.layers.extend([IBNorm(out_channels), nn.ReLU()])
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layers(x)
-        return y
+        return self.layers(x)
 
 
 class SqueezeExcitation(nn.Module):
@@ -114,32 +114,16 @@ class EfficientASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         reduced = self.reduce(x)
         weighted = [fuse(scale(reduced)) for scale, fuse in zip(self.scales, self.fuse, strict=True)]
-        fused = weighted[0]
-        for term in weighted[1:]:
-            fused = fused + term
-        y: Tensor = self.expand(self.fuse_act(self.fuse_norm(fused)))
-        return y
-
-
-class Backbone(nn.Module):
-    """MobileNetV2 one level down, where the official keys have it (``backbone.model.*``)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = MobileNetV2()
-        self.channels = MobileNetV2.channels
-
-    def forward(self, img: Tensor) -> tuple[Tensor, ...]:
-        pyramid: tuple[Tensor, ...] = self.model(img)
-        return pyramid
+        fused = sum(weighted[1:], weighted[0])
+        return self.expand(self.fuse_act(self.fuse_norm(fused)))
 
 
 class SemanticBranch(nn.Module):
     """Branch S: where the portrait is, at 1/8 of the image."""
 
-    def __init__(self, backbone: Backbone, context: Context) -> None:
+    def __init__(self, backbone: nn.Module, context: Context) -> None:
         super().__init__()
-        _, _, c8, c16, c32 = backbone.channels
+        _, _, c8, c16, c32 = MobileNetV2.channels
         self.backbone = backbone
         if context == "se":
             self.se_block = SqueezeExcitation(c32)
@@ -166,9 +150,9 @@ class SemanticBranch(nn.Module):
 class DetailBranch(nn.Module):
     """Branch D: the portrait's boundary, at 1/2 of the image."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        c2, c4, c8, _, _ = backbone.channels
+        c2, c4, c8, _, _ = MobileNetV2.channels
         self.tohr_enc2x = ConvBlock(c2, WIDTH, 1)
         self.conv_enc2x = ConvBlock(WIDTH + 3, WIDTH, 3, stride=2)
         self.tohr_enc4x = ConvBlock(c4, WIDTH, 1)
@@ -192,8 +176,7 @@ class DetailBranch(nn.Module):
         hr4x = self.conv_enc2x(torch.cat((_scale(img, 1 / 2), enc2x), 1))
         hr4x = self.conv_enc4x(torch.cat((hr4x, self.tohr_enc4x(enc4x)), 1))
         hr4x = self.conv_hr4x(torch.cat((hr4x, _up(lr8x), _scale(img, 1 / 4)), 1))
-        hr2x: Tensor = self.conv_hr2x(torch.cat((_up(hr4x), enc2x), 1))
-        return hr2x
+        return self.conv_hr2x(torch.cat((_up(hr4x), enc2x), 1))
 
     def predict(self, img: Tensor, hr2x: Tensor) -> Tensor:
         """The image and D(I, S(I)) -> boundary detail matte [N, 1, H, W]."""
@@ -203,9 +186,9 @@ class DetailBranch(nn.Module):
 class FusionBranch(nn.Module):
     """Branch F: the matte out of S(I), D(I, S(I)) and the image."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.conv_lr4x = ConvBlock(backbone.channels[2], WIDTH, 5)
+        self.conv_lr4x = ConvBlock(MobileNetV2.channels[2], WIDTH, 5)
         self.conv_f2x = ConvBlock(2 * WIDTH, WIDTH, 3)
         self.conv_f = nn.Sequential(ConvBlock(WIDTH + 3, WIDTH // 2, 3), ConvBlock(WIDTH // 2, 1, 1, bare=True))
 
@@ -233,6 +216,8 @@ class MODNet(Network):
     float_layers = FLOAT_LAYERS
     min_size = 32
     size_multiple = 32
+    example_channels: ClassVar[Mapping[str, int]] = {"img": 3}
+    example_outputs = ("matte",)
     #: It takes images in [-1, 1] already, and the context block gates as many channels as it was built for.
     encoder_insertion_point = EncoderInsertionPoint("backbone", normalise=False, channels=1280)
 
@@ -240,10 +225,11 @@ class MODNet(Network):
         if context not in ("se", "easpp"):
             raise UnknownNameError("context block of modnet", context, ("se", "easpp"))
         super().__init__(context=context)
-        self.backbone = Backbone()
+        # One level down, where the official keys have it.
+        self.backbone = nn.Sequential(OrderedDict(model=MobileNetV2()))
         self.lr_branch = SemanticBranch(self.backbone, context)
-        self.hr_branch = DetailBranch(self.backbone)
-        self.f_branch = FusionBranch(self.backbone)
+        self.hr_branch = DetailBranch()
+        self.f_branch = FusionBranch()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
@@ -266,21 +252,13 @@ class MODNet(Network):
         """Mode ``matting``."""
         lr8x, enc2x, enc4x = self.lr_branch(img)
         hr2x = self.hr_branch(img, enc2x, enc4x, lr8x)
-        matte: Tensor = self.f_branch(img, lr8x, hr2x)
-        return matte
+        return self.f_branch(img, lr8x, hr2x)
 
     def predict_all(self, img: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mode ``training``: semantic, detail, matte."""
         lr8x, enc2x, enc4x = self.lr_branch(img)
         hr2x = self.hr_branch(img, enc2x, enc4x, lr8x)
         return self.lr_branch.predict(lr8x), self.hr_branch.predict(img, hr2x), self.f_branch(img, lr8x, hr2x)
-
-    def example(
-        self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
-    ) -> Example:
-        self.refuse_ratio(downsample_ratio)
-        self.check_size(height, width)
-        return Example("matting", {"img": torch.zeros(1, 3, height, width, device=device)}, ("matte",))
 
     def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
         return {"img": image * 2 - 1}
@@ -317,16 +295,12 @@ class MODNet(Network):
         """
         normalised = dict(state)
         for key, value in state.items():
-            if key.startswith(BACKBONE_COPY):
-                other = BACKBONE + key.removeprefix(BACKBONE_COPY)
-            elif key.startswith(BACKBONE):
-                other = BACKBONE_COPY + key.removeprefix(BACKBONE)
-            else:
-                continue
-            if not torch.equal(normalised.setdefault(other, value), value):
-                raise CheckpointError(
-                    f"'{key}' and '{other}' differ, but modnet has one backbone: keep one of the two copies"
-                )
+            for prefix, copy in ((BACKBONE, BACKBONE_COPY), (BACKBONE_COPY, BACKBONE)):
+                other = copy + key.removeprefix(prefix)
+                if key.startswith(prefix) and not torch.equal(normalised.setdefault(other, value), value):
+                    raise CheckpointError(
+                        f"'{key}' and '{other}' differ, but modnet has one backbone: keep one of the two copies"
+                    )
         return normalised
 
 
@@ -354,7 +328,6 @@ SPECS: tuple[NetworkSpec, ...] = (
         paper="MODNet, AAAI 2022, arXiv 2011.11961",
         build=MODNet,
         recognise=recognise,
-        config={"context": "se"},
         layouts=(
             "official (squeeze-and-excitation; backbone stored twice; 'module.' prefix)",
             "official with one copy of the backbone",

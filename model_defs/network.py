@@ -44,7 +44,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one frame.
+    """A network's result for one frame.
 
     alpha: [1, 1, H, W] in [0, 1]. foreground: colours [1, 3, H, W] in [0, 1], None where the network predicts none.
     memory: what the next frame of the same clip needs, None where frames are independent.
@@ -78,10 +78,13 @@ class Network(nn.Module):
     min_size: int = 16
     #: Height and width must be multiples of this.
     size_multiple: ClassVar[int] = 1
+    #: Inputs and outputs of the mode ``matting``, for :meth:`example`: input name -> channels, all at the frame's size.
+    example_channels: ClassVar[Mapping[str, int]] = {}
+    example_outputs: ClassVar[tuple[str, ...]] = ("alpha",)
     #: Where BiMatting's encoder and sparse decoder go; None where the network does not say.
     encoder_insertion_point: ClassVar[EncoderInsertionPoint | None] = None
     mask_head_insertion_point: ClassVar[MaskHeadInsertionPoint | None] = None
-    #: What this network alone takes, for mattes and conversions.
+    #: Options of this network alone, for mattes and conversions.
     options: ClassVar[tuple[NetworkOption, ...]] = ()
 
     def __init__(self, **config: Any) -> None:
@@ -112,14 +115,25 @@ class Network(nn.Module):
     def example(
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
-        """The example inputs (batch 1, one frame) at this size: zero tensors."""
-        raise NotImplementedError(f"{type(self).__name__} must say what its example inputs are")
+        """The example inputs (batch 1, one frame) at this size: zero tensors.
+
+        Raises SizeError for a size or a downsample ratio that the network does not take.
+        """
+        if not self.example_channels:
+            raise NotImplementedError(f"{type(self).__name__} must say what its example inputs are")
+        self.refuse_ratio(downsample_ratio)
+        self.check_size(height, width)
+        inputs: dict[str, torch.Tensor | float] = {
+            name: torch.zeros(1, channels, height, width, device=device)
+            for name, channels in self.example_channels.items()
+        }
+        return Example("matting", inputs, self.example_outputs)
 
     def frame_inputs(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What a picture [1, 3, H, W] in [0, 1] is as example inputs, states left out.
+        """An image [1, 3, H, W] in [0, 1] as example inputs, without states, to verify exported models on.
 
-        Exported models are verified on it. A network that needs a trimap takes
-        :func:`binmat.model_defs.trimap.portrait_trimap`. Nothing where the network cannot say.
+        A network that needs a trimap takes :func:`binmat.model_defs.trimap.portrait_trimap`. Empty where the network
+        does not say.
         """
         return {}
 
@@ -135,14 +149,15 @@ class Network(nn.Module):
         """The matte of one image [1, 3, H, W] in [0, 1] of any size that the network takes, or can be padded to.
 
         memory: of the frame before, from its Prediction. trimap: for the networks that need one, of the image's size,
-        with any values that :func:`binmat.model_defs.trimap.read_trimap` reads; [1, 1, H, W] of 0 background, 0.5
-        unknown, 1 foreground is one form. progress: called by the networks that take several steps for one image.
-        The network's :attr:`options` are further keyword arguments. Raises InputError and SizeError.
+        with any values that :func:`binmat.model_defs.trimap.read_trimap` reads, for example [1, 1, H, W] of 0
+        background, 0.5 unknown, 1 foreground. progress: called by the networks that take several steps for one image.
+        The network's :attr:`options` are further keyword arguments. Raises InputError where a trimap is missing, does
+        not fit or is not taken, SizeError for a size or a downsample ratio that the network does not take.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it mattes an image")
 
     def specialised(self, size: tuple[int, int] | None = None, **options: Any) -> Network:
-        """What to convert: the part of the network that options choose, by default the network itself.
+        """The part of the network to convert that the options choose, by default the network itself.
 
         size: height and width to convert for; None stands for the network's usual size. options: those of
         :attr:`options` that are for conversions. Raises UnknownNameError for any other.

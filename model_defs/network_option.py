@@ -1,4 +1,4 @@
-"""What one network takes beyond what every network takes: declared by the network, read from NAME=VALUE."""
+"""Options that a single network declares, and how they are read from NAME=VALUE."""
 
 from __future__ import annotations
 

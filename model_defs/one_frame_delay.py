@@ -33,23 +33,11 @@ def fix_flicker(before: Tensor, matte: Tensor, after: Tensor, threshold: float =
     return torch.where(flicker, (before + after) / 2, matte)
 
 
-def one_frame_delay(clip: Tensor, threshold: float = THRESHOLD) -> Tensor:
-    """OFD on a whole clip of mattes [B, T, 1, H, W] in [0, 1]; the same shape out.
-
-    Every frame is compared with the unfiltered mattes beside it. The first and the last frame have one neighbour
-    only and stay as they are. Raises SizeError where there is no time axis.
-    """
-    _check_threshold(threshold)
-    if clip.dim() != 5:
-        raise SizeError(
-            f"a clip of mattes has 5 dimensions [B, T, 1, H, W], this one has {clip.dim()}: add the missing axis"
-        )
-    inner = fix_flicker(clip[:, :-2], clip[:, 1:-1], clip[:, 2:], threshold)
-    return torch.cat((clip[:, :1], inner, clip[:, 1:][:, -1:]), 1)
-
-
 class OneFrameDelay:
-    """OFD frame by frame: what :func:`one_frame_delay` computes, one frame late and with two mattes in memory.
+    """OFD frame by frame, one frame late and with two mattes in memory.
+
+    Every matte is compared with the unfiltered ones beside it. The first and the last have one neighbour only and stay
+    as they are. Raises InputError for a threshold outside [0, 1].
 
     Mattes: [B, 1, H, W] in [0, 1]. Call :meth:`push` with each, then :meth:`flush` once at the end of the clip:
 
@@ -62,7 +50,8 @@ class OneFrameDelay:
     """
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
-        _check_threshold(threshold)
+        if not 0 <= threshold <= 1:
+            raise InputError(f"the one-frame delay's threshold is {threshold}: give a difference of alpha from 0 to 1")
         self.threshold = threshold
         self._before: Tensor | None = None
         self._waiting: Tensor | None = None
@@ -88,8 +77,3 @@ class OneFrameDelay:
         last = self._waiting
         self._before = self._waiting = None
         return last
-
-
-def _check_threshold(threshold: float) -> None:
-    if not 0 <= threshold <= 1:
-        raise InputError(f"the one-frame delay's threshold is {threshold}: give a difference of alpha from 0 to 1")

@@ -15,24 +15,15 @@ import torch
 from torch import Tensor
 
 from binmat.errors import InputError, SizeError, TraceError
-from binmat.progress import Progress, silent
+from binmat.progress import Progress
 
 from .network import Network, NetworkSpec, Prediction
 from .network_option import NetworkOption
 from .pam_body import CONSTRAINTS, PathNetwork, path_costs
 from .pam_learning import gumbel_gates, gumbel_noise
-from .pam_paths import (
-    GIGA,
-    SELECTIONS,
-    WHOLE,
-    check_path,
-    dearest_within,
-    limit_in_macs,
-    open_bits,
-    within,
-)
+from .pam_paths import GIGA, SELECTIONS, WHOLE, check_path, dearest_within, limit_in_macs, open_bits, within
 from .resizing import pad_to_multiple
-from .trimap import portrait_trimap, read_trimap
+from .trimap import Trimap, one_hot, portrait_trimap
 
 #: The size of the paper's costs; a limit for another size is brought to it by the area.
 REFERENCE_SIZE = (1024, 1024)
@@ -59,19 +50,6 @@ class PathSample(NamedTuple):
     gates: Tensor
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """A path, or None where each image's is to be estimated within the limit; costs and limit in multiply-accumulates.
-
-    note: what the user should know about it.
-    """
-
-    costs: Mapping[str, int]
-    limit: int
-    path: str | None = None
-    note: str = ""
-
-
 class PAM(PathNetwork):
     """The network with all its paths, or one path of it as a static network.
 
@@ -92,9 +70,10 @@ class PAM(PathNetwork):
     def forward(
         self, image: Tensor, trimap: Tensor, cost_limit: float | None = None, path: str | None = None
     ) -> Tensor:
-        """The matte of :meth:`infer`: alpha [N, 1, H, W] in [0, 1]. Only a cost limit makes it count costs."""
+        """The matte of :meth:`infer`: alpha [N, 1, H, W] in [0, 1]. Costs are counted only for a cost limit."""
         if cost_limit is not None:
             return self.infer(image, trimap, cost_limit, path).alpha
+        self._check_inputs(image, trimap)
         return self._follow(image, trimap, self._given_path(path))
 
     def infer(
@@ -112,43 +91,41 @@ class PAM(PathNetwork):
         does not exist, both arguments at once, or what a static network's path cannot satisfy.
         """
         self._check_inputs(image, trimap)
-        choice = self._choose(cost_limit, path, image.shape[2], image.shape[3])
-        if choice.note:
-            warnings.warn(choice.note, stacklevel=2)
+        choice, note = self._choose(cost_limit, path, image.shape[2], image.shape[3])
+        if note:
+            warnings.warn(note, stacklevel=2)
         return self._take(choice, image, trimap)
 
     def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
-        return {"image": image, "trimap": portrait_trimap(image.shape[2], image.shape[3]).one_hot()[None].to(image)}
+        regions = portrait_trimap(image.shape[2], image.shape[3]).regions
+        return {"image": image, "trimap": one_hot(regions)[None].to(image)}
 
-    def predict(
+    def estimate(
         self,
         image: Tensor,
-        memory: None = None,
+        trimap: Trimap,
+        downsample_ratio: float,
+        progress: Progress,
         *,
-        trimap: Tensor | None = None,
-        downsample_ratio: float = 1.0,
-        progress: Progress = silent,
         cost_limit: float | None = None,
         path: str | None = None,
     ) -> Prediction:
-        """Alpha of an image [1, 3, H, W] in [0, 1] of any size, with the trimap's known pixels.
+        """Image and trimap are padded to multiples of 32 by repeating their borders.
 
-        Image and trimap are padded to multiples of 32 by repeating their borders; costs are those of the padded size.
-        trimap: see :func:`binmat.model_defs.trimap.read_trimap`. cost_limit, path: see :meth:`infer`; the path that
-        was taken and its G multiply-accumulates are the prediction's details. Raises InputError where the trimap is
-        missing or does not fit and for what :meth:`infer` refuses, SizeError for a downsample ratio, which it has not.
+        Costs are those of the padded size. cost_limit, path: see :meth:`infer`. The path that was taken and its cost in
+        G multiply-accumulates are the prediction's details. Raises InputError for what :meth:`infer` refuses,
+        SizeError for a downsample ratio.
         """
         self.refuse_ratio(downsample_ratio)
-        height, width = image.shape[2:]
-        known = read_trimap(trimap, height, width)
+        height, width = trimap.size
         padded = pad_to_multiple(image, self.size_multiple)
-        choice = self._choose(cost_limit, path, padded.shape[2], padded.shape[3])
-        notes = (*known.remarks, *([choice.note] if choice.note else []))
-        if known.all_known:
-            return Prediction(known.alpha().to(image)[None, None], notes=notes)
-        one_hot = pad_to_multiple(known.one_hot()[None].to(image), self.size_multiple)
-        taken = self._take(choice, padded, one_hot)
-        alpha = known.settle(taken.alpha[0, 0, :height, :width])[None, None]
+        choice, note = self._choose(cost_limit, path, padded.shape[2], padded.shape[3])
+        notes = (note,) if note else ()
+        if trimap.all_known:
+            return Prediction(trimap.alpha().to(image)[None, None], notes=notes)
+        regions = pad_to_multiple(one_hot(trimap.regions)[None].to(image), self.size_multiple)
+        taken = self._take(choice, padded, regions)
+        alpha = trimap.settle(taken.alpha[0, 0, :height, :width])[None, None]
         return Prediction(alpha, notes=notes, details={"path": taken.paths[0], "gmacs": taken.macs[0] / GIGA})
 
     def path(self, path: str) -> PAM:
@@ -191,19 +168,8 @@ class PAM(PathNetwork):
         cheapest path, or below a static network's.
         """
         self.check_size(height, width)
-        costs = path_costs(height, width)
-        if self.fixed is not None:
-            self._check_fits(cost_limit, costs[self.fixed], f"{height}x{width}")
-            return self.fixed
-        return dearest_within(costs, limit_in_macs(cost_limit, costs, f"{height}x{width}"))
-
-    def gated(self, image: Tensor, trimap: Tensor, gates: Tensor) -> Tensor:
-        """Alpha [N, 1, H, W] with both branches of every stage computed and weighed by ``gates`` [N, 4, 2].
-
-        gates: index 0 for the connect layer, 1 for the layers; one-hot gates give exactly that path's alpha.
-        """
-        self._require_all_paths()
-        return self.walk(image, trimap, self.run, lambda stage, x, _: self._blend(stage, x, gates[:, stage]))
+        choice, _ = self._choose(cost_limit, None, height, width)
+        return choice if isinstance(choice, str) else dearest_within(path_costs(height, width), choice)
 
     def sample(
         self,
@@ -219,7 +185,8 @@ class PAM(PathNetwork):
         layers see; the sampled path may exceed it, as in the paper. generator: makes the Gumbel noise, the default one
         without it; the order of the draws is that of the stages.
         """
-        self._require_all_paths()
+        if self.fixed is not None:
+            raise InputError(f"this network is pam's path {self.fixed} alone: sampling needs all paths")
         if not all(int(value) in CONSTRAINTS for value in constraint):
             known = f"{CONSTRAINTS[0]} to {CONSTRAINTS[-1]}"
             raise InputError(f"pam's constraints are the whole numbers {known}, in G: got {constraint.tolist()}")
@@ -228,21 +195,14 @@ class PAM(PathNetwork):
         gates: list[Tensor] = []
 
         def pass_stage(stage: int, x: Tensor, semantics: Tensor) -> Tensor:
-            logits.append(self._logits(stage, semantics, feature))
+            logits.append(self.stage(stage).estimator(semantics, feature))
             noise = gumbel_noise(x.shape[0], 2, generator=generator, device=x.device, dtype=x.dtype)
             gates.append(gumbel_gates(logits[-1], noise, temperature))
-            return self._blend(stage, x, gates[-1])
+            bypass, layers = gates[-1][:, :, None, None, None].unbind(1)
+            return bypass * self.run_branch(stage, "0", x) + layers * self.run_branch(stage, "1", x)
 
         alpha = self.walk(image, trimap, self.run, pass_stage)
         return PathSample(alpha, torch.stack(logits, 1), torch.stack(gates, 1))
-
-    def _blend(self, stage: int, x: Tensor, gate: Tensor) -> Tensor:
-        bypass, layers = gate[:, :, None, None, None].unbind(1)
-        return bypass * self.run_branch(stage, "0", x) + layers * self.run_branch(stage, "1", x)
-
-    def _logits(self, stage: int, semantics: Tensor, feature: Tensor) -> Tensor:
-        logits: Tensor = self.stage(stage).estimator(semantics, feature)
-        return logits
 
     def _given_path(self, path: str | None) -> str:
         if path is None:
@@ -252,14 +212,13 @@ class PAM(PathNetwork):
 
     def _follow(self, image: Tensor, trimap: Tensor, path: str) -> Tensor:
         """Alpha along one path."""
-        self._check_inputs(image, trimap)
         if self.fixed is not None:
-            alpha: Tensor = self.run("matting", image, trimap)
-            return alpha
+            return self.run("matting", image, trimap)
         return self.walk(image, trimap, self.run, lambda stage, x, _: self.run_branch(stage, path[stage], x))
 
-    def _estimate(self, image: Tensor, trimap: Tensor, limit: int, costs: Mapping[str, int]) -> PathMatte:
-        """Each image along the path that its path selection layers prefer among those that cost at most ``limit``."""
+    def _follow_estimates(self, image: Tensor, trimap: Tensor, limit: int) -> tuple[Tensor, list[str]]:
+        """Alpha and path of each image along what its path selection layers prefer of what costs at most ``limit``."""
+        costs = path_costs(image.shape[2], image.shape[3])
         at_reference = limit * REFERENCE_SIZE[0] * REFERENCE_SIZE[1] // (image.shape[2] * image.shape[3]) // GIGA
         constraint = min(max(at_reference, CONSTRAINTS[0]), CONSTRAINTS[-1])
         feature = self.constraint_embedding(torch.tensor([constraint - CONSTRAINTS[0]], device=image.device))
@@ -267,7 +226,7 @@ class PAM(PathNetwork):
 
         def pass_stage(stage: int, x: Tensor, semantics: Tensor) -> Tensor:
             nonlocal path
-            logits = self._logits(stage, semantics, feature)[0].tolist()
+            logits = self.stage(stage).estimator(semantics, feature)[0].tolist()
             path += max(open_bits(costs, path, limit), key=lambda bit: logits[int(bit)])
             return self.run_branch(stage, path[stage], x)
 
@@ -276,43 +235,44 @@ class PAM(PathNetwork):
             path = ""
             alphas.append(self.walk(one_image, one_trimap, self.run, pass_stage))
             paths.append(path)
-        return PathMatte(torch.cat(alphas), tuple(paths), tuple(costs[path] for path in paths))
+        return torch.cat(alphas), paths
 
-    def _choose(self, cost_limit: float | None, path: str | None, height: int, width: int) -> _Choice:
-        """What a cost limit or a path asks for at this size. Raises the errors of :meth:`infer`."""
+    def _choose(self, cost_limit: float | None, path: str | None, height: int, width: int) -> tuple[str | int, str]:
+        """What a cost limit or a path asks for at this size, and a note for the user, empty where there is none.
+
+        That is a path, or the limit in multiply-accumulates within which each image's path is to be estimated. Raises
+        the errors of :meth:`infer`.
+        """
         _check_not_both(cost_limit, path)
         given = self._given_path(path)
-        costs = path_costs(height, width)
         if cost_limit is None:
-            return _Choice(costs, costs[given], given)
-        size = f"{height}x{width}"
+            return given, ""
+        costs, size = path_costs(height, width), f"{height}x{width}"
         if self.fixed is not None:
-            self._check_fits(cost_limit, costs[self.fixed], size)
-            return _Choice(costs, costs[self.fixed], self.fixed)
+            if not within(costs[given], cost_limit):
+                raise InputError(
+                    f"pam's path {given} costs {costs[given] / GIGA:.3f} G at {size}, more than the cost limit "
+                    f"{cost_limit:g} G: take a cheaper path, or the network with all paths"
+                )
+            return given, ""
         limit = limit_in_macs(cost_limit, costs, size)
         if limit < costs[WHOLE]:
-            return _Choice(costs, limit)
-        note = ""
-        if cost_limit * GIGA > limit + 0.5:
-            note = (
-                f"the cost limit {cost_limit:g} G is above pam's dearest path, {WHOLE}, at {size}: "
-                f"that path runs and costs {limit / GIGA:.3f} G"
-            )
-        return _Choice(costs, limit, WHOLE, note)
+            return limit, ""
+        if cost_limit * GIGA <= limit + 0.5:
+            return WHOLE, ""
+        return WHOLE, (
+            f"the cost limit {cost_limit:g} G is above pam's dearest path, {WHOLE}, at {size}: "
+            f"that path runs and costs {limit / GIGA:.3f} G"
+        )
 
-    def _take(self, choice: _Choice, image: Tensor, trimap: Tensor) -> PathMatte:
-        if choice.path is None:
-            return self._estimate(image, trimap, choice.limit, choice.costs)
-        alpha = self._follow(image, trimap, choice.path)
-        count = image.shape[0]
-        return PathMatte(alpha, (choice.path,) * count, (choice.costs[choice.path],) * count)
-
-    def _check_fits(self, cost_limit: float, macs: int, where: str) -> None:
-        if not within(macs, cost_limit):
-            raise InputError(
-                f"pam's path {self.fixed} costs {macs / GIGA:.3f} G at {where}, more than the cost limit "
-                f"{cost_limit:g} G: take a cheaper path, or the network with all paths"
-            )
+    def _take(self, choice: str | int, image: Tensor, trimap: Tensor) -> PathMatte:
+        """The matte by what :meth:`_choose` gave for this size."""
+        if isinstance(choice, str):
+            alpha, paths = self._follow(image, trimap, choice), [choice] * image.shape[0]
+        else:
+            alpha, paths = self._follow_estimates(image, trimap, choice)
+        costs = path_costs(image.shape[2], image.shape[3])
+        return PathMatte(alpha, tuple(paths), tuple(costs[path] for path in paths))
 
     def _check_inputs(self, image: Tensor, trimap: Tensor) -> None:
         if image.shape[1] != 3 or trimap.shape[1] != 3:
@@ -321,7 +281,8 @@ class PAM(PathNetwork):
                 f"{image.shape[1]} and {trimap.shape[1]} channels: give 3 channels each"
             )
         if image.shape[2:] != trimap.shape[2:]:
-            raise SizeError(f"the image is {_size(image)} and the trimap {_size(trimap)}: give both in one size")
+            sizes = "the image is {}x{} and the trimap {}x{}".format(*image.shape[2:], *trimap.shape[2:])
+            raise SizeError(f"{sizes}: give both in one size")
         self.check_size(image.shape[2], image.shape[3])
 
     def _check_has(self, path: str) -> None:
@@ -329,10 +290,6 @@ class PAM(PathNetwork):
             raise InputError(
                 f"this network is pam's path {self.fixed} alone: path {path} needs the network with all paths"
             )
-
-    def _require_all_paths(self) -> None:
-        if self.fixed is not None:
-            raise InputError(f"this network is pam's path {self.fixed} alone: gates need the network with all paths")
 
 
 def recognise(shapes: Mapping[str, Any]) -> dict[str, str | None] | None:
@@ -350,10 +307,6 @@ def _check_not_both(cost_limit: float | None, path: str | None) -> None:
         raise InputError("pam takes a cost limit or a path, not both: leave one of them out")
 
 
-def _size(x: Tensor) -> str:
-    return f"{x.shape[2]}x{x.shape[3]}"
-
-
 SPECS = (
     NetworkSpec(
         name="pam",
@@ -363,7 +316,6 @@ SPECS = (
         "AAAI 2025",
         build=PAM,
         recognise=recognise,
-        config={"path": None},
         layouts=("binmat's own (no public checkpoint): all paths, or one path as a static network",),
     ),
 )

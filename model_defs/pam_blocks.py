@@ -28,8 +28,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.norm1(self.conv1(x)))
-        out: Tensor = self.relu(x + self.norm2(self.conv2(y)))
-        return out
+        return self.relu(x + self.norm2(self.conv2(y)))
 
 
 class DepthwiseModule(nn.Module):
@@ -55,8 +54,7 @@ class DepthwiseModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(self.depthwise(x))
         y = self.relu(self.norm2(self.expand(y)))
-        out: Tensor = x + self.norm3(self.project(y))
-        return out
+        return x + self.norm3(self.project(y))
 
 
 class PyramidPooling(nn.Module):
@@ -79,8 +77,7 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[2], x.shape[3])
         pooled = [F.interpolate(branch(x), size=size, mode="bilinear", align_corners=False) for branch in self.branches]
-        out: Tensor = self.fuse(torch.cat((x, *pooled), 1))
-        return out
+        return self.fuse(torch.cat((x, *pooled), 1))
 
 
 class ChannelAttention(nn.Module):
@@ -118,8 +115,7 @@ class PathEstimator(nn.Module):
 
     def forward(self, semantics: Tensor, constraint: Tensor) -> Tensor:
         x = torch.cat((semantics.flatten(1), constraint), 1)
-        logits: Tensor = self.out(self.relu(self.hidden(x)))
-        return logits
+        return self.out(self.relu(self.hidden(x)))
 
 
 class ConnectLayer(nn.Module):
@@ -136,8 +132,7 @@ class ConnectLayer(nn.Module):
         self.conv2 = nn.Conv2d(channels // 4, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(self.relu(self.conv1(x))) + x
-        return out
+        return self.conv2(self.relu(self.conv1(x))) + x
 
 
 class AdaptiveStage(nn.Module):

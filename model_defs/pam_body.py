@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from binmat.nn.conv_norm import conv_norm_relu
 
-from .network import Example, Network
 from .pam_blocks import (
     CONSTRAINT_FEATURES,
     AdaptiveStage,
@@ -21,6 +20,7 @@ from .pam_blocks import (
     ResidualBlock,
 )
 from .pam_paths import PATHS, SELECTIONS, WHOLE, ConvolutionCounter, check_path
+from .trimap_network import TrimapNetwork
 
 #: Channels of the features at 1/1 (decoder only) to 1/32 of the input's size.
 CHANNELS = {1: 16, 2: 32, 4: 64, 8: 128, 16: 160, 32: 256}
@@ -37,13 +37,12 @@ _TRUNK = ("encode_8", "encode_16", "encode_32", "decode_8", "decode_1")
 
 def _branch(stage: int, bit: str) -> Callable[[PathNetwork, Tensor], Tensor]:
     def through(self: PathNetwork, x: Tensor) -> Tensor:
-        out: Tensor = self.stage(stage).branch(bit)(x)
-        return out
+        return self.stage(stage).branch(bit)(x)
 
     return through
 
 
-class PathNetwork(Network):
+class PathNetwork(TrimapNetwork):
     """All paths, or one path as a static network; :class:`binmat.model_defs.pam.PAM` chooses among them.
 
     path: four bits for a static network with only that path's layers and ``matting`` as its only mode. Without it
@@ -55,6 +54,7 @@ class PathNetwork(Network):
     modes: ClassVar[Mapping[str, str]] = {"matting": "matting"}
     min_size = 32
     size_multiple = 32
+    example_channels: ClassVar[Mapping[str, int]] = {"image": 3, "trimap": 3}
     float_layers: Mapping[str, str] = {
         "level2.0.0": "input layer: it reads the image and the trimap",
         "up1.0.0": "it reads the image and the trimap beside the features",
@@ -114,29 +114,25 @@ class PathNetwork(Network):
 
     def encode_16(self, f8: Tensor) -> tuple[Tensor, Tensor]:
         """From the first stage to the second selection: features at 1/16 and their semantics."""
-        x, semantics = self.stage(1).attention(self.level16(f8))
-        return x, semantics
+        return self.stage(1).attention(self.level16(f8))
 
     def encode_32(self, f16: Tensor) -> tuple[Tensor, Tensor]:
         """From the second stage to the third selection: features at 1/32 and their semantics."""
-        x, semantics = self.stage(2).attention(self.level32(f16))
-        return x, semantics
+        return self.stage(2).attention(self.level32(f16))
 
     def decode_8(self, f32: Tensor, f16: Tensor, f8: Tensor) -> tuple[Tensor, Tensor]:
         """From the third stage, by pyramid pooling, to the fourth selection: features at 1/8 and their semantics."""
         x = self.pooling(f32)
         x = self.up16(torch.cat((self.upsample(x), f16), 1))
         x = self.up8(torch.cat((self.upsample(x), f8), 1))
-        x, semantics = self.stage(3).attention(x)
-        return x, semantics
+        return self.stage(3).attention(x)
 
     def decode_1(self, x: Tensor, f4: Tensor, f2: Tensor, image: Tensor, trimap: Tensor) -> Tensor:
         """From the fourth stage to the output: alpha."""
         x = self.up4(torch.cat((self.upsample(x), f4), 1))
         x = self.up2(torch.cat((self.upsample(x), f2), 1))
         x = self.up1(torch.cat((self.upsample(x), image, trimap), 1))
-        alpha: Tensor = self.sigmoid(self.matte(x))
-        return alpha
+        return self.sigmoid(self.matte(x))
 
     connect_1, layers_1 = _branch(0, "0"), _branch(0, "1")
     connect_2, layers_2 = _branch(1, "0"), _branch(1, "1")
@@ -162,26 +158,13 @@ class PathNetwork(Network):
         f32 = pass_stage(2, x, semantics)
         x, semantics = part("decode_8", f32, f16, f8)
         x = pass_stage(3, x, semantics)
-        alpha: Tensor = part("decode_1", x, f4, f2, image, trimap)
-        return alpha
+        return part("decode_1", x, f4, f2, image, trimap)
 
     def stage(self, index: int) -> AdaptiveStage:
         return cast(AdaptiveStage, self.stages[index])
 
     def run_branch(self, stage: int, bit: str, x: Tensor) -> Tensor:
-        out: Tensor = self.run(f"{'layers' if bit == '1' else 'connect'}_{stage + 1}", x)
-        return out
-
-    def example(
-        self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
-    ) -> Example:
-        """One image and its trimap. Raises SizeError for a size or a ratio that the network does not take."""
-        self.refuse_ratio(downsample_ratio)
-        self.check_size(height, width)
-        inputs: dict[str, Tensor | float] = {
-            name: torch.zeros(1, 3, height, width, device=device) for name in ("image", "trimap")
-        }
-        return Example("matting", inputs, ("alpha",))
+        return self.run(f"{'layers' if bit == '1' else 'connect'}_{stage + 1}", x)
 
 
 @lru_cache(maxsize=64)

@@ -34,19 +34,13 @@ def gumbel_gates(logits: Tensor, noise: Tensor, temperature: float = 1.0) -> Ten
     return hard + (soft - soft.detach())
 
 
-def path_gates(paths: Sequence[str], device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Tensor:
-    """Paths of equal length as one-hot gates [N, len(path), 2]: N paths, index 0 bypassed and 1 run."""
-    bits = torch.tensor([[int(bit) for bit in path] for path in paths], device=device)
-    return F.one_hot(bits, 2).to(dtype or torch.get_default_dtype())
-
-
 def path_loss(logits: Tensor, paths: Sequence[str]) -> Tensor:
     """L_pt (Eq. 12): cross entropy of the estimates with the optimal paths, summed over the path selection layers.
 
     logits: [N, N^a, 2], Q^e of every image; paths: N optimal paths R^o of N^a bits. Mean over images, a scalar in nats.
     """
-    target = path_gates(paths, logits.device, logits.dtype)
-    return -(torch.log_softmax(logits, -1) * target).sum((1, 2)).mean()
+    target = torch.tensor([[int(bit) for bit in path] for path in paths], device=logits.device)
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(paths)
 
 
 def distillation_loss(alpha: Tensor, teacher: Tensor, unknown: Tensor, epsilon: float = 1e-6) -> Tensor:

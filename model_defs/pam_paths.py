@@ -23,7 +23,7 @@ PATHS = tuple("".join(bits) for bits in product("01", repeat=SELECTIONS))
 #: The path that runs every layer, the dearest.
 WHOLE = "1" * SELECTIONS
 
-#: Multiply-accumulates in the G of a cost limit.
+#: Multiply-accumulates in one G of a cost limit.
 GIGA = 10**9
 
 
@@ -56,7 +56,7 @@ def check_path(path: str) -> str:
 
 
 def within(macs: int, cost_limit: float) -> bool:
-    """Whether a cost keeps a limit in G: up to half a multiply-accumulate, so that a path keeps its own cost in G."""
+    """Whether a cost keeps a limit in G, with half a multiply-accumulate to spare: a path keeps its own cost in G."""
     return macs <= cost_limit * GIGA + 0.5
 
 

@@ -53,40 +53,28 @@ def refine(
     """
     if steps < 1:
         raise InputError(f"refinement needs at least 1 step, not {steps}: leave it out to get the network's own alpha")
-    regions = _Regions(x[:, 3:4])
+    regions = Regions(x[:, 3:4])
     with torch.no_grad():
         features = network.run("encode", x)
+    corrections = [tensor.requires_grad_() for tensor in (*zero_corrections(x), *zero_corrections(x))]
+    unrefined: Tensor | None = None
     frozen = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        return _descend(network, features, regions, steps, learning_rate, progress)
+        for step in range(1, steps):
+            with torch.enable_grad():
+                alpha = network.run("decode", *features, *corrections)
+                if unrefined is None:
+                    unrefined = alpha.detach()
+                gradients = torch.autograd.grad(regions.loss(alpha.clamp(0, 1), unrefined), corrections)
+            with torch.no_grad():
+                for tensor, gradient in zip(corrections, gradients, strict=True):
+                    tensor.sub_(gradient, alpha=learning_rate)
+            progress(step, steps)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-
-
-def _descend(
-    network: Network,
-    features: tuple[Tensor, ...],
-    regions: _Regions,
-    steps: int,
-    learning_rate: float,
-    progress: Progress,
-) -> Tensor:
-    scales, shifts = zero_corrections(features[0]), zero_corrections(features[0])
-    corrections = [tensor.requires_grad_() for tensor in (*scales, *shifts)]
-    unrefined: Tensor | None = None
-    for step in range(1, steps):
-        with torch.enable_grad():
-            alpha = network.run("decode", *features, *corrections)
-            if unrefined is None:
-                unrefined = alpha.detach()
-            gradients = torch.autograd.grad(regions.loss(alpha.clamp(0, 1), unrefined), corrections)
-        with torch.no_grad():
-            for tensor, gradient in zip(corrections, gradients, strict=True):
-                tensor.sub_(gradient, alpha=learning_rate)
-        progress(step, steps)
     with torch.no_grad():
         alpha = network.run("decode", *features, *corrections)
     progress(steps, steps)
@@ -101,7 +89,7 @@ def zero_corrections(like: Tensor) -> list[Tensor]:
     ]
 
 
-class _Regions:
+class Regions:
     """The parts of a trimap [N, 1, H, W] in [0, 1] that the losses look at, as 0/1 masks."""
 
     def __init__(self, trimap: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,11 +17,13 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def reduced_size(height: int, width: int, downsample_ratio: float) -> tuple[int, int]:
+def reduced_size(
+    height: int, width: int, downsample_ratio: float, rounding: Callable[[float], int] = round
+) -> tuple[int, int]:
     """The size times the ratio, rounded. Raises SizeError for a ratio that is not positive or leaves no pixel."""
     if not 0 < downsample_ratio < math.inf:
         raise SizeError(f"downsample ratio {downsample_ratio} is not a positive number: pass for example 0.5")
-    small = round(height * downsample_ratio), round(width * downsample_ratio)
+    small = rounding(height * downsample_ratio), rounding(width * downsample_ratio)
     if min(small) < 1:
         raise SizeError(
             f"downsample ratio {downsample_ratio} leaves {small[0]}x{small[1]} of {height}x{width}: pass a larger one"

@@ -35,10 +35,12 @@ class Bottleneck(nn.Module):
         return self.relu3(self.bn3(self.conv3(out)) + shortcut)
 
 
-def _stage(in_channels: int, width: int, blocks: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+def stage(
+    in_channels: int, width: int, blocks: int, stride: int = 1, dilation: int = 1, block: type[Bottleneck] = Bottleneck
+) -> nn.Sequential:
     """A stage of bottlenecks. A dilated stage starts undilated: its first block still filters the denser grid."""
-    rest = (Bottleneck(width * _EXPANSION, width, dilation=dilation) for _ in range(blocks - 1))
-    return nn.Sequential(Bottleneck(in_channels, width, stride), *rest)
+    rest = (block(width * _EXPANSION, width, dilation=dilation) for _ in range(blocks - 1))
+    return nn.Sequential(block(in_channels, width, stride), *rest)
 
 
 class ResNet50(nn.Module):
@@ -56,14 +58,13 @@ class ResNet50(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.layer1 = _stage(64, 64, blocks=3)
-        self.layer2 = _stage(256, 128, blocks=4, stride=2)
-        self.layer3 = _stage(512, 256, blocks=6, stride=2)
-        self.layer4 = _stage(1024, 512, blocks=3, dilation=2)
+        self.layer1 = stage(64, 64, blocks=3)
+        self.layer2 = stage(256, 128, blocks=4, stride=2)
+        self.layer3 = stage(512, 256, blocks=6, stride=2)
+        self.layer4 = stage(1024, 512, blocks=3, dilation=2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         f1 = self.relu(self.bn1(self.conv1(x)))
         f2 = self.layer1(self.maxpool(f1))
         f3 = self.layer2(f2)
-        f4 = self.layer4(self.layer3(f3))
-        return f1, f2, f3, f4
+        return f1, f2, f3, self.layer4(self.layer3(f3))

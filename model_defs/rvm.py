@@ -15,6 +15,7 @@ from binmat.errors import InputError, SizeError, UnknownNameError
 from binmat.model_defs.insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from binmat.model_defs.mobilenet_v3 import MobileNetV3
 from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
+from binmat.model_defs.resizing import reduced_size
 from binmat.model_defs.resnet import ResNet50
 from binmat.model_defs.rvm_decoder import LRASPP, Projection, RecurrentDecoder
 from binmat.nn.guided_filter import DeepGuidedFilter, FastGuidedFilter
@@ -62,7 +63,7 @@ class RVM(Network):
 
     name = "rvm"
     modes: ClassVar[Mapping[str, str]] = {"matting": "matting", "refined": "refined", "segmentation": "segmentation"}
-    #: One cell of the coarsest features. Smaller frames run too, but what they see is padding.
+    #: One cell of the coarsest features. Smaller frames run too, but most of what is computed is padding.
     min_size = 16
     encoder_insertion_point = EncoderInsertionPoint("backbone")
     mask_head_insertion_point = MaskHeadInsertionPoint(
@@ -91,45 +92,37 @@ class RVM(Network):
         self.project_seg = Projection(decoder[3], 1)
         self.refiner = _REFINERS[refiner]()
 
-    def _features(
-        self, src: Tensor, r1: Tensor, r2: Tensor, r3: Tensor, r4: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _features(self, src: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         f1, f2, f3, f4 = self.backbone(src)
-        return self.decoder(src, f1, f2, f3, self.aspp(f4), r1, r2, r3, r4)
+        return self.decoder(src, (f1, f2, f3, self.aspp(f4)), states)
 
-    def matting(
-        self, src: Tensor, r1: Tensor, r2: Tensor, r3: Tensor, r4: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def matting(self, src: Tensor, r1: Tensor, r2: Tensor, r3: Tensor, r4: Tensor) -> tuple[Tensor, ...]:
         """Foreground and alpha at the size of src, and the new states."""
-        hidden, r1, r2, r3, r4 = self._features(src, r1, r2, r3, r4)
+        hidden, *states = self._features(src, r1, r2, r3, r4)
         out = self.project_mat(hidden)
         fgr = (out[:, :3] + src).clamp(0.0, 1.0)
         pha = out[:, 3:].clamp(0.0, 1.0)
-        return fgr, pha, r1, r2, r3, r4
+        return fgr, pha, *states
 
     def refined(
         self, src: Tensor, r1: Tensor, r2: Tensor, r3: Tensor, r4: Tensor, downsample_ratio: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Foreground and alpha at the size of src, predicted at downsample_ratio of it, and the new states."""
         small = self.downsample(src, downsample_ratio)
-        hidden, r1, r2, r3, r4 = self._features(small, r1, r2, r3, r4)
+        hidden, *states = self._features(small, r1, r2, r3, r4)
         out = self.project_mat(hidden)
         residual, pha = self.refiner(src, small, out[:, :3], out[:, 3:], hidden)
-        fgr = (residual + src).clamp(0.0, 1.0)
-        pha = pha.clamp(0.0, 1.0)
-        return fgr, pha, r1, r2, r3, r4
+        return (residual + src).clamp(0.0, 1.0), pha.clamp(0.0, 1.0), *states
 
-    def segmentation(
-        self, src: Tensor, r1: Tensor, r2: Tensor, r3: Tensor, r4: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def segmentation(self, src: Tensor, r1: Tensor, r2: Tensor, r3: Tensor, r4: Tensor) -> tuple[Tensor, ...]:
         """Logits of the person mask at the size of src, and the new states."""
-        hidden, r1, r2, r3, r4 = self._features(src, r1, r2, r3, r4)
-        return self.project_seg(hidden), r1, r2, r3, r4
+        hidden, *states = self._features(src, r1, r2, r3, r4)
+        return self.project_seg(hidden), *states
 
     def coarse_matte(self, features: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
         """Foreground and alpha at the size of coarse features [N, 16, h, w], by the projection that the fine ones use.
 
-        What a sparse decoder's mask is made of (BiMatting); no mode calls it otherwise.
+        BiMatting's sparse decoder makes its mask of it; without one no mode calls it.
         """
         out = self.project_mat(features)
         small = F.interpolate(src, size=(out.shape[2], out.shape[3]), mode="bilinear", align_corners=False)
@@ -167,10 +160,14 @@ class RVM(Network):
         clip = src.shape[:2] if src.ndim == 5 else None
         frames = src if clip is None else src.flatten(0, 1)
         shapes = self.state_shapes(src.shape[-2], src.shape[-1], downsample_ratio, batch=src.shape[0])
-        states = [
-            self._state(name, state, shape, src)
-            for name, state, shape in zip(_STATES, (r1, r2, r3, r4), shapes, strict=True)
-        ]
+        states = []
+        for name, state, shape in zip(_STATES, (r1, r2, r3, r4), shapes, strict=True):
+            if state is not None and tuple(state.shape) != shape:
+                raise SizeError(
+                    f"state {name} has shape {list(state.shape)} where these frames need {list(shape)}: "
+                    "pass the states of the same clip, size and ratio, or None"
+                )
+            states.append(src.new_zeros(shape) if state is None else state)
         if segmentation_pass:
             small = frames if downsample_ratio == 1 else self.downsample(frames, downsample_ratio)
             outputs = self.run("segmentation", small, *states)
@@ -182,17 +179,6 @@ class RVM(Network):
             return list(outputs)
         split = len(outputs) - len(states)
         return [*(maps.unflatten(0, clip) for maps in outputs[:split]), *outputs[split:]]
-
-    @staticmethod
-    def _state(name: str, state: Tensor | None, shape: tuple[int, int, int, int], src: Tensor) -> Tensor:
-        if state is None:
-            return torch.zeros(shape, dtype=src.dtype, device=src.device)
-        if tuple(state.shape) != shape:
-            raise SizeError(
-                f"state {name} has shape {list(state.shape)} where these frames need {list(shape)}: "
-                "pass the states of the same clip, size and ratio, or None"
-            )
-        return state
 
     def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
         return {"src": image}
@@ -221,7 +207,7 @@ class RVM(Network):
         self, height: int, width: int, downsample_ratio: float = 1.0, batch: int = 1
     ) -> list[tuple[int, int, int, int]]:
         """Shapes of r1..r4 for frames of this size: 1/2 to 1/16, rounded up, of the reduced frame."""
-        height, width = _reduced(height, width, downsample_ratio)
+        height, width = reduced_size(height, width, downsample_ratio, math.floor)
         shapes = []
         for channels in self.decoder.state_channels:
             height, width = -(-height // 2), -(-width // 2)
@@ -232,36 +218,22 @@ class RVM(Network):
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
         self._check_frame(height, width, downsample_ratio)
-        shapes = self.state_shapes(height, width, downsample_ratio)
-        inputs: dict[str, Tensor | float] = {"src": torch.zeros(1, 3, height, width, device=device)}
-        for name, shape in zip(_STATES, shapes, strict=True):
-            inputs[name] = torch.zeros(shape, device=device)
+        shapes = [(1, 3, height, width), *self.state_shapes(height, width, downsample_ratio)]
+        inputs: dict[str, Tensor | float] = {
+            name: torch.zeros(shape, device=device) for name, shape in zip(("src", *_STATES), shapes, strict=True)
+        }
         if downsample_ratio == 1:
             return Example("matting", inputs, self.output_names("matting"))
         return Example("refined", inputs | {"downsample_ratio": downsample_ratio}, self.output_names("refined"))
 
     def _check_frame(self, height: int, width: int, downsample_ratio: float) -> None:
         self.check_size(height, width)
-        small = _reduced(height, width, downsample_ratio)
+        small = reduced_size(height, width, downsample_ratio, math.floor)
         if min(small) < self.min_size:
             raise SizeError(
                 f"size {height}x{width} at downsample ratio {downsample_ratio} leaves {small[0]}x{small[1]} pixels, "
                 f"too few for {self.name}: at least {self.min_size} each way"
             )
-
-
-def _reduced(height: int, width: int, downsample_ratio: float) -> tuple[int, int]:
-    """The size at which the matte is predicted, as F.interpolate rounds it. Raises SizeError where nothing is left."""
-    if not 0 < downsample_ratio < math.inf:
-        raise SizeError(f"downsample ratio {downsample_ratio} is not a positive number: pass for example 0.25")
-    if downsample_ratio == 1:
-        return height, width
-    small = math.floor(height * downsample_ratio), math.floor(width * downsample_ratio)
-    if min(small) < 1:
-        raise SizeError(
-            f"downsample ratio {downsample_ratio} leaves {small[0]}x{small[1]} of {height}x{width}: pass a larger one"
-        )
-    return small
 
 
 def _recognise(variant: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
@@ -289,7 +261,7 @@ SPECS: tuple[NetworkSpec, ...] = tuple(
         paper="Robust Video Matting, WACV 2022, arXiv 2108.11515",
         build=RVM,
         recognise=partial(_recognise, variant),
-        config={"variant": variant, "refiner": "deep_guided_filter"},
+        config={"variant": variant},
         layouts=("official, deep guided filter", "official, fast guided filter"),
         example_size=(288, 512),
     )

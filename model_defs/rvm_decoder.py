@@ -31,7 +31,7 @@ class LRASPP(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """Memory at 1/16: the second half of the channels goes through a ConvGRU."""
+    """Memory at 1/16: the second half of the channels passes a ConvGRU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class BottleneckBlock(nn.Module):
 
 
 class UpsamplingBlock(nn.Module):
-    """Double the size, merge the encoder's features and the small frame, remember."""
+    """Double the size, merge the encoder's features and the reduced frame, pass half the channels through a ConvGRU."""
 
     def __init__(self, in_channels: int, skip_channels: int, src_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class UpsamplingBlock(nn.Module):
 
 
 class OutputBlock(nn.Module):
-    """Back to the frame's size: no features to merge there, no memory."""
+    """Back to the frame's size, where there are neither encoder features to merge nor memory."""
 
     def __init__(self, in_channels: int, src_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -96,19 +96,13 @@ class RecurrentDecoder(nn.Module):
         #: Channels of r1, r2, r3, r4.
         self.state_channels = (d1 // 2, d2 // 2, d3 // 2, head // 2)
 
-    def forward(
-        self,
-        src: Tensor,
-        f1: Tensor,
-        f2: Tensor,
-        f3: Tensor,
-        f4: Tensor,
-        r1: Tensor,
-        r2: Tensor,
-        r3: Tensor,
-        r4: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """src: [B*T, 3, H, W]; f and head features [B*T, ...]; states [B, ...]. Returns features and new states."""
+    def forward(self, src: Tensor, features: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """src: [B*T, 3, H, W]; features: f1..f3 and the head's, [B*T, ...]; states: r1..r4, [B, ...].
+
+        Returns features and the new r1..r4.
+        """
+        f1, f2, f3, f4 = features
+        r1, r2, r3, r4 = states
         half = self.avgpool(src)
         quarter = self.avgpool(half)
         eighth = self.avgpool(quarter)

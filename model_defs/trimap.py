@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,7 @@ class Trimap:
     """What is known of each pixel.
 
     regions: uint8 [H, W] of BACKGROUND, UNKNOWN and FOREGROUND.
-    notes: what was not plain about the values and how they were read, for the user; empty for a plain trimap.
+    notes: how unusual values were read, for the user; empty for a trimap of 0, 128 and 255.
 
     >>> Trimap(np.array([[BACKGROUND, UNKNOWN, FOREGROUND]], np.uint8)).alpha()
     tensor([[0.0000, 0.5000, 1.0000]])
@@ -56,17 +55,13 @@ class Trimap:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """The notes and, where it is so, that there is nothing to estimate: what a matte's user should know."""
+        """What the user of a matte should know: the notes and, where it is so, that there was nothing to estimate."""
         answered = "the trimap has no unknown pixel, so it is the matte itself: the network did not run"
         return (*self.notes, answered) if self.all_known else self.notes
 
     def alpha(self) -> Tensor:
         """float32 [H, W]: 0 in the background, 1 in the foreground, 0.5 where unknown."""
         return torch.from_numpy(self.regions).float() / 2
-
-    def one_hot(self) -> Tensor:
-        """float32 [3, H, W]: background, unknown, foreground."""
-        return one_hot(self.regions)
 
     def settle(self, alpha: Tensor) -> Tensor:
         """The matte [H, W] clamped to [0, 1], with 0 and 1 where the trimap says background and foreground."""
@@ -123,7 +118,10 @@ def transform_map(regions: npt.NDArray[np.uint8]) -> Tensor:
     Computed in strips of rows: distances beyond 231 pixels give 0 in float32, so a strip needs only that many rows
     above and below it, and a large image needs no distances in float64 all at once.
     """
-    euclidean = _distance_transform()
+    try:
+        from scipy.ndimage import distance_transform_edt
+    except ImportError as error:
+        raise MissingExtraError("the transform map of LiteMatting's trimap", "trimap", "scipy") from error
     height, width = regions.shape
     maps = np.zeros((2, height, width), np.float32)
     for top in range(0, height, _STRIP):
@@ -134,17 +132,9 @@ def transform_map(regions: npt.NDArray[np.uint8]) -> Tensor:
             elsewhere = strip != region
             if elsewhere.all():
                 continue
-            distance = euclidean(elsewhere)[top - first : bottom - first]
+            distance = distance_transform_edt(elsewhere)[top - first : bottom - first]
             maps[channel, top:bottom] = np.exp(distance * distance / (-2 * TRANSFORM_SIGMA**2))
     return torch.from_numpy(maps)
-
-
-def _distance_transform() -> Callable[[npt.NDArray[np.bool_]], npt.NDArray[np.float64]]:
-    try:
-        from scipy.ndimage import distance_transform_edt
-    except ImportError as error:
-        raise MissingExtraError("the transform map of LiteMatting's trimap", "trimap", "scipy") from error
-    return distance_transform_edt
 
 
 def _one_channel(values: npt.ArrayLike | Tensor, notes: list[str]) -> npt.NDArray[Any]:

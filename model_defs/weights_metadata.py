@@ -1,4 +1,4 @@
-"""What a ``model.safetensors`` of binmat's says of the network in it; read without torch."""
+"""The metadata of binmat's ``model.safetensors``: which network the weights belong to. Read without torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LONGEST_HEADER = 100_000_000
 
 @dataclass(frozen=True)
 class WeightsMetadata:
-    """Enough to build the network again that the weights belong to.
+    """Enough to rebuild the network that the weights belong to.
 
     network: the registry's name. config: its constructor arguments. recipe: how it was converted, as TOML; None for a
-    float network. What else a conversion's record has follows from these.
-    size: (height, width) that it was converted for, downsample_ratio likewise; None where it was not said.
+    float network. The rest of a conversion's record follows from these.
+    size: (height, width) that it was converted for, downsample_ratio likewise; None where unknown.
 
     >>> about = WeightsMetadata("modnet", {}, None, (512, 512), 1.0)
     >>> about.to_header()
@@ -44,8 +44,14 @@ def read_weights_metadata(path: str | Path) -> WeightsMetadata | None:
 
     Raises CheckpointError where a field is missing, as in a file of another version of binmat.
     """
-    about = _stored(Path(path))
-    if about is None:
+    try:
+        # safetensors' own reader imports numpy or torch. The file begins with the header's length (8 bytes,
+        # little-endian) and the header as JSON.
+        with Path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length <= _LONGEST_HEADER else {}
+        about: dict[str, Any] = json.loads(header["__metadata__"][METADATA_KEY])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     missing = [field.name for field in fields(WeightsMetadata) if field.name not in about]
     if missing:
@@ -55,18 +61,3 @@ def read_weights_metadata(path: str | Path) -> WeightsMetadata | None:
         )
     size = None if about["size"] is None else (about["size"][0], about["size"][1])
     return WeightsMetadata(about["network"], about["config"], about["recipe"], size, about["downsample_ratio"])
-
-
-def _stored(path: Path) -> dict[str, Any] | None:
-    """From the header alone, by hand: safetensors' own reader imports numpy or torch.
-
-    The file begins with the header's length, 8 bytes little-endian, and the header as JSON.
-    """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length <= _LONGEST_HEADER else {}
-        about: dict[str, Any] = json.loads(header["__metadata__"][METADATA_KEY])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return about

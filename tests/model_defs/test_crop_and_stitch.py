@@ -19,7 +19,7 @@ from torch import Tensor
 from binmat.errors import InputError, SizeError
 from binmat.model_defs.crop_and_stitch import WINDOW, crop_and_stitch, plan_windows, window_weight
 from binmat.model_defs.litematting import LiteMatting
-from binmat.model_defs.trimap import BACKGROUND, FOREGROUND, UNKNOWN, Trimap, transform_map
+from binmat.model_defs.trimap import BACKGROUND, FOREGROUND, UNKNOWN, Trimap, one_hot, transform_map
 
 SMALL = 8
 
@@ -147,7 +147,7 @@ def test_one_window_is_whole_image_inference() -> None:
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     matte = crop_and_stitch(net, image, trimap, window=64)
     with torch.no_grad():
-        whole = net(image[None].float() / 255, trimap.one_hot()[None], transform_map(trimap.regions)[None])[0, 0]
+        whole = net(image[None].float() / 255, one_hot(trimap.regions)[None], transform_map(trimap.regions)[None])[0, 0]
     inner = matte[:, 20:50]
     torch.testing.assert_close(inner, whole[:, 20:50])
     assert (inner != inner[0, 0]).any()
@@ -161,11 +161,11 @@ def test_a_small_image_is_padded_with_its_border_and_its_trimap_with_background(
     image = torch.rand(3, 5, 6)
     network = Recorder()
     matte = crop_and_stitch(network, image, Trimap(regions), window=SMALL)
-    ((seen, one_hot, maps),) = network.calls
+    ((seen, hot, maps),) = network.calls
     padded = torch.nn.functional.pad(image[None], (1, 1, 1, 2), mode="replicate")
     assert torch.equal(seen, padded)
     framed = np.pad(regions, ((1, 2), (1, 1)), constant_values=BACKGROUND)
-    assert torch.equal(one_hot[0], Trimap(framed).one_hot())
+    assert torch.equal(hot[0], one_hot(framed))
     assert torch.equal(maps[0], transform_map(framed))
     torch.testing.assert_close(matte[2, 3:], (image[0, 2, 3:] + padded.mean()) / 2)
     assert (matte[regions == FOREGROUND] == 1).all()

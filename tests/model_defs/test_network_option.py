@@ -10,6 +10,7 @@ from binmat.errors import InputError, UnknownNameError
 from binmat.model_defs.network import Network
 from binmat.model_defs.network_option import NetworkOption, parse_options
 from binmat.model_defs.registry import NETWORKS
+from binmat.model_defs.trimap_network import TrimapNetwork
 
 OPTIONS = (NetworkOption("path", str, ""), NetworkOption("steps", int, ""), NetworkOption("limit", float, ""))
 
@@ -46,8 +47,10 @@ def test_unknown_names(options: tuple[NetworkOption, ...], message: str) -> None
 @pytest.mark.parametrize("name", NETWORKS)
 def test_predict_and_specialised_take_what_is_declared(name: str) -> None:
     network = NETWORKS[name].build
-    common = inspect.signature(Network.predict).parameters
-    own = [option for option in inspect.signature(network.predict).parameters if option not in common]
+    method, base = network.predict, Network.predict
+    if issubclass(network, TrimapNetwork):
+        method, base = network.estimate, TrimapNetwork.estimate
+    own = inspect.signature(method).parameters.keys() - inspect.signature(base).parameters
     assert sorted(own) == sorted(option.name for option in network.options)
     specialised = inspect.signature(network.specialised).parameters
     assert all((option.name in specialised) == option.converts for option in network.options)

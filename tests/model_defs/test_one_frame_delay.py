@@ -1,4 +1,4 @@
-"""The one-frame delay by hand-worked arithmetic, and clip against streaming."""
+"""The one-frame delay by hand-worked arithmetic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from binmat.errors import InputError, SizeError
-from binmat.model_defs.one_frame_delay import OneFrameDelay, fix_flicker, one_frame_delay
+from binmat.model_defs.one_frame_delay import OneFrameDelay, fix_flicker
 
 
 def clip_of(*pixels: list[float]) -> Tensor:
@@ -17,9 +17,11 @@ def clip_of(*pixels: list[float]) -> Tensor:
     return torch.tensor(pixels, dtype=torch.float64).T.reshape(1, -1, 1, 1, len(pixels))
 
 
-def stream(clip: Tensor, threshold: float = 0.1) -> tuple[list[Tensor | None], Tensor | None]:
+def filtered(clip: Tensor, threshold: float = 0.1) -> Tensor:
     ofd = OneFrameDelay(threshold)
-    return [ofd.push(clip[:, t]) for t in range(clip.shape[1])], ofd.flush()
+    pushed = [ofd.push(clip[:, t]) for t in range(clip.shape[1])]
+    assert pushed[0] is None
+    return torch.stack([*pushed[1:], ofd.flush()], 1)
 
 
 @pytest.mark.parametrize(
@@ -54,13 +56,13 @@ def test_a_difference_equal_to_the_threshold_is_close() -> None:
 def test_clip_by_hand() -> None:
     clip = clip_of([0.0, 1.0, 0.0, 0.0], [1.0, 0.5, 1.0, 0.2], [0.3, 0.3, 0.3, 0.9])
     expected = clip_of([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.2], [0.3, 0.3, 0.3, 0.9])
-    assert torch.equal(one_frame_delay(clip), expected)
+    assert torch.equal(filtered(clip), expected)
 
 
 def test_neighbours_are_the_unfiltered_mattes() -> None:
     # Filtered in place, frame 1 would become 0 and frame 2 would then differ from both of its neighbours.
     alternating = clip_of([0.0, 1.0, 0.0, 1.0, 0.0])
-    assert torch.equal(one_frame_delay(alternating), clip_of([0.0, 0.0, 1.0, 0.0, 0.0]))
+    assert torch.equal(filtered(alternating), clip_of([0.0, 0.0, 1.0, 0.0, 0.0]))
 
 
 @given(
@@ -69,25 +71,19 @@ def test_neighbours_are_the_unfiltered_mattes() -> None:
     threshold=st.sampled_from([0.0, 0.1, 0.3, 1.0]),
     seed=st.integers(0, 2**16),
 )
-def test_streaming_equals_the_clip_one_frame_late(batch: int, frames: int, threshold: float, seed: int) -> None:
+def test_every_frame_is_compared_with_those_beside_it(batch: int, frames: int, threshold: float, seed: int) -> None:
     clip = torch.rand(batch, frames, 1, 3, 5, generator=torch.Generator().manual_seed(seed))
     clip = (clip * 4).round() / 4
-    pushed, last = stream(clip, threshold)
-    assert pushed[0] is None
-    assert torch.equal(torch.stack([*pushed[1:], last], 1), one_frame_delay(clip, threshold))
-
-
-def test_first_and_last_frame_pass_through() -> None:
-    clip = torch.rand(2, 5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    filtered = one_frame_delay(clip)
-    assert torch.equal(filtered[:, 0], clip[:, 0])
-    assert torch.equal(filtered[:, -1], clip[:, -1])
+    expected = clip.clone()
+    for t in range(1, frames - 1):
+        expected[:, t] = fix_flicker(clip[:, t - 1], clip[:, t], clip[:, t + 1], threshold)
+    assert torch.equal(filtered(clip, threshold), expected)
 
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_clips_without_an_inner_frame_stay(frames: int) -> None:
     clip = torch.rand(1, frames, 1, 2, 2)
-    assert torch.equal(one_frame_delay(clip), clip)
+    assert torch.equal(filtered(clip), clip)
 
 
 def test_flush_starts_a_new_clip() -> None:
@@ -111,10 +107,3 @@ def test_a_change_of_shape_is_an_error() -> None:
 def test_threshold_is_a_difference_of_alpha(threshold: float) -> None:
     with pytest.raises(InputError, match="from 0 to 1"):
         OneFrameDelay(threshold)
-    with pytest.raises(InputError, match="from 0 to 1"):
-        one_frame_delay(torch.zeros(1, 3, 1, 2, 2), threshold)
-
-
-def test_a_single_matte_is_no_clip() -> None:
-    with pytest.raises(SizeError, match="5 dimensions"):
-        one_frame_delay(torch.zeros(1, 1, 4, 4))

@@ -14,7 +14,6 @@ from binmat.errors import InputError, SizeError, TraceError
 from binmat.model_defs.pam import PAM, SPECS, recognise
 from binmat.model_defs.pam_blocks import ChannelAttention, ConnectLayer, DepthwiseModule
 from binmat.model_defs.pam_body import CONSTRAINTS, path_costs
-from binmat.model_defs.pam_learning import path_gates
 from binmat.model_defs.pam_paths import PATHS, ConvolutionCounter, dearest_within, open_bits
 from binmat.transforms.convert import convert, plan_of
 from binmat.transforms.trace import graphs, trace
@@ -128,30 +127,6 @@ def test_static_network_has_its_own_copy_of_the_weights(network: PAM) -> None:
     assert set(static.state_dict()) < set(network.state_dict())
 
 
-def test_hard_gates_give_the_paths_alpha(network: PAM) -> None:
-    image, trimap = (tensor.expand(16, -1, -1, -1) for tensor in inputs(1))
-    with torch.no_grad():
-        soft = network.gated(image, trimap, path_gates(PATHS, dtype=image.dtype))
-        hard = torch.cat([network(image[:1], trimap[:1], path=path) for path in PATHS])
-    torch.testing.assert_close(soft, hard, rtol=0, atol=1e-12)
-    assert len({round(float(alpha.mean()), 9) for alpha in hard}) == 16
-
-
-def test_half_open_gates_blend_the_branches(network: PAM) -> None:
-    image, trimap = inputs(1)
-    stage = network.stage(0)
-    with torch.no_grad():
-        x = network.encode_8(image, trimap)[0]
-        blended = 0.25 * stage.connect(x) + 0.75 * stage.layers(x)
-        gates = path_gates(["1000"], dtype=image.dtype)
-        gates[:, 0] = torch.tensor([0.25, 0.75], dtype=image.dtype)
-        seen: list[Tensor] = []
-        hook = network.level16.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        network.gated(image, trimap, gates)
-        hook.remove()
-    torch.testing.assert_close(seen[0], blended)
-
-
 @pytest.mark.parametrize("preference", [None, 0, 1], ids=["own", "bypass", "layers"])
 def test_chosen_path_keeps_20_random_constraints(network: PAM, preference: int | None) -> None:
     chooser = network if preference is None else prefer(network, preference)
@@ -257,8 +232,8 @@ def test_static_network_keeps_to_its_path(network: PAM) -> None:
         static(image, trimap, cost_limit=(macs - 1) / 1e9)
     with pytest.raises(InputError, match="path 1010 alone: path 1110"):
         static(image, trimap, path="1110")
-    with pytest.raises(InputError, match="gates need"):
-        static.gated(image, trimap, path_gates(["1010"]))
+    with pytest.raises(InputError, match="path 1010 alone: sampling needs"):
+        static.sample(image, trimap, torch.tensor([65]))
 
 
 def test_bad_input_is_refused(network: PAM) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from binmat.model_defs.pam_learning import distillation_loss, gumbel_gates, gumbel_noise, path_gates, path_loss
+from binmat.model_defs.pam_learning import distillation_loss, gumbel_gates, gumbel_noise, path_loss
 
 
 def test_gates_are_the_argmax_and_carry_the_softmax_gradient() -> None:
@@ -38,10 +38,6 @@ def test_gumbel_max_samples_the_softmax() -> None:
     assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.03)
     chosen = gumbel_gates(torch.tensor([0.0, math.log(3)]), noise)[:, 1].mean()
     assert chosen.item() == pytest.approx(0.75, abs=0.01)
-
-
-def test_path_gates_are_one_hot() -> None:
-    assert path_gates(["01", "11"]).tolist() == [[[1, 0], [0, 1]], [[0, 1], [0, 1]]]
 
 
 def test_path_loss_sums_over_layers_and_averages_over_images() -> None:

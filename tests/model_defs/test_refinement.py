@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from binmat.errors import InputError
 from binmat.model_defs.lsa_matting import LSAMatting
 from binmat.model_defs.network import Network
-from binmat.model_defs.refinement import LEVELS, _Regions, refine, zero_corrections
+from binmat.model_defs.refinement import LEVELS, Regions, refine, zero_corrections
 from binmat.transforms.convert import convert
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -139,7 +139,7 @@ def test_the_loss_is_equation_2_with_edges_on_the_unknown_side() -> None:
     unknown = x[:, 3:] == 128 / 255
     change = (alpha - unrefined)[unknown].abs().mean()
     expected = edge_loss(x, alpha) + 0.1 * float(change) ** 2
-    assert _Regions(x[:, 3:]).loss(alpha, unrefined).item() == pytest.approx(expected)
+    assert Regions(x[:, 3:]).loss(alpha, unrefined).item() == pytest.approx(expected)
 
 
 def test_the_images_of_a_batch_are_refined_each_by_itself() -> None:

@@ -21,6 +21,7 @@ from binmat.model_defs.trimap import (
     TRANSFORM_SIGMA,
     UNKNOWN,
     Trimap,
+    one_hot,
     read_trimap,
     transform_map,
 )
@@ -112,9 +113,9 @@ def test_a_trimap_knows_its_alpha_and_its_one_hot_form() -> None:
     assert trimap.size == (2, 3)
     assert not trimap.all_known
     assert trimap.alpha().tolist() == [[0, 0.5, 1], [0.5, 1, 0]]
-    assert trimap.one_hot().shape == (3, 2, 3)
-    assert torch.equal(trimap.one_hot().argmax(0), torch.from_numpy(REGIONS).long())
-    assert torch.equal(trimap.one_hot().sum(0), torch.ones(2, 3))
+    assert one_hot(trimap.regions).shape == (3, 2, 3)
+    assert torch.equal(one_hot(trimap.regions).argmax(0), torch.from_numpy(REGIONS).long())
+    assert torch.equal(one_hot(trimap.regions).sum(0), torch.ones(2, 3))
 
 
 def test_settling_overwrites_known_pixels_and_clamps_the_others() -> None:

@@ -18,7 +18,7 @@ from binmat.data.inference import matte, matte_frames
 from binmat.errors import InputError, SizeError, UnknownNameError
 from binmat.model_defs.crop_and_stitch import crop_and_stitch
 from binmat.model_defs.litematting import LiteMatting
-from binmat.model_defs.lsa_matting import LSAMatting, matte_image
+from binmat.model_defs.lsa_matting import UNKNOWN_VALUE, LSAMatting, network_input
 from binmat.model_defs.network import Network, Prediction
 from binmat.model_defs.pam import PAM
 from binmat.model_defs.pam_body import path_costs
@@ -28,6 +28,8 @@ from binmat.transforms.convert import convert
 
 #: What keeps LiteMatting's windows, 640 by default, small.
 OPTIONS: dict[str, dict[str, Any]] = {"litematting": {"window": 64}}
+#: Around the last two of three axes.
+BORDER = [(0, 0), (16, 16), (16, 16)]
 NAMES = ("litematting", "lsa_matting", "pam")
 
 
@@ -52,7 +54,12 @@ def by_hand(network: Network, image: Tensor, trimap: Tensor) -> Tensor:
     height, width = image.shape[2:]
     known = read_trimap(trimap, height, width)
     if isinstance(network, LSAMatting):
-        return matte_image(network, image[0], known)[None, None]
+        colours, levels = image[0].numpy(), np.array([0, UNKNOWN_VALUE, 1], np.float32)[known.regions[None]]
+        to_multiple = [(0, 0), (0, -height % 64), (0, -width % 64)]
+        for padding, mode in ((to_multiple, "reflect"), (BORDER, "reflect"), (BORDER, "constant")):
+            colours, levels = (np.pad(values, padding, mode=mode) for values in (colours, levels))
+        alpha = network(network_input(torch.from_numpy(colours)[None], torch.from_numpy(levels)[None]))
+        return known.settle(alpha[0, 0, 32 : 32 + height, 32 : 32 + width])[None, None]
     if isinstance(network, LiteMatting):
         return crop_and_stitch(network, image[0], known, window=64)[None, None]
     padding = (0, -width % 32, 0, -height % 32)
@@ -118,11 +125,9 @@ def test_a_downsample_ratio_is_refused_where_there_is_none(networks: dict[str, N
 def test_lsa_reduces_image_and_trimap_and_settles_at_full_size(networks: dict[str, Network]) -> None:
     network = networks["lsa_matting"]
     image, trimap = torch.rand(1, 3, 64, 96), stripes(64, 96)
-    assert isinstance(network, LSAMatting)
-    known = read_trimap(trimap[::2, ::2].contiguous(), 32, 48)
-    small = matte_image(network, F.avg_pool2d(image, 2)[0], known)
+    small = matte(network, F.avg_pool2d(image, 2), trimap=trimap[::2, ::2].contiguous())
     alpha = matte(network, image, trimap=trimap, downsample_ratio=0.5)
-    expected = F.interpolate(small[None, None], size=(64, 96), mode="bilinear")
+    expected = F.interpolate(small, size=(64, 96), mode="bilinear")
     # Beside known pixels the unsettled reduced matte is interpolated: compare further inside.
     torch.testing.assert_close(alpha[..., 36:60], expected[..., 36:60])
     assert (alpha[..., :32] == 0).all() and (alpha[..., 64:] == 1).all()

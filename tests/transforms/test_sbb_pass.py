@@ -82,7 +82,7 @@ def test_rvm_takes_table_4_in_every_mode(variant):
         fgr, pha, *states = network(src)
         f1, f2, f3, f4 = network.backbone(src.flatten(0, 1))
         zeros = [torch.zeros_like(r) for r in states]
-        hidden, *_ = network.decoder(src.flatten(0, 1), f1, f2, f3, network.aspp(f4), *zeros)
+        hidden, *_ = network.decoder(src.flatten(0, 1), (f1, f2, f3, network.aspp(f4)), zeros)
         expected = network.project_mat(hidden)[:, 3:].clamp(0, 1)
     torch.testing.assert_close(pha.flatten(0, 1), expected)
     assert fgr.shape == (2, 2, 3, 37, 50)
