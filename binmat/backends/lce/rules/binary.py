@@ -58,8 +58,8 @@ def binarize(e: Emitter, x: Operand, threshold: Operand) -> Bits:
     value = e.preferred(x)
     if not levels.any() and value.tensor in e.without_negative_zero:
         return Bits(value.shape, value)
-    # LceQuantize reads the sign bit on ARM, so -0.0 would become -1. A sum is -0.0 only where both terms are, and adding
-    # 0 makes sure that the constant never is.
+    # LceQuantize reads the sign bit on ARM, so -0.0 would become -1. A sum is -0.0 only where both terms are, and
+    # adding 0 makes sure that the constant never is.
     shift = torch.from_numpy(0 - levels + np.float32(0)).reshape(-1, *[1] * (len(value.shape) - 2))
     return Bits(value.shape, arithmetic_like(e, "ADD", value, shift))
 
