@@ -24,10 +24,10 @@ def model() -> bytes:
 @pytest.fixture
 def unloaded(monkeypatch):
     """As if no interpreter were loaded yet."""
-    lce_interpreter._load_wrapper.cache_clear()
-    monkeypatch.delitem(sys.modules, lce_interpreter._MODULE, raising=False)
+    lce_interpreter.load_wrapper.cache_clear()
+    monkeypatch.delitem(sys.modules, lce_interpreter.MODULE, raising=False)
     yield
-    lce_interpreter._load_wrapper.cache_clear()
+    lce_interpreter.load_wrapper.cache_clear()
 
 
 def test_runs_without_tensorflow():

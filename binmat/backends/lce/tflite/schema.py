@@ -111,9 +111,7 @@ def _fields(**kinds: str) -> dict[str, Field]:
 _WINDOWS = {"padding": "int8", "stride_w": "int32", "stride_h": "int32"}
 _ACTIVATION = _fields(activation="int8")
 _CONV_2D = OptionTable(
-    1,
-    _fields(**_WINDOWS, activation="int8")
-    | {"dilation_w": Field(4, "int32", 1), "dilation_h": Field(5, "int32", 1)},
+    1, _fields(**_WINDOWS, activation="int8") | {"dilation_w": Field(4, "int32", 1), "dilation_h": Field(5, "int32", 1)}
 )
 _DEPTHWISE_CONV_2D = OptionTable(
     2,
