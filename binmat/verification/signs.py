@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from binmat.transforms.lowering import binary_operators  # noqa: F401  (registers the operators)
+
 BINARIZE = torch.ops.binmat.binarize.default
 #: Below it float32 is denormal, which processors may flush to 0.
 TINY = float(np.finfo(np.float32).tiny)

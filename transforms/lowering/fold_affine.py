@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from binmat.transforms.graph_pass import GraphPass
 
+from . import binary_operators  # noqa: F401  (registers the operators)
 from .constants import add_constant, clean_up, constant, is_constant
 
 aten = torch.ops.aten
