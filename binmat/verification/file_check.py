@@ -18,8 +18,9 @@ from torch.fx import Interpreter, Node
 from binmat.backends.backend import Backend, Group, Model
 from binmat.errors import ExportError
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
-from binmat.verification.node_check import BINARIZE, TINY, Evaluator, check_node, distance_from_threshold
+from binmat.verification.node_check import Evaluator, check_node, sources
 from binmat.verification.results import FileRun, OutputDifference, SignFlips
+from binmat.verification.signs import BINARIZE, distance_from_threshold, furthest
 
 
 def check_file(
@@ -94,14 +95,12 @@ class _Run:
     def check_nodes(self, inputs: list[Tensor], outputs: list[Tensor], *, checked: bool) -> dict[Node, Tensor]:
         """Compare the nodes of one frame; returns the bits of all binarizations that lie in the file."""
         given = dict(zip(self.placeholders, inputs, strict=True))
-        wanted = [
-            node
-            for node in self.nodes.values()
-            if node.op == "call_function" and node.name in self.model.stored and (checked or node.target is BINARIZE)
-        ]
+        stored = {node for node in self.nodes.values() if node.name in self.model.stored}
         groups: dict[Group, Node] = {}
-        for node in wanted:
-            operands = self._operands(node) if checked else []
+        for node in self.nodes.values():
+            if node not in stored or node.op != "call_function" or not (checked or node.target is BINARIZE):
+                continue
+            operands = sources(node, stored) if checked else []
             groups[tuple(dict.fromkeys(n.name for n in (node, *operands) if n not in given))] = node
         bits: dict[Node, Tensor] = {}
         for ready, found in self.model.values(list(groups), inputs, self.kernel):
@@ -118,13 +117,6 @@ class _Run:
                     self.result.faithful = False
         return bits
 
-    def _operands(self, node: Node) -> list[Node]:
-        """The nearest nodes with a value in the file that the node is computed from."""
-        found: list[Node] = []
-        for operand in node.all_input_nodes:
-            found += [operand] if operand.name in self.model.stored else self._operands(operand)
-        return found
-
 
 class _TorchRun(Interpreter):
     """Runs the graph in torch and notes where its signs differ from the file's."""
@@ -140,11 +132,7 @@ class _TorchRun(Interpreter):
         if n in self.bits:
             (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
             flipped = (result < 0) != self.bits[n]
-            count = int(flipped.sum())
-            distance = 0.0
-            if count:
-                apart = distance_from_threshold(x, threshold)
-                distance = float(apart[flipped].abs().max() / apart.std(correction=0).clamp_min(TINY))
-            layer = str(n.meta.get("layer", ""))
+            distance = furthest(distance_from_threshold(x, threshold), flipped)
+            layer, count = str(n.meta.get("layer", "")), int(flipped.sum())
             self.flips.append(SignFlips(n.name, layer, self.frame, count, result.numel(), distance))
         return result

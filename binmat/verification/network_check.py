@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +17,8 @@ from binmat.quantizers.sign import is_negative
 from binmat.transforms.lowering.lower import lower
 from binmat.transforms.trace import trace
 from binmat.verification.results import NetworkCheck
+from binmat.verification.signs import BINARIZE, TINY, distance_from_threshold, furthest
 
-_BINARIZE = torch.ops.binmat.binarize.default
 _ABOVE = torch.ops.aten.gt.Scalar
 
 
@@ -47,7 +46,7 @@ def check_network(network: nn.Module, example: Example, frames: Sequence[Mapping
         actual = run.run(*[value.double() for value in inputs.values() if isinstance(value, Tensor)])
     differences = [(got - want).abs() for got, want in zip(actual, expected, strict=True)]
     largest = torch.stack([difference.max() for difference in differences])
-    spans = torch.stack([want.abs().max() for want in expected]).clamp_min(torch.finfo(torch.float32).tiny)
+    spans = torch.stack([want.abs().max() for want in expected]).clamp_min(TINY)
     return NetworkCheck(
         max_abs=float(largest.max()),
         mean_abs=float(torch.stack([difference.mean() for difference in differences]).mean()),
@@ -65,20 +64,22 @@ def _run(owner: Network, example: Example, inputs: Mapping[str, Tensor | float])
 
 
 def _record_signs(owner: nn.Module) -> dict[str, list[Tensor]]:
-    """Layer -> where its input is negative, bool, call by call; filled while the network runs."""
+    """Layer -> where its input is negative, bool, call by call; filled while the network runs.
+
+    Of a sparse decoder's mask the input is the coarse alpha, and what counts is where it is not above 0.
+    """
     signs: dict[str, list[Tensor]] = {}
 
-    def record(name: str, layer: BinaryLayer, x: Tensor) -> None:
-        signs.setdefault(name, []).append(is_negative(x - layer.per_channel(layer.deployed().threshold)))
-
-    def record_region(name: str, alpha: Tensor) -> None:
-        signs.setdefault(name, []).append(alpha <= 0)
+    def record(name: str, layer: nn.Module, x: Tensor) -> None:
+        if isinstance(layer, BinaryLayer):
+            negative = is_negative(x - layer.per_channel(layer.deployed().threshold))
+        else:
+            negative = x <= 0
+        signs.setdefault(name, []).append(negative)
 
     for name, layer in owner.named_modules():
-        if isinstance(layer, BinaryLayer):
+        if isinstance(layer, (BinaryLayer, IncoherenceMask)):
             layer.register_forward_pre_hook(lambda layer, inputs, name=name: record(name, layer, inputs[0]))
-        elif isinstance(layer, IncoherenceMask):
-            layer.register_forward_pre_hook(lambda _, inputs, name=name: record_region(name, inputs[0]))
     return signs
 
 
@@ -94,24 +95,20 @@ class _ForcedRun(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.target is _BINARIZE:
+        if n.target is BINARIZE:
             (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
-            negative = self._forced(n, result < 0, x - threshold.view(-1, 1, 1))
+            negative = self._forced(n, result < 0, distance_from_threshold(x, threshold))
             return torch.where(negative, -1.0, 1.0).to(result.dtype)
         if n.target is _ABOVE and n.meta.get("layer") in self.signs:
             (alpha, level), _ = self.fetch_args_kwargs_from_env(n)
             return ~self._forced(n, ~result, alpha - level)
         return result
 
-    def _forced(self, n: fx.Node, actual: Tensor, apart: Tensor) -> Tensor:
-        """The network's signs in place of the graph's, whose values lie so far apart from their threshold."""
+    def _forced(self, n: fx.Node, actual: Tensor, distance: Tensor) -> Tensor:
+        """The network's signs in place of the graph's own. distance: of the graph's values from their threshold."""
         negative = self.signs[n.meta["layer"]].pop(0).reshape(actual.shape)
         flips = negative != actual
         self.compared += flips.numel()
-        if flips.any():
-            spread = apart.std(correction=0).clamp_min(torch.finfo(torch.float32).tiny)
-            self.flipped += int(flips.sum())
-            furthest = float(apart[flips].abs().max() / spread)
-            # What is no number has no sign, and a maximum would hide it.
-            self.distance = max(self.distance, furthest if math.isfinite(furthest) else math.inf)
+        self.flipped += int(flips.sum())
+        self.distance = max(self.distance, furthest(distance, flips))
         return negative

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from binmat.verification.results import CheckKind, NodeCheck
+from binmat.verification.signs import BINARIZE, TINY, distance_from_threshold
 
 #: Relative to a tensor's range: float operators of TFLite differ from torch's by at most about 1e-5.
 VALUE_LIMIT = 5e-5
@@ -19,10 +20,6 @@ VALUE_LIMIT = 5e-5
 OPERAND_LIMIT = 1e-5
 #: In units of the float32 spacing at |sum| * |multiplier| + |bias|: a backend rounds its own bias, product and sum.
 ROUNDINGS = 4
-#: Below it float32 is denormal, which processors may flush to 0.
-TINY = float(np.finfo(np.float32).tiny)
-
-BINARIZE = torch.ops.binmat.binarize.default
 BINARY_CONV = torch.ops.binmat.binary_conv2d.default
 
 
@@ -53,6 +50,7 @@ class Evaluator:
         self.exact = exact
 
     def operand(self, node: Node) -> Any:
+        """The node's known value, else its computed one."""
         return self.known[node] if node in self.known else self.compute(node)
 
     def compute(self, node: Node) -> Any:
@@ -66,32 +64,29 @@ class Evaluator:
 
     def in_float64(self, node: Node) -> Tensor:
         """The node's value computed in float64."""
-        sources = {n: self.known[n] for n in self.sources(node)}
-        exact = {n: value.double() if value.is_floating_point() else value for n, value in sources.items()}
+        known = {n: self.known[n] for n in sources(node, self.known)}
+        exact = {n: value.double() if value.is_floating_point() else value for n, value in known.items()}
         value: Tensor = Evaluator(self.lowered, exact, exact=True).compute(node)
         return value
 
     def moved(self, node: Node, share: float) -> Any:
         """The node's value when the known values it is computed from move by up to `share` of themselves."""
         generator = torch.Generator().manual_seed(0)
+        moving = sources(node, self.known)
         known = {
             operand: value * (1 + share * (2 * torch.rand(value.shape, generator=generator) - 1))
             for operand, value in self.known.items()
-            if value.is_floating_point() and operand in self.sources(node)
+            if value.is_floating_point() and operand in moving
         }
         return Evaluator(self.lowered, {**self.known, **known}).compute(node)
 
-    def sources(self, node: Node) -> set[Node]:
-        """The nodes with a known value that the node is computed from."""
-        found: set[Node] = set()
-        for operand in node.all_input_nodes:
-            found |= {operand} if operand in self.known else self.sources(operand)
-        return found
 
-
-def distance_from_threshold(x: Tensor, threshold: Tensor) -> Tensor:
-    """x - threshold, whose sign a binarization takes. x: [N, C, ...]; threshold: [1] or [C]."""
-    return x - threshold.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
+def sources(node: Node, known: Container[Node]) -> dict[Node, None]:
+    """The known nodes that the node is computed from without another known one in between, in order."""
+    found: dict[Node, None] = {}
+    for operand in node.all_input_nodes:
+        found |= {operand: None} if operand in known else sources(operand, known)
+    return found
 
 
 def _value_error(node: Node, expected: Tensor, actual: Tensor, evaluator: Evaluator) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -110,9 +110,9 @@ class SignFlips:
 class FileRun:
     """The lowered graph against the file, on one clip by one kernel.
 
-    form: of the model that this kernel can run, where it is not the file itself. frames, checked_frames: how many ran,
-    and how many of those were compared node by node. faithful: whether the file's outputs are bit for bit those of the
-    nodes that were compared.
+    form: of the model that this kernel can run; empty for the file itself. frames: how many ran. checked_frames: how
+    many of those were compared node by node. faithful: whether the file's outputs are bit for bit those of the nodes
+    that were compared.
     """
 
     kernel: str
@@ -136,14 +136,14 @@ class FileRun:
     @property
     def flipped_signs(self) -> float:
         """The share of all signs that differ end to end."""
-        return sum(f.flipped for f in self.flips) / max(sum(f.elements for f in self.flips), 1)
+        return _flipped_share(self.flips)
 
     @property
     def first_flips(self) -> SignFlips | None:
         """Where flipping begins: the first binarization of the first frame that any sign flips in.
 
-        Nothing before it has flipped, so its distance shows what rounding alone has moved; those of later layers and
-        frames also show what that flip has changed.
+        Nothing before it has flipped, so its distance shows what rounding alone has moved. The distances of later
+        layers and frames also show what that flip has changed.
         """
         return next((flips for flips in self.flips if flips.flipped), None)
 
@@ -160,9 +160,7 @@ class FileRun:
             worst = max(self.failures, key=lambda node: node.worst / node.limit if node.limit else float("inf"))
             raise VerificationError(f"{worst}; {len(self.failures)} of {len(self.nodes)} nodes fail")
         if not self.faithful:
-            raise VerificationError(
-                "the file's outputs are not those of the network it was made from: export it again"
-            )
+            raise VerificationError("the file's outputs are not those of the network it was made from: export it again")
 
     def to_json(self) -> dict[str, Any]:
         """Everything measured, with the summary in front."""
@@ -195,7 +193,8 @@ class Verification:
             try:
                 run.check()
             except VerificationError as error:
-                raise VerificationError(f"on {clip}, {self._place(kernel)}: {error}") from error
+                place = f"{self.title}'s {kernel} kernel" if kernel else self.title
+                raise VerificationError(f"on {clip}, {place}: {error}") from error
 
     @property
     def systematic(self) -> str | None:
@@ -238,34 +237,32 @@ class Verification:
         if wrong is not None:
             return f"The model file does NOT compute what the PyTorch graph computes: {wrong}."
         runs = [*self.runs.values()]
-        kernels = " and ".join(
-            dict.fromkeys(run.kernel + (f", on the graph's {run.form}" if run.form else "") for run in runs)
-        )
+        forms = dict.fromkeys(run.kernel + (f", on the graph's {run.form}" if run.form else "") for run in runs)
+        kernels, clips = " and ".join(forms), " and ".join(dict.fromkeys(clip for clip, _ in self.runs))
         ran = f"{self.title}'s kernels: {kernels}" if kernels else f"in {self.title}"
         nodes = [node for run in runs for node in run.nodes]
-        return "\n".join(
-            [
-                "The model file computes what the PyTorch graph computes "
-                f"({ran}; inputs: {' and '.join(dict.fromkeys(clip for clip, _ in self.runs))}).",
-                "The lowered graph is the network: in float64 their outputs differ by at most "
-                f"{self.network.max_abs:.1e}.",
-                f"Operator by operator, {len(nodes):,} results were compared with PyTorch's on equal inputs: "
-                f"{_rounding(nodes)}.",
-                f"End to end, over {max(run.frames for run in runs)} frames with states, outputs differ by at most "
-                f"{max(run.max_abs for run in runs):.1e}; {_flips(runs)}.",
-            ]
+        frames, apart = max(run.frames for run in runs), max(run.max_abs for run in runs)
+        return (
+            f"The model file computes what the PyTorch graph computes ({ran}; inputs: {clips}).\n"
+            "The lowered graph is the network: in float64 their outputs differ by at most "
+            f"{self.network.max_abs:.1e}.\n"
+            f"Operator by operator, {len(nodes):,} results were compared with PyTorch's on equal inputs: "
+            f"{_rounding(nodes)}.\n"
+            f"End to end, over {frames} frames with states, outputs differ by at most {apart:.1e}; {_flips(runs)}."
         )
 
-    def _place(self, kernel: str) -> str:
-        return f"{self.title}'s {kernel} kernel" if kernel else self.title
+
+def _flipped_share(flips: Iterable[SignFlips]) -> float:
+    """The share of signs that differ."""
+    flips = list(flips)
+    return sum(flip.flipped for flip in flips) / max(sum(flip.elements for flip in flips), 1)
 
 
 def _numbers(runs: list[FileRun]) -> dict[str, Any]:
-    signs = sum(flip.elements for run in runs for flip in run.flips)
     return {
         "max_abs": max(run.max_abs for run in runs),
         "mean_abs": sum(run.mean_abs for run in runs) / len(runs),
-        "flipped_signs": sum(flip.flipped for run in runs for flip in run.flips) / max(signs, 1),
+        "flipped_signs": _flipped_share(flip for run in runs for flip in run.flips),
         "operators": sum(len(run.nodes) for run in runs),
         "systematic": any(run.failures or not run.faithful for run in runs),
     }

@@ -6,14 +6,34 @@ a backend asks for it (:class:`binmat.transforms.lowering.fuse_bit_outputs.FuseB
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from binmat.quantizers.sign import is_negative
 
+_GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt pad_value"
+_Function = Callable[..., Tensor]
 
-@torch.library.custom_op("binmat::binarize", mutates_args=())
+
+def _operator(arguments: str) -> Callable[[_Function], _Function]:
+    """Registers ``torch.ops.binmat.<name of the function>`` with the arguments of this schema.
+
+    The function also runs on fake tensors, which gives the shape and type of its result.
+    """
+
+    def register(function: _Function) -> _Function:
+        name, schema = f"binmat::{function.__name__}", f"({arguments}) -> Tensor"
+        torch.library.custom_op(name, function, mutates_args=(), schema=schema).register_fake(function)
+        return function
+
+    return register
+
+
+@_operator("Tensor x, Tensor threshold")
 def binarize(x: Tensor, threshold: Tensor) -> Tensor:
     """sign(x - threshold) in x's dtype, by the rule of :func:`binmat.quantizers.sign.is_negative`: sign(0) = +1.
 
@@ -23,100 +43,31 @@ def binarize(x: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(is_negative(x - shaped), -1.0, 1.0).to(x.dtype)
 
 
-@binarize.register_fake
-def _(x: Tensor, threshold: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
-@torch.library.custom_op("binmat::binary_conv2d", mutates_args=())
-def binary_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    multiplier: Tensor,
-    bias: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    pad_value: int,
-) -> Tensor:
+@_operator(f"Tensor x, Tensor weight, Tensor multiplier, Tensor bias, {_GEOMETRY}")
+def binary_conv2d(x: Tensor, weight: Tensor, multiplier: Tensor, bias: Tensor, *geometry: Any) -> Tensor:
     """(sum of x * weight) * multiplier + bias, the sum being an exact integer.
 
     x: [N, C, H, W] of +-1. weight: int8 [O, C/groups, kh, kw] of +-1. multiplier, bias: float [O].
-    stride, padding, dilation: [vertical, horizontal]; padding is symmetric and filled with pad_value:
-    0, +1 or -1 (-1 is the zero of DoReFa's {0, 1} activations).
+    geometry: stride, padding, dilation, each [vertical, horizontal], then groups and pad_value. The padding is
+    symmetric and filled with pad_value: 0, +1 or -1 (-1 is the zero of DoReFa's {0, 1} activations).
     """
-    total = _sum(x, weight, stride, padding, dilation, groups, pad_value)
+    total = _sum(x, weight, *geometry)
     return total * multiplier.to(x.dtype).view(-1, 1, 1) + bias.to(x.dtype).view(-1, 1, 1)
 
 
-@binary_conv2d.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    multiplier: Tensor,
-    bias: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    pad_value: int,
-) -> Tensor:
-    return _empty(x, weight, stride, padding, dilation)
-
-
-@torch.library.custom_op("binmat::binary_conv2d_bits", mutates_args=())
-def binary_conv2d_bits(
-    x: Tensor,
-    weight: Tensor,
-    thresholds: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    pad_value: int,
-) -> Tensor:
+@_operator(f"Tensor x, Tensor weight, Tensor thresholds, {_GEOMETRY}")
+def binary_conv2d_bits(x: Tensor, weight: Tensor, thresholds: Tensor, *geometry: Any) -> Tensor:
     """-1 where the popcount of a window is above the channel's threshold, else +1, in x's dtype.
 
-    The popcount is how many products x * weight are -1: with d products in a window, sum = d - 2 popcount. thresholds:
-    int32 [O]. pad_value: +1 or -1; a padded 0 would leave out products. The rest is as for :func:`binary_conv2d`.
+    The popcount is the number of products x * weight that are -1: with d products in a window, sum = d - 2 popcount.
+    thresholds: int32 [O]. pad_value must be +1 or -1, since a padded 0 would leave out products. The other arguments
+    are those of :func:`binary_conv2d`.
     """
-    total = _sum(x, weight, stride, padding, dilation, groups, pad_value)
-    popcount = (weight[0].numel() - total) / 2
+    popcount = (weight[0].numel() - _sum(x, weight, *geometry)) / 2
     return torch.where(popcount > thresholds.view(-1, 1, 1), -1.0, 1.0).to(x.dtype)
 
 
-@binary_conv2d_bits.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    thresholds: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    pad_value: int,
-) -> Tensor:
-    return _empty(x, weight, stride, padding, dilation)
-
-
-def _sum(
-    x: Tensor,
-    weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    pad_value: int,
-) -> Tensor:
-    vertical, horizontal = padding
+def _sum(x: Tensor, weight: Tensor, *geometry: Any) -> Tensor:
+    stride, (vertical, horizontal), dilation, groups, pad_value = geometry
     padded = F.pad(x, (horizontal, horizontal, vertical, vertical), value=float(pad_value))
     return F.conv2d(padded, weight.to(x.dtype), None, stride, 0, dilation, groups)
-
-
-def _empty(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
-    size = [
-        (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1
-        for i in range(2)
-    ]
-    return x.new_empty((x.shape[0], weight.shape[0], *size))

@@ -11,7 +11,8 @@ from torch import Tensor, fx
 
 from binmat.transforms.graph_pass import GraphPass
 
-from .constants import add_constant, constant, is_constant
+from . import binary_operators  # noqa: F401  (registers the operators)
+from .constants import add_constant, clean_up, constant, is_constant
 
 aten = torch.ops.aten
 #: Position of (scale, bias) among a convolution's arguments.
@@ -19,6 +20,7 @@ _SCALE_AND_BIAS: dict[Any, tuple[int, int]] = {
     aten.convolution.default: (1, 2),
     torch.ops.binmat.binary_conv2d.default: (2, 3),
 }
+_ARITHMETIC = (aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor, aten.sub.Tensor)
 _BATCH_NORMS: tuple[Any, ...] = (aten.native_batch_norm.default, aten._native_batch_norm_legit_no_training.default)
 
 
@@ -42,7 +44,12 @@ class FoldAffine(GraphPass[fx.GraphModule]):
     def apply(self, lowered: fx.GraphModule) -> fx.GraphModule:
         lowered.graph.eliminate_dead_code()
         for node in list(lowered.graph.nodes):
-            affine = self._read(lowered, node)
+            if _is_batch_norm(node):
+                affine = self._read_batch_norm(lowered, node)
+            elif node.target in _ARITHMETIC and not node.kwargs:
+                affine = self._read_arithmetic(lowered, node)
+            else:
+                affine = None
             if affine is None:
                 continue
             if affine.source.target in _SCALE_AND_BIAS and len(affine.source.users) == 1:
@@ -50,21 +57,12 @@ class FoldAffine(GraphPass[fx.GraphModule]):
                 _replace(lowered, node, affine.source)
             elif _is_batch_norm(node):
                 _replace(lowered, node, self._spell_out(lowered, node, affine))
-        lowered.graph.eliminate_dead_code()
-        lowered.recompile()
-        return lowered
-
-    def _read(self, lowered: fx.GraphModule, node: fx.Node) -> _Affine | None:
-        if _is_batch_norm(node):
-            call: Any = node.args[0]
-            return self._read_batch_norm(lowered, call.args)
-        if node.target in (aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
-            return self._read_arithmetic(lowered, node)
-        return None
+        return clean_up(lowered)
 
     @staticmethod
-    def _read_batch_norm(lowered: fx.GraphModule, args: tuple[Any, ...]) -> _Affine | None:
-        source, gamma, beta, mean, variance, *rest = args
+    def _read_batch_norm(lowered: fx.GraphModule, node: fx.Node) -> _Affine | None:
+        call: Any = node.args[0]
+        source, gamma, beta, mean, variance, *rest = call.args
         training, eps = (rest[0], rest[2]) if len(rest) == 3 else (False, rest[1])
         if training or mean is None:
             return None
@@ -80,15 +78,10 @@ class FoldAffine(GraphPass[fx.GraphModule]):
     @staticmethod
     def _read_arithmetic(lowered: fx.GraphModule, node: fx.Node) -> _Affine | None:
         left, right = node.args
-        if not isinstance(left, fx.Node) or (isinstance(right, fx.Node) and is_constant(left)):
-            if node.target is aten.div.Tensor or not isinstance(right, fx.Node):
-                return None
-            # sub is the only other operator whose sides differ: c - x = (-1) x + c.
-            sign = -1.0 if node.target is aten.sub.Tensor else 1.0
-            source, value = right, left
-        else:
-            sign = 1.0
-            source, value = left, right
+        turned = not isinstance(left, fx.Node) or (isinstance(right, fx.Node) and is_constant(left))
+        source, value = (right, left) if turned else (left, right)
+        if not isinstance(source, fx.Node) or (turned and node.target is aten.div.Tensor):
+            return None
         number = _channel_values(node, source, value, lowered)
         if number is None:
             return None
@@ -99,7 +92,8 @@ class FoldAffine(GraphPass[fx.GraphModule]):
             return _Affine(source, 1.0 / number, zero)
         if node.target is aten.add.Tensor:
             return _Affine(source, one, number)
-        return _Affine(source, sign * one, number if sign < 0 else -number)
+        # c - x = (-1) x + c, and x - c = x + (-c).
+        return _Affine(source, -one, number) if turned else _Affine(source, one, -number)
 
     @staticmethod
     def _fold(lowered: fx.GraphModule, affine: _Affine) -> None:

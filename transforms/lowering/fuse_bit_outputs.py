@@ -10,16 +10,16 @@ from torch import fx
 from binmat.transforms.graph_pass import GraphPass
 
 from . import binary_operators  # noqa: F401  (registers the operators)
-from .constants import add_constant, constant, is_constant, remove_unused_constants
+from .constants import add_constant, clean_up, constant, is_constant
 from .popcount_thresholds import popcount_thresholds
 
 
 class FuseBitOutputs(GraphPass[fx.GraphModule]):
     """Makes a binary convolution and the binarization that alone reads it one operator, ``binary_conv2d_bits``.
 
-    Multiplier, bias and threshold become one integer per channel, so that neither floats nor a second pass over the
-    map remain. The new node keeps the binarization's name. Left as they are: grouped convolutions, for which no backend
-    has such a kernel, and zero-padded ones, whose windows at the border have fewer products than one integer counts on.
+    Multiplier, bias and threshold become one integer per channel. No floats remain, nor a second pass over the map.
+    The new node keeps the binarization's name. Grouped convolutions stay as they are, because no backend has such a
+    kernel. So do zero-padded ones: their windows at the border have fewer products, and one integer cannot hold both.
     """
 
     def apply(self, lowered: fx.GraphModule, /) -> fx.GraphModule:
@@ -28,9 +28,7 @@ class FuseBitOutputs(GraphPass[fx.GraphModule]):
                 x, threshold = node.args
                 if _gives_bits(x) and is_constant(threshold):
                     self._fuse(lowered, x, node, threshold)
-        lowered.graph.eliminate_dead_code()
-        remove_unused_constants(lowered)
-        return lowered
+        return clean_up(lowered)
 
     @staticmethod
     def _fuse(lowered: fx.GraphModule, convolution: Any, binarization: fx.Node, threshold: fx.Node) -> None:

@@ -18,8 +18,8 @@ from binmat.transforms.swap import swap
 from binmat.transforms.trace import trace
 
 from . import binary_operators  # noqa: F401  (registers the operators)
-from .constants import FoldConstants, remove_unused_constants
 from .fold_affine import FoldAffine
+from .fold_constants import FoldConstants
 from .lowered_graph import LoweredGraph
 from .remove_noops import RemoveNoOps
 
@@ -56,7 +56,6 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
         raise LoweringError(f"{owner.name} cannot be lowered at {size}: {str(error).splitlines()[0]}") from error
     for lowering_pass in LOWERING_PASSES:
         lowering_pass().apply(module)
-    remove_unused_constants(module)
     results = module.graph.output_node().args[0]
     assert isinstance(results, (tuple, list))
     if len(example.outputs) != len(results):

@@ -1,4 +1,4 @@
-"""Remove what computes nothing from a lowered graph, memory layout included."""
+"""Remove the nodes of a lowered graph that compute nothing; changes of the memory layout are among them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from torch import fx
 
 from binmat.transforms.graph_pass import GraphPass
 
+from .constants import clean_up
+
 aten = torch.ops.aten
 _IDENTITIES = (aten.alias.default, aten.clone.default, aten.detach.default, aten.lift_fresh_copy.default)
 _VIEWS = (aten.view.default, aten._unsafe_view.default)
 
 
 class RemoveNoOps(GraphPass[fx.GraphModule]):
-    """Aliases, copies, and reshapes or expansions to the shape that is there already.
+    """Removes aliases, copies, and reshapes or expansions that keep the shape.
 
-    An input that is handed on as an output keeps its alias: a model's output must be a node of its own.
+    An input that is returned as an output keeps its alias: a model's output must be a node of its own.
     """
 
     def apply(self, lowered: fx.GraphModule) -> fx.GraphModule:
@@ -23,20 +25,16 @@ class RemoveNoOps(GraphPass[fx.GraphModule]):
             if self._is_identity(node) and not self._passes_input_on(node):
                 node.replace_all_uses_with(node.args[0])
             elif node.target in _VIEWS:
-                # A view counts on the copies that are gone; a reshape does not.
+                # A view may need one of the copies that are gone; a reshape does not.
                 node.target = aten.reshape.default
-        lowered.graph.eliminate_dead_code()
-        lowered.recompile()
-        return lowered
+        return clean_up(lowered)
 
     @staticmethod
     def _is_identity(node: fx.Node) -> bool:
         if node.target in _IDENTITIES:
             return True
-        if node.target in (*_VIEWS, aten.expand.default, aten.slice.Tensor):
-            source, result = node.args[0].meta["val"], node.meta["val"]
-            return source.shape == result.shape
-        return False
+        reshapes = node.target in (*_VIEWS, aten.expand.default, aten.slice.Tensor)
+        return reshapes and node.args[0].meta["val"].shape == node.meta["val"].shape
 
     @staticmethod
     def _passes_input_on(node: fx.Node) -> bool:

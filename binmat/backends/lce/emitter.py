@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +26,8 @@ def rule(*targets: object) -> Callable[[_Rule], _Rule]:
     """Registers the rule of these operators.
 
     A rule takes the emitter and every argument of the operator's schema in order, defaults filled in. Nodes among
-    the arguments arrive as their results. It raises ExportError, without names, where it cannot be exact.
+    the arguments arrive as their results. Where it cannot be exact it raises ExportError; the writer adds the names of
+    node and layer.
     """
 
     def register(function: _Rule) -> _Rule:
@@ -34,6 +35,12 @@ def rule(*targets: object) -> Callable[[_Rule], _Rule]:
         return function
 
     return register
+
+
+def rule_by_kind(write: Callable[..., Any], kinds: Mapping[object, str]) -> None:
+    """Registers one rule for operators that differ in the TFLite operator alone, its second argument."""
+    for target, kind in kinds.items():
+        RULES[target] = lambda e, *operands, kind=kind: write(e, kind, *operands)
 
 
 class Emitter:
@@ -53,6 +60,7 @@ class Emitter:
 
     @property
     def name(self) -> str:
+        """What the current node's tensors are called: ``layer/node``."""
         layer = self.node.meta.get("layer")
         return f"{layer}/{self.node.name}" if layer else self.node.name
 
@@ -72,23 +80,20 @@ class Emitter:
         shape: Sequence[int],
         order: Order | None = None,
         dtype: torch.dtype = torch.float32,
-        *,
-        custom: bool = False,
-        version: int | None = None,
         **options: Any,
     ) -> Value:
-        """One operator with one output of this torch shape, stored in `order` (default: the preferred one)."""
-        shape = tuple(shape)
+        """One operator with one output of this torch shape, stored in `order` (default: the preferred one).
+
+        options: of the operator, and those of :meth:`ModelBuilder.operator`.
+        """
         order = preferred_order(len(shape)) if order is None else order
-        tensor = self.builder.tensor(self.name, stored_shape(shape, order), DTYPES[dtype])
-        indices = [operand.tensor if isinstance(operand, Value) else operand for operand in inputs]
-        self.builder.operator(kind, indices, [tensor], custom=custom, version=version, **options)
-        return Value(tensor, shape, order, dtype)
+        [value] = self.emit_split(kind, inputs, [tuple(shape)], order, dtype, **options)
+        return value
 
     def emit_split(
         self,
         kind: str,
-        inputs: Sequence[int],
+        inputs: Sequence[Value | int],
         parts: Sequence[Shape],
         order: Order,
         dtype: torch.dtype,
@@ -96,7 +101,8 @@ class Emitter:
     ) -> tuple[Value, ...]:
         """One operator with an output per part."""
         tensors = [self.builder.tensor(self.name, stored_shape(part, order), DTYPES[dtype]) for part in parts]
-        self.builder.operator(kind, inputs, tensors, **options)
+        indices = [operand.tensor if isinstance(operand, Value) else operand for operand in inputs]
+        self.builder.operator(kind, indices, tensors, **options)
         return tuple(Value(tensor, part, order, dtype) for tensor, part in zip(tensors, parts, strict=True))
 
     def constant(self, array: Any, dtype: type[np.generic] = np.float32) -> int:
@@ -191,6 +197,7 @@ class Emitter:
         return self.emit("RESHAPE", [value, self.integers(stored)], shape, order, value.dtype, new_shape=stored)
 
     def permute(self, value: Value, dims: Sequence[int]) -> Value:
+        """torch's `permute`: the data stays where it is."""
         dims = [dim % len(value.shape) for dim in dims]
         shape = tuple(value.shape[dim] for dim in dims)
         return Value(value.tensor, shape, permuted_order(value.order, dims), value.dtype)
@@ -244,7 +251,7 @@ class Emitter:
             return first
         shape = list(first.shape)
         shape[dim] = sum(value.shape[dim] for value in values)
-        return self.emit("CONCATENATION", values, shape, first.order, first.dtype, axis=first.order.index(dim))
+        return self.emit("CONCATENATION", values, shape, first.order, first.dtype, axis=self.axis(first, dim))
 
     def tile(self, value: Value, repeats: Sequence[int]) -> Value:
         if all(n == 1 for n in repeats):
@@ -254,19 +261,18 @@ class Emitter:
         return self.emit("TILE", inputs, shape, value.order, value.dtype)
 
     def gather(self, value: Value, indices: Sequence[int], dim: int) -> Value:
+        """The elements at these indices of a torch dimension."""
         shape = list(value.shape)
         shape[dim] = len(indices)
         inputs = [value.tensor, self.integers(indices)]
-        return self.emit("GATHER", inputs, shape, value.order, value.dtype, axis=value.order.index(dim))
+        return self.emit("GATHER", inputs, shape, value.order, value.dtype, axis=self.axis(value, dim))
 
     def fuse_into_producer(self, operand: object, activation: Activation) -> bool:
         """Let the operator that computed the current node's operand apply the activation, if nobody else sees it."""
         source = self.node.args[0]
         if not isinstance(operand, Value) or not isinstance(source, Node) or len(source.users) != 1:
             return False
-        if self.owners.get(operand.tensor) != [source]:
-            return False
-        if not self.builder.fuse_activation(operand.tensor, activation):
-            return False
-        self.absorbed.add(source)
-        return True
+        fused = self.owners.get(operand.tensor) == [source] and self.builder.fuse_activation(operand.tensor, activation)
+        if fused:
+            self.absorbed.add(source)
+        return fused

@@ -19,18 +19,21 @@ import torch
 
 from binmat.backends.lce.tflite.reader import TensorInfo, read_model
 from binmat.backends.lce.tflite.schema import Array
+from binmat.backends.lce.values import from_stored, to_stored
 from binmat.errors import ExportError, MissingExtraError, UnknownNameError
 
-#: The binary convolutions that it has, its default first.
+#: Its implementations of the binary convolution, the default first.
 KERNELS = ("optimized", "indirect", "reference")
 
-_MODULE = "larq_compute_engine.tflite.python.interpreter_wrapper_lite"
+#: The name that the extension module was compiled with.
+MODULE = "larq_compute_engine.tflite.python.interpreter_wrapper_lite"
 
 
 @cache
-def _load_wrapper() -> ModuleType:
-    if _MODULE in sys.modules:
-        return sys.modules[_MODULE]
+def load_wrapper() -> ModuleType:
+    """The extension module, loaded once. Raises MissingExtraError without the wheel, ExportError with numpy 2."""
+    if MODULE in sys.modules:
+        return sys.modules[MODULE]
     package = importlib.util.find_spec("larq_compute_engine")
     if package is None or not package.submodule_search_locations:
         raise MissingExtraError("running a Larq Compute Engine model", "lce", "larq-compute-engine")
@@ -42,7 +45,7 @@ def _load_wrapper() -> ModuleType:
     found = sorted(folder.glob("interpreter_wrapper_lite*.so")) + sorted(folder.glob("interpreter_wrapper_lite*.pyd"))
     if not found:
         raise MissingExtraError("running a Larq Compute Engine model", "lce", "larq-compute-engine")
-    spec = importlib.util.spec_from_file_location(_MODULE, found[0])
+    spec = importlib.util.spec_from_file_location(MODULE, found[0])
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -52,15 +55,15 @@ def _load_wrapper() -> ModuleType:
 class LceInterpreter:
     """Runs a .tflite model with Larq Compute Engine's operators.
 
-    model: the file's content. kernel: the binary convolution to use, one of KERNELS. threads: at least 1. xnnpack: hand
-    float operators to XNNPACK, as LCE's benchmark program does. Raises MissingExtraError without the wheel, ExportError
-    where numpy is too new or the interpreter refuses the model, UnknownNameError for another kernel.
+    model: the file's content. kernel: the binary convolution to use, one of KERNELS. threads: at least 1. xnnpack:
+    whether XNNPACK computes the float operators, as in LCE's benchmark program. Raises MissingExtraError without the
+    wheel, ExportError where numpy is too new or the interpreter refuses the model, UnknownNameError for another kernel.
     """
 
     def __init__(self, model: bytes, kernel: str = "optimized", threads: int = 1, xnnpack: bool = False) -> None:
         if kernel not in KERNELS:
             raise UnknownNameError("kernel of Larq Compute Engine", kernel, KERNELS)
-        wrapper = _load_wrapper()
+        wrapper = load_wrapper()
         info = read_model(model)
         self.inputs: list[TensorInfo] = info.inputs
         self.outputs: list[TensorInfo] = info.outputs
@@ -73,18 +76,11 @@ class LceInterpreter:
                 f"Larq Compute Engine's {kernel} kernel refuses the model, stderr says why ({_first_line(error)})"
             ) from error
 
-    @property
-    def input_names(self) -> list[str]:
-        return [info.name for info in self.inputs]
-
-    @property
-    def output_names(self) -> list[str]:
-        return [info.name for info in self.outputs]
-
     def run_stored(self, arrays: Sequence[Array]) -> list[Array]:
         """Run on arrays laid out as in the file (4-D: NHWC). Raises ExportError where number, shape or type differ."""
         if len(arrays) != len(self.inputs):
-            raise ExportError(f"the model takes {len(self.inputs)} inputs, not {len(arrays)}: {self.input_names}")
+            names = [info.name for info in self.inputs]
+            raise ExportError(f"the model takes {len(names)} inputs, not {len(arrays)}: {names}")
         prepared = []
         for info, array in zip(self.inputs, arrays, strict=True):
             if tuple(array.shape) != info.shape or array.dtype != info.dtype:
@@ -100,18 +96,7 @@ class LceInterpreter:
 
     def run(self, inputs: Sequence[torch.Tensor | Array]) -> list[torch.Tensor]:
         """Run on tensors as the network takes them: 4-D ones are NCHW, in and out."""
-        stored = [to_stored(np.asarray(value)) for value in inputs]
-        return [torch.from_numpy(from_stored(array)) for array in self.run_stored(stored)]
-
-
-def to_stored(array: Array) -> Array:
-    """NCHW to NHWC; other ranks as they are."""
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
-
-
-def from_stored(array: Array) -> Array:
-    """NHWC to NCHW; other ranks as they are."""
-    return np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if array.ndim == 4 else array
+        return [from_stored(array) for array in self.run_stored([to_stored(value) for value in inputs])]
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from torch import Tensor
 
 from binmat.backends.backend import Group
 from binmat.backends.lce.intermediate_values import Look, run_in_segments
-from binmat.backends.lce.interpreter import LceInterpreter, to_stored
+from binmat.backends.lce.interpreter import LceInterpreter
 from binmat.backends.lce.tflite.builder import ModelBuilder
 from binmat.backends.lce.tflite.schema import Array
-from binmat.backends.lce.values import StoredValue
+from binmat.backends.lce.values import StoredValue, to_stored
 
 #: Bytes of values that are looked at together.
 SEGMENT_BYTES = 64 * 2**20
@@ -43,7 +42,7 @@ class LceModel:
         for group in groups:
             look = tuple(dict.fromkeys(self.stored[node].tensor for node in group))
             looks.setdefault(look, []).append(group)
-        given = {t: to_stored(np.asarray(value)) for t, value in zip(self.inputs, inputs, strict=True)}
+        given = {t: to_stored(value) for t, value in zip(self.inputs, inputs, strict=True)}
 
         def run(content: bytes, arrays: Sequence[Array]) -> Sequence[Array]:
             return LceInterpreter(content, kernel).run_stored(arrays)

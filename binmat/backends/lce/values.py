@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from binmat.backends.lce.layout import Order, Shape, stored_shape
+from binmat.backends.lce.layout import Order, Shape, preferred_order, stored_shape
 from binmat.backends.lce.tflite.schema import Array
 from binmat.transforms.lowering.sign_packing import unpack_signs
 
@@ -71,9 +70,16 @@ class StoredValue:
             stored = unpack_signs(stored, self.shape[1])
         elif self.encoding == "signs":
             stored = np.where(stored >= 0, np.float32(1), np.float32(-1))
-        stored = stored.reshape(stored_shape(self.shape, self.order))
-        return torch.from_numpy(np.ascontiguousarray(stored.transpose(_inverse(self.order))))
+        return from_stored(stored.reshape(stored_shape(self.shape, self.order)), self.order)
 
 
-def _inverse(order: Sequence[int]) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.argsort(order))
+def to_stored(value: torch.Tensor | Array) -> Array:
+    """A value in torch's layout as the file takes it: 4-D ones NCHW to NHWC, others as they are."""
+    array = np.asarray(value)
+    return array.transpose(preferred_order(array.ndim))
+
+
+def from_stored(stored: Array, order: Order | None = None) -> torch.Tensor:
+    """A tensor of the file, stored in `order` (default: the preferred one), in torch's layout."""
+    inverse = np.argsort(preferred_order(stored.ndim) if order is None else order)
+    return torch.from_numpy(stored.transpose(inverse)).contiguous()

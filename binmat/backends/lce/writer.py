@@ -12,9 +12,8 @@ from torch.utils import _pytree as pytree
 
 from binmat.backends.lce import rules  # noqa: F401  (registers every rule)
 from binmat.backends.lce.emitter import RULES, Emitter
-from binmat.backends.lce.layout import preferred_order
+from binmat.backends.lce.layout import preferred_order, stored_shape
 from binmat.backends.lce.model import LceModel
-from binmat.backends.lce.tflite.builder import Named
 from binmat.backends.lce.values import DTYPES, Bits, StoredValue, Value
 from binmat.errors import ExportError
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
@@ -31,13 +30,13 @@ def write_model(lowered: LoweredGraph, *, portable: bool = False) -> LceModel:
     e = Emitter(portable)
     results: dict[Node, Any] = {}
     inputs: list[tuple[str, int]] = []
-    outputs: list[Any] = []
+    outputs: list[tuple[str, int]] = []
     names = lowered.inputs
-    graph = lowered.module.graph
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    if len(placeholders) != len(names):
-        raise ExportError(f"the graph has {len(placeholders)} inputs and {len(names)} names were given")
-    for node in graph.nodes:
+    nodes = lowered.module.graph.nodes
+    count = sum(node.op == "placeholder" for node in nodes)
+    if count != len(names):
+        raise ExportError(f"the graph has {count} inputs and {len(names)} names were given")
+    for node in nodes:
         e.node = node
         try:
             if node.op == "placeholder":
@@ -51,12 +50,14 @@ def write_model(lowered: LoweredGraph, *, portable: bool = False) -> LceModel:
                     if isinstance(results[node], Value):
                         e.owners.setdefault(results[node].tensor, []).append(node)
             elif node.op == "output":
-                outputs = _outputs(e, node, results, lowered.outputs, {tensor for _, tensor in inputs})
+                outputs = _outputs(e, node, results, lowered.outputs)
             else:
                 raise ExportError(f"{node.op} nodes do not belong into a lowered graph: lower the network first")
         except ExportError as error:
             raise ExportError(f"{_where(node)}: {error}") from error
-    content = e.builder.build(inputs, outputs, "binmat", {METADATA: _metadata(inputs, outputs)})
+    sides = {"inputs": list(lowered.inputs), "outputs": list(lowered.outputs)}
+    metadata = json.dumps({"layout": "NHWC", **sides}).encode()
+    content = e.builder.build(inputs, outputs, "binmat", {METADATA: metadata})
     stored = _stored_values(e, results)
     return LceModel(content, "portable form" if portable else "", stored, [t for _, t in inputs], e.builder)
 
@@ -71,10 +72,8 @@ def _input(e: Emitter, name: str) -> Value:
     value = e.node.meta["val"]
     if value.dtype not in DTYPES:
         raise ExportError(f"input '{name}' is {value.dtype}: the file takes float32")
-    order = preferred_order(value.dim())
-    shape = tuple(value.shape)
-    tensor = e.builder.tensor(name, [shape[dim] for dim in order], DTYPES[value.dtype])
-    return Value(tensor, shape, order, value.dtype)
+    shape, order = tuple(value.shape), preferred_order(value.dim())
+    return Value(e.builder.tensor(name, stored_shape(shape, order), DTYPES[value.dtype]), shape, order, value.dtype)
 
 
 def _attribute(lowered: GraphModule, target: str) -> torch.Tensor:
@@ -122,37 +121,26 @@ def _arguments(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list
     """Every argument of the operator's schema in order."""
     if not hasattr(target, "_schema"):
         return list(args)
-    names = target._schema.arguments
-    return [
-        args[i] if i < len(args) else kwargs.get(argument.name, argument.default_value)
-        for i, argument in enumerate(names)
-    ]
+    rest = target._schema.arguments[len(args) :]
+    return [*args, *(kwargs.get(argument.name, argument.default_value) for argument in rest)]
 
 
-def _outputs(
-    e: Emitter, node: Node, results: dict[Node, Any], names: Sequence[str], inputs: set[int]
-) -> list[tuple[str, int]]:
+def _outputs(e: Emitter, node: Node, results: dict[Node, Any], names: Sequence[str]) -> list[tuple[str, int]]:
     """The output tensors, each with a tensor and a name of its own."""
     leaves = pytree.tree_leaves(node.args[0])
     if len(leaves) != len(names):
         raise ExportError(f"the graph has {len(leaves)} outputs and {len(names)} names were given")
     named: list[tuple[str, int]] = []
-    taken = set(inputs)
     for name, leaf in zip(names, leaves, strict=True):
         if not isinstance(leaf, Node):
             raise ExportError(f"output '{name}' is {leaf!r}, not a tensor")
         value = e.preferred(results[leaf])
-        if value.tensor in taken or e.builder.producer(value.tensor) is None:
+        # Inputs and constants have no producer.
+        if value.tensor in {tensor for _, tensor in named} or e.builder.producer(value.tensor) is None:
             value = e.copy(value)
-        taken.add(value.tensor)
         e.builder.tensors[value.tensor].name = name
         named.append((name, value.tensor))
     return named
-
-
-def _metadata(inputs: Named, outputs: Named) -> bytes:
-    sides = {"inputs": [name for name, _ in inputs], "outputs": [name for name, _ in outputs]}
-    return json.dumps({"layout": "NHWC", **sides}).encode()
 
 
 def _stored_values(e: Emitter, results: dict[Node, Any]) -> dict[str, StoredValue]:

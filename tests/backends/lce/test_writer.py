@@ -32,7 +32,8 @@ def test_names_shapes_and_layout():
         "outputs": ["level", "state"],
     }
     interpreter = LceInterpreter(model.content)
-    assert interpreter.input_names == ["frame", "state"] and interpreter.output_names == ["level", "state"]
+    names = [[info.name for info in side] for side in (interpreter.inputs, interpreter.outputs)]
+    assert names == [["frame", "state"], ["level", "state"]]
 
 
 def test_inputs_passed_through_and_outputs_used_twice():

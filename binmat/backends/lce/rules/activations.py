@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from binmat.backends.lce.emitter import Emitter, rule
-from binmat.backends.lce.layout import preferred_order
 from binmat.backends.lce.rules.elementwise import Number, Operand, arithmetic, unary
+from binmat.backends.lce.rules.shapes import narrow
 from binmat.backends.lce.tflite.schema import Activation
 from binmat.backends.lce.values import Value
 from binmat.errors import ExportError
@@ -22,54 +22,36 @@ _FUSED: dict[tuple[Number | None, Number | None], Activation] = {
 }
 
 
-def clamp(e: Emitter, x: Operand, low: Number | None, high: Number | None) -> Value:
+@rule(aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default)
+def clamp(e: Emitter, x: Operand, low: Number | None, high: Number | None = None) -> Value:
     """min(max(x, low), high); None leaves that side open."""
     activation = _FUSED.get((low, high))
-    if activation is not None and e.output_dtype == torch.float32:
-        if isinstance(x, Value) and e.fuse_into_producer(x, activation):
-            return x
-        value = unary(e, activation.name, x)
-        if isinstance(x, Value) and x.tensor in e.without_negative_zero:
-            e.without_negative_zero.add(value.tensor)
-        return value
-    value = e.value(x)
-    if low is not None:
-        value = arithmetic(e, "MAXIMUM", value, low)
-    if high is not None:
-        value = arithmetic(e, "MINIMUM", value, high)
+    if activation is None or e.output_dtype != torch.float32:
+        return clamp_by_tensors(e, x, low, high)
+    if isinstance(x, Value) and e.fuse_into_producer(x, activation):
+        return x
+    value = unary(e, activation.name, x)
+    if isinstance(x, Value) and x.tensor in e.without_negative_zero:
+        e.without_negative_zero.add(value.tensor)
     return value
-
-
-@rule(aten.relu.default)
-def relu(e: Emitter, x: Operand) -> Value:
-    return clamp(e, x, 0.0, None)
-
-
-@rule(aten.hardtanh.default, aten.clamp.default)
-def hardtanh(e: Emitter, x: Operand, low: Number | None, high: Number | None) -> Value:
-    return clamp(e, x, low, high)
 
 
 @rule(aten.clamp.Tensor)
 def clamp_by_tensors(e: Emitter, x: Operand, low: Operand | None, high: Operand | None) -> Value:
     value = e.value(x)
-    value = value if low is None else arithmetic(e, "MAXIMUM", value, low)
-    return value if high is None else arithmetic(e, "MINIMUM", value, high)
+    for kind, bound in (("MAXIMUM", low), ("MINIMUM", high)):
+        value = value if bound is None else arithmetic(e, kind, value, bound)
+    return value
 
 
-@rule(aten.clamp_min.default)
-def clamp_min(e: Emitter, x: Operand, low: Number) -> Value:
-    return clamp(e, x, low, None)
+@rule(aten.relu.default)
+def relu(e: Emitter, x: Operand) -> Value:
+    return clamp(e, x, 0.0)
 
 
 @rule(aten.clamp_max.default)
 def clamp_max(e: Emitter, x: Operand, high: Number) -> Value:
     return clamp(e, x, None, high)
-
-
-@rule(aten.hardswish.default)
-def hardswish(e: Emitter, x: Operand) -> Value:
-    return unary(e, "HARD_SWISH", x)
 
 
 @rule(aten.hardsigmoid.default)
@@ -96,17 +78,15 @@ def leaky_relu(e: Emitter, x: Operand, slope: Number) -> Value:
 def prelu(e: Emitter, x: Operand, slope: Operand) -> Value:
     """TFLite's PRELU takes a constant slope per channel; the last dimension of the file is the channel."""
     value = e.preferred(x)
-    rank = len(value.shape)
     if not isinstance(slope, Tensor):
         raise ExportError("its slope is computed by the network: PRELU takes a constant slope")
-    if slope.numel() not in (1, value.shape[1] if rank > 1 else 1):
-        raise ExportError(f"its slope has {slope.numel()} values for {value.shape[1]} channels")
-    channels = slope.reshape(1, -1, *[1] * (rank - 2)) if rank > 1 else slope.reshape(-1)
-    if slope.numel() == 1 and rank > 1:
-        channels = channels.expand(1, value.shape[1], *[1] * (rank - 2))
+    rank = len(value.shape)
+    channels = value.shape[1] if rank > 1 else 1
+    if slope.numel() not in (1, channels):
+        raise ExportError(f"its slope has {slope.numel()} values for {channels} channels")
     # The optimized kernel wants the slope's rank to be one less than the value's.
-    array = channels.detach().permute(preferred_order(rank)).reshape(*[1] * (rank - 2), -1).contiguous()
-    return e.emit("PRELU", [value, e.constant(array.numpy())], value.shape, value.order)
+    slopes = slope.detach().reshape(-1).expand(channels).reshape(*[1] * (rank - 2), -1)
+    return e.emit("PRELU", [value, e.constant(slopes.numpy())], value.shape, value.order)
 
 
 @rule(aten.elu.default)
@@ -151,14 +131,9 @@ def mish(e: Emitter, x: Operand) -> Value:
 @rule(aten.glu.default)
 def glu(e: Emitter, x: Operand, dim: int) -> Value:
     value = e.value(x)
-    dim %= len(value.shape)
     half = value.shape[dim] // 2
-    parts = []
-    for start in (0, half):
-        begin, end = [0] * len(value.shape), list(value.shape)
-        begin[dim], end[dim] = start, start + half
-        parts.append(e.crop(value, begin, end))
-    return arithmetic(e, "MUL", parts[0], unary(e, "LOGISTIC", parts[1]))
+    x, gate = (narrow(e, value, dim, start, start + half) for start in (0, half))
+    return arithmetic(e, "MUL", x, unary(e, "LOGISTIC", gate))
 
 
 @rule(aten._softmax.default)
@@ -166,8 +141,5 @@ def softmax(e: Emitter, x: Operand, dim: int, half_to_float: bool) -> Value:
     """TFLite's softmax runs along the last dimension of the file."""
     value = e.value(x)
     dim %= len(value.shape)
-    order = value.order
-    if order[-1] != dim:
-        order = (*(d for d in order if d != dim), dim)
-    value = e.ordered(value, order)
-    return e.emit("SOFTMAX", [value], value.shape, order, beta=1.0)
+    order = (*(d for d in value.order if d != dim), dim)
+    return e.emit("SOFTMAX", [e.ordered(value, order)], value.shape, order, beta=1.0)

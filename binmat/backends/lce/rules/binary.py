@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from binmat.backends.lce.emitter import Emitter, rule
 from binmat.backends.lce.layout import preferred_order
 from binmat.backends.lce.padding import is_same, padded, with_zero_padding
 from binmat.backends.lce.rules.convolution import convolve
-from binmat.backends.lce.rules.elementwise import Operand, arithmetic_like
+from binmat.backends.lce.rules.elementwise import Ints, Operand, arithmetic_like
 from binmat.backends.lce.rules.shapes import narrow
 from binmat.backends.lce.tflite.schema import Activation, Array, Padding
 from binmat.backends.lce.values import Bits, Value
@@ -29,11 +29,12 @@ ABSENT = -1
 
 @dataclass
 class BinaryConv:
-    """An ungrouped binary convolution of +-1. weight: int8 [O, I, kh, kw]."""
+    """A binary convolution of +-1. weight: int8 [O, I / groups, kh, kw]."""
 
     bits: Bits
     weight: Array
     windows: tuple[Axis, Axis]
+    groups: int
     pad_value: int
 
     @property
@@ -43,11 +44,10 @@ class BinaryConv:
 
 @dataclass
 class ScaledConv(BinaryConv):
-    """One with float output, sum * multiplier + bias, perhaps grouped. multiplier, bias: float32 [O]."""
+    """One with float output, sum * multiplier + bias. multiplier, bias: float32 [O]."""
 
     multiplier: Array
     bias: Array
-    groups: int = 1
 
 
 @rule(torch.ops.binmat.binarize.default)
@@ -58,99 +58,56 @@ def binarize(e: Emitter, x: Operand, threshold: Operand) -> Bits:
     value = e.preferred(x)
     if not levels.any() and value.tensor in e.without_negative_zero:
         return Bits(value.shape, value)
-    shift = torch.from_numpy(_shift(levels)).reshape(-1, *[1] * (len(value.shape) - 2))
+    # LceQuantize reads the sign bit on ARM, so -0.0 would become -1. A sum is -0.0 only where both terms are, and
+    # adding 0 makes sure that the constant never is.
+    shift = torch.from_numpy(0 - levels + np.float32(0)).reshape(-1, *[1] * (len(value.shape) - 2))
     return Bits(value.shape, arithmetic_like(e, "ADD", value, shift))
 
 
-def _shift(levels: Array) -> Array:
-    """What is added so that the sign of the sum is the binarization.
-
-    LceQuantize reads the sign bit on ARM, so -0.0 would become -1. A sum is -0.0 only where both terms are, hence the
-    last 0, which makes sure that the constant never is.
-    """
-    shift: Array = 0 - levels + np.float32(0)
-    return shift
-
-
 @rule(torch.ops.binmat.binary_conv2d.default)
-def binary_conv2d(
-    e: Emitter,
-    x: Operand,
-    weight: Operand,
-    multiplier: Operand,
-    bias: Operand,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    pad_value: int,
-) -> Value:
-    if not (isinstance(weight, Tensor) and isinstance(multiplier, Tensor) and isinstance(bias, Tensor)):
+def binary_conv2d(e: Emitter, x: Operand, weight: Tensor, multiplier: Tensor, bias: Tensor, *geometry: Any) -> Value:
+    if not all(isinstance(constant, Tensor) for constant in (weight, multiplier, bias)):
         raise ExportError("its weights, multiplier or bias are computed by the network: LceBconv2d takes constants")
-    bits, kernel = _input(e, x), _signed(weight)
-    windows = axes(bits.shape[2:], e.output_shape[2:], weight.shape[2:], stride, padding, dilation)
-    conv = ScaledConv(bits, kernel, windows, pad_value, _canonical(multiplier), _canonical(bias), groups)
-    if groups > 1:
-        return _depthwise(e, conv) if kernel.shape[1] == 1 else _grouped(e, conv)
-    return _float_output(e, conv, e.output_shape)
+    # Adding 0 makes +0.0 of -0.0.
+    factors = [values.detach().to(torch.float32).numpy() + np.float32(0) for values in (multiplier, bias)]
+    conv = ScaledConv(*_read(e, x, weight, *geometry), *factors)
+    if conv.groups > 1:
+        return _depthwise(e, conv) if conv.weight.shape[1] == 1 else _grouped(e, conv)
+    return _float_output(e, conv)
 
 
 @rule(torch.ops.binmat.binary_conv2d_bits.default)
-def binary_conv2d_bits(
-    e: Emitter,
-    x: Operand,
-    weight: Tensor,
-    thresholds: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    pad_value: int,
-) -> Bits:
+def binary_conv2d_bits(e: Emitter, x: Operand, weight: Tensor, thresholds: Tensor, *geometry: Any) -> Bits:
     """LceBconv2d compares the popcount with an integer and writes bits."""
-    bits = _input(e, x)
-    n, c, h, w = e.output_shape
-    windows = axes(bits.shape[2:], (h, w), weight.shape[2:], stride, padding, dilation)
-    conv = BinaryConv(bits, _signed(weight), windows, pad_value)
-    packed, tflite_padding = _padded_bits(e, conv)
-    value = _bconv(e, conv, packed, (n, words(c), h, w), tflite_padding, thresholds=thresholds.numpy())
-    return Bits(e.output_shape, packed=value.tensor)
+    conv = BinaryConv(*_read(e, x, weight, *geometry))
+    packed, padding = _padded_bits(e, conv)
+    return Bits(e.output_shape, packed=_bconv(e, conv, packed, padding, thresholds=thresholds.numpy()).tensor)
 
 
-def _input(e: Emitter, x: Operand) -> Bits:
-    return x if isinstance(x, Bits) else Bits(e.value(x).shape, e.preferred(x))
-
-
-def _signed(weight: Tensor) -> Array:
+def _read(
+    e: Emitter, x: Operand, weight: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, pad_value: int
+) -> tuple[Bits, Array, tuple[Axis, Axis], int, int]:
+    """The fields of a :class:`BinaryConv`."""
+    bits = x if isinstance(x, Bits) else Bits(e.value(x).shape, e.preferred(x))
     signs: Array = weight.detach().numpy()
     if not np.isin(signs, (-1, 1)).all():
         raise ExportError("its weights are not all -1 or +1: binarize them before lowering")
-    return signs
+    windows = axes(bits.shape[2:], e.output_shape[2:], weight.shape[2:], stride, padding, dilation)
+    return bits, signs, windows, groups, pad_value
 
 
-def _canonical(values: Tensor) -> Array:
-    """float32 without -0.0."""
-    array: Array = values.detach().to(torch.float32).numpy() + np.float32(0)
-    return array
-
-
-def _float_output(e: Emitter, conv: ScaledConv, shape: Sequence[int]) -> Value:
+def _float_output(e: Emitter, conv: ScaledConv) -> Value:
     """One LceBconv2d with float output, and the border's correction where its own zero padding is not exact."""
-    same = all(map(is_same, conv.windows))
-    if conv.padded and conv.pad_value == 0:
-        # LCE corrects the border in its output, wrongly where one window can reach over both sides of the image.
-        if same and not e.portable and all(axis.size >= axis.reach for axis in conv.windows):
-            return _scaled(e, conv, e.packed(conv.bits), shape, Padding.SAME, pad_ones=False)
-        packed, padding = _padded_with_ones(e, conv)
-        return _without_padding_share(e, conv, _scaled(e, conv, packed, shape, padding))
-    packed, padding = _padded_bits(e, conv)
-    return _scaled(e, conv, packed, shape, padding)
+    if conv.pad_value != 0 or not conv.padded:
+        return _scaled(e, conv, *_padded_bits(e, conv))
+    # LCE corrects the border in its output, wrongly where one window can reach over both sides of the image.
+    if not e.portable and all(is_same(axis) and axis.size >= axis.reach for axis in conv.windows):
+        return _scaled(e, conv, e.packed(conv.bits), Padding.SAME, pad_ones=False)
+    return _without_padding_share(e, conv, _scaled(e, conv, *_padded_with_ones(e, conv)))
 
 
-def _scaled(
-    e: Emitter, conv: ScaledConv, packed: int, shape: Sequence[int], padding: Padding, *, pad_ones: bool = True
-) -> Value:
-    value = _bconv(e, conv, packed, shape, padding, (conv.multiplier, conv.bias), pad_ones=pad_ones)
+def _scaled(e: Emitter, conv: ScaledConv, packed: int, padding: Padding, *, pad_ones: bool = True) -> Value:
+    value = _bconv(e, conv, packed, padding, scaling=(conv.multiplier, conv.bias), pad_ones=pad_ones)
     # LCE adds a bias that is never -0.0 last.
     e.without_negative_zero.add(value.tensor)
     return value
@@ -191,22 +148,22 @@ def _bconv(
     e: Emitter,
     conv: BinaryConv,
     packed: int,
-    shape: Sequence[int],
     padding: Padding,
-    scaling: tuple[Array, Array] | None = None,
     *,
+    scaling: tuple[Array, Array] | None = None,
     thresholds: Array | None = None,
     pad_ones: bool = True,
 ) -> Value:
-    """LceBconv2d with multiplier and bias, or with thresholds, where shape is that of the output in words."""
+    """LceBconv2d on packed bits. scaling: multiplier and bias of a float output; thresholds: of an output in words."""
     vertical, horizontal = conv.windows
     kernel = e.constant(pack_signs(conv.weight.transpose(0, 2, 3, 1)), np.int32)
     transform = [ABSENT, ABSENT] if scaling is None else [e.constant(values) for values in scaling]
     transform.append(ABSENT if thresholds is None else e.constant(thresholds, np.int32))
+    outputs = len(conv.weight)
     return e.emit(
         "LceBconv2d",
         [packed, kernel, *transform],
-        shape,
+        (conv.bits.shape[0], outputs if thresholds is None else words(outputs), vertical.out, horizontal.out),
         dtype=torch.float32 if thresholds is None else torch.int32,
         custom=True,
         channels_in=conv.bits.shape[1],
@@ -235,22 +192,20 @@ def _without_padding_share(e: Emitter, conv: ScaledConv, value: Value) -> Value:
 
 def _grouped(e: Emitter, conv: ScaledConv) -> Value:
     """One LceBconv2d per group: the default kernel refuses groups."""
-    inputs = conv.weight.shape[1]
-    outputs = conv.weight.shape[0] // conv.groups
-    n, _, h, w = e.output_shape
+    outputs, inputs = len(conv.weight) // conv.groups, conv.weight.shape[1]
     parts = []
     for group in range(conv.groups):
         chosen = slice(group * outputs, (group + 1) * outputs)
         signs = narrow(e, _signs(e, conv.bits), 1, group * inputs, (group + 1) * inputs)
-        part = ScaledConv(
-            Bits(signs.shape, signs),
-            conv.weight[chosen],
-            conv.windows,
-            conv.pad_value,
-            conv.multiplier[chosen],
-            conv.bias[chosen],
+        part = replace(
+            conv,
+            bits=Bits(signs.shape, signs),
+            weight=conv.weight[chosen],
+            multiplier=conv.multiplier[chosen],
+            bias=conv.bias[chosen],
+            groups=1,
         )
-        parts.append(_float_output(e, part, (n, outputs, h, w)))
+        parts.append(_float_output(e, part))
     return e.concat(parts, 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from binmat.backends.lce.emitter import Emitter, rule
 from binmat.backends.lce.padding import with_zero_padding
-from binmat.backends.lce.rules.elementwise import Operand, arithmetic
+from binmat.backends.lce.rules.elementwise import Ints, Operand, arithmetic
 from binmat.backends.lce.tflite.schema import Padding
 from binmat.backends.lce.values import Value
 from binmat.errors import ExportError
@@ -29,18 +28,17 @@ def convolution(
     x: Operand,
     weight: Operand,
     bias: Operand | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
     transposed: bool,
-    output_padding: Sequence[int],
+    output_padding: Ints,
     groups: int,
 ) -> Value:
     value = e.preferred(x)
     if len(value.shape) != 4:
-        raise ExportError(
-            f"it is a {len(value.shape) - 2}-D convolution and TFLite has the 2-D one: view the data as images"
-        )
+        rank = len(value.shape) - 2
+        raise ExportError(f"it is a {rank}-D convolution and TFLite has the 2-D one: view the data as images")
     kernel = e.value(weight)
     if transposed:
         if groups != 1 or any(d != 1 for d in dilation):
@@ -48,7 +46,9 @@ def convolution(
         return _transposed(e, value, kernel, bias, stride, padding)
     windows = axes(value.shape[2:], e.output_shape[2:], kernel.shape[2:], stride, padding, dilation)
     value, pad = with_zero_padding(e, value, windows)
-    return convolve(e, value, kernel, _bias(e, bias, kernel.shape[0]), windows, pad, groups)
+    # TFLite's convolutions always take a bias.
+    added = e.constant(np.zeros(kernel.shape[0])) if bias is None else e.value(bias).tensor
+    return convolve(e, value, kernel, added, windows, pad, groups)
 
 
 def convolve(
@@ -72,16 +72,7 @@ def convolve(
     return e.emit("CONV_2D", [value, e.preferred(kernel), bias], e.output_shape, version=version, **options)
 
 
-def _bias(e: Emitter, bias: Operand | None, channels: int) -> int:
-    """TFLite's convolutions always take a bias."""
-    if bias is None:
-        return e.constant(np.zeros(channels))
-    return e.value(bias).tensor
-
-
-def _transposed(
-    e: Emitter, value: Value, kernel: Value, bias: Operand | None, stride: Sequence[int], padding: Sequence[int]
-) -> Value:
+def _transposed(e: Emitter, value: Value, kernel: Value, bias: Operand | None, stride: Ints, padding: Ints) -> Value:
     """TRANSPOSE_CONV without padding gives torch's result with `padding` more around it, less output_padding."""
     outputs = kernel.shape[1]
     full = [(size - 1) * s + k for size, s, k in zip(value.shape[2:], stride, kernel.shape[2:], strict=True)]
@@ -93,14 +84,13 @@ def _transposed(
     )
     behind = [out - size + p for out, size, p in zip(e.output_shape[2:], full, padding, strict=True)]
     cropped = e.pad(spread, [0, 0, *(-p for p in padding)], [0, 0, *behind])
-    return cropped if bias is None else arithmetic(e, "ADD", cropped, _per_channel(bias))
+    if bias is None:
+        return cropped
+    return arithmetic(e, "ADD", cropped, bias.reshape(-1, 1, 1) if isinstance(bias, Tensor) else bias)
 
 
-def _per_channel(bias: Operand) -> Operand:
-    return bias.reshape(-1, 1, 1) if isinstance(bias, Tensor) else bias
-
-
-def _product(e: Emitter, x: Operand, matrix: Operand, bias: Operand | None = None) -> Value:
+@rule(aten.mm.default)
+def product(e: Emitter, x: Operand, matrix: Operand, bias: Operand | None = None) -> Value:
     """x [M, K] @ matrix [K, N] (+ bias [N])."""
     value = e.preferred(x)
     if isinstance(matrix, Tensor) and (bias is None or isinstance(bias, Tensor)):
@@ -108,24 +98,18 @@ def _product(e: Emitter, x: Operand, matrix: Operand, bias: Operand | None = Non
         weights = e.constant(np.ascontiguousarray(matrix.detach().numpy().T))
         added = e.constant(np.zeros(matrix.shape[1]) if bias is None else bias.detach().numpy().reshape(-1))
         return e.emit("FULLY_CONNECTED", [value, weights, added], e.output_shape)
-    product = e.emit("BATCH_MATMUL", [value, e.preferred(matrix)], (value.shape[0], e.output_shape[-1]))
-    return product if bias is None else arithmetic(e, "ADD", product, bias)
-
-
-@rule(aten.mm.default)
-def mm(e: Emitter, x: Operand, matrix: Operand) -> Value:
-    return _product(e, x, matrix)
+    result = e.emit("BATCH_MATMUL", [value, e.preferred(matrix)], (value.shape[0], e.output_shape[-1]))
+    return result if bias is None else arithmetic(e, "ADD", result, bias)
 
 
 @rule(aten.addmm.default)
 def addmm(e: Emitter, bias: Operand, x: Operand, matrix: Operand, beta: float, alpha: float) -> Value:
     if (beta, alpha) != (1, 1):
-        scaled = arithmetic(e, "MUL", _product(e, x, matrix), alpha)
+        scaled = arithmetic(e, "MUL", product(e, x, matrix), alpha)
         return arithmetic(e, "ADD", scaled, arithmetic(e, "MUL", e.value(bias), beta))
-    fits = isinstance(bias, Tensor) and bias.numel() == e.output_shape[-1]
-    if fits:
-        return _product(e, x, matrix, bias)
-    return arithmetic(e, "ADD", _product(e, x, matrix), bias)
+    if isinstance(bias, Tensor) and bias.numel() == e.output_shape[-1]:
+        return product(e, x, matrix, bias)
+    return arithmetic(e, "ADD", product(e, x, matrix), bias)
 
 
 @rule(aten.bmm.default)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from binmat.backends.lce.emitter import Emitter, rule
+from binmat.backends.lce.emitter import Emitter, rule, rule_by_kind
 from binmat.backends.lce.layout import Order, preferred_order
 from binmat.backends.lce.values import DTYPES, Bits, Value
 from binmat.errors import ExportError
@@ -18,6 +17,7 @@ aten = torch.ops.aten
 
 Number = float | int | bool
 Operand = Value | Bits | Tensor | Number
+Ints = Sequence[int]
 
 
 def broadcast(
@@ -92,24 +92,17 @@ def rsub(e: Emitter, x: Operand, other: Operand, alpha: Number) -> Value:
     return arithmetic(e, "SUB", other, _scaled(e, x, alpha))
 
 
-@rule(aten.mul.Tensor, aten.mul.Scalar)
-def mul(e: Emitter, x: Operand, other: Operand) -> Value:
-    return arithmetic(e, "MUL", x, other)
-
-
-@rule(aten.div.Tensor, aten.div.Scalar)
-def div(e: Emitter, x: Operand, other: Operand) -> Value:
-    return arithmetic(e, "DIV", x, other)
-
-
-@rule(aten.minimum.default)
-def minimum(e: Emitter, x: Operand, other: Operand) -> Value:
-    return arithmetic(e, "MINIMUM", x, other)
-
-
-@rule(aten.maximum.default)
-def maximum(e: Emitter, x: Operand, other: Operand) -> Value:
-    return arithmetic(e, "MAXIMUM", x, other)
+rule_by_kind(
+    arithmetic,
+    {
+        aten.mul.Tensor: "MUL",
+        aten.mul.Scalar: "MUL",
+        aten.div.Tensor: "DIV",
+        aten.div.Scalar: "DIV",
+        aten.minimum.default: "MINIMUM",
+        aten.maximum.default: "MAXIMUM",
+    },
+)
 
 
 @rule(aten.addcmul.default)
@@ -125,31 +118,14 @@ def lerp(e: Emitter, start: Operand, end: Operand, weight: Operand) -> Value:
 @rule(aten.pow.Tensor_Scalar)
 def power(e: Emitter, x: Operand, exponent: Number) -> Value:
     value = e.cast(e.value(x), torch.float32)
-    kinds = {2: "SQUARE", 0.5: "SQRT", -0.5: "RSQRT"}
     if exponent == 1:
         return value
-    if exponent in kinds:
-        return unary(e, kinds[exponent], value)
-    return arithmetic(e, "POW", value, exponent)
+    kinds = {2: "SQUARE", 0.5: "SQRT", -0.5: "RSQRT"}
+    return unary(e, kinds[exponent], value) if exponent in kinds else arithmetic(e, "POW", value, exponent)
 
 
-_COMPARISONS = {
-    "ge": "GREATER_EQUAL",
-    "gt": "GREATER",
-    "le": "LESS_EQUAL",
-    "lt": "LESS",
-    "eq": "EQUAL",
-    "ne": "NOT_EQUAL",
-}
-
-
-def _register_comparison(name: str, kind: str) -> None:
-    packet = getattr(aten, name)
-
-    @rule(packet.Tensor, packet.Scalar)
-    def compare(e: Emitter, x: Operand, other: Operand) -> Value:
-        promoted = _promoted(x, other)
-        return broadcast(e, kind, (x, other), promoted, torch.bool)
+def _compare(e: Emitter, kind: str, x: Operand, other: Operand) -> Value:
+    return broadcast(e, kind, (x, other), _promoted(x, other), torch.bool)
 
 
 def _promoted(*operands: Operand) -> torch.dtype:
@@ -162,29 +138,34 @@ def _promoted(*operands: Operand) -> torch.dtype:
     return torch.int32 if dtype == torch.bool else dtype
 
 
-for _name, _kind in _COMPARISONS.items():
-    _register_comparison(_name, _kind)
-
-
-@rule(aten.logical_and.default, aten.bitwise_and.Tensor)
-def logical_and(e: Emitter, x: Operand, other: Operand) -> Value:
-    return _logical(e, "LOGICAL_AND", x, other)
-
-
-@rule(aten.logical_or.default, aten.bitwise_or.Tensor)
-def logical_or(e: Emitter, x: Operand, other: Operand) -> Value:
-    return _logical(e, "LOGICAL_OR", x, other)
-
-
-@rule(aten.logical_not.default, aten.bitwise_not.default)
-def logical_not(e: Emitter, x: Operand) -> Value:
-    return _logical(e, "LOGICAL_NOT", x)
+for _packet, _kind in {
+    aten.ge: "GREATER_EQUAL",
+    aten.gt: "GREATER",
+    aten.le: "LESS_EQUAL",
+    aten.lt: "LESS",
+    aten.eq: "EQUAL",
+    aten.ne: "NOT_EQUAL",
+}.items():
+    rule_by_kind(_compare, {_packet.Tensor: _kind, _packet.Scalar: _kind})
 
 
 def _logical(e: Emitter, kind: str, *operands: Operand) -> Value:
     if e.output_dtype != torch.bool or any(isinstance(o, Value | Tensor) and o.dtype != torch.bool for o in operands):
         raise ExportError("it works on the bits of integers, which the file has no operator for: use booleans")
     return broadcast(e, kind, operands, torch.bool)
+
+
+rule_by_kind(
+    _logical,
+    {
+        aten.logical_and.default: "LOGICAL_AND",
+        aten.bitwise_and.Tensor: "LOGICAL_AND",
+        aten.logical_or.default: "LOGICAL_OR",
+        aten.bitwise_or.Tensor: "LOGICAL_OR",
+        aten.logical_not.default: "LOGICAL_NOT",
+        aten.bitwise_not.default: "LOGICAL_NOT",
+    },
+)
 
 
 @rule(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar)
@@ -210,33 +191,27 @@ def unary(e: Emitter, kind: str, operand: Operand, **options: Any) -> Value:
     return e.emit(kind, [value], value.shape, value.order, value.dtype, **options)
 
 
-_UNARY = {
-    aten.abs.default: "ABS",
-    aten.exp.default: "EXP",
-    aten.floor.default: "FLOOR",
-    aten.log.default: "LOG",
-    aten.neg.default: "NEG",
-    aten.rsqrt.default: "RSQRT",
-    aten.sigmoid.default: "LOGISTIC",
-    aten.sqrt.default: "SQRT",
-    aten.square.default: "SQUARE",
-    aten.tanh.default: "TANH",
-}
-
-
-def _register_unary(target: object, kind: str) -> None:
-    @rule(target)
-    def function(e: Emitter, x: Operand) -> Value:
-        return unary(e, kind, x)
-
-
-for _target, _kind in _UNARY.items():
-    _register_unary(_target, _kind)
+rule_by_kind(
+    unary,
+    {
+        aten.abs.default: "ABS",
+        aten.exp.default: "EXP",
+        aten.floor.default: "FLOOR",
+        aten.hardswish.default: "HARD_SWISH",
+        aten.log.default: "LOG",
+        aten.neg.default: "NEG",
+        aten.rsqrt.default: "RSQRT",
+        aten.sigmoid.default: "LOGISTIC",
+        aten.sqrt.default: "SQRT",
+        aten.square.default: "SQUARE",
+        aten.tanh.default: "TANH",
+    },
+)
 
 
 @rule(aten.reciprocal.default)
 def reciprocal(e: Emitter, x: Operand) -> Value:
-    return arithmetic(e, "DIV", np.float32(1).item(), x)
+    return arithmetic(e, "DIV", 1.0, x)
 
 
 @rule(aten.sign.default)

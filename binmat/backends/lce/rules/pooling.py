@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
 from binmat.backends.lce.emitter import Emitter, rule
 from binmat.backends.lce.padding import is_same, padded
-from binmat.backends.lce.rules.elementwise import Operand, arithmetic
+from binmat.backends.lce.rules.elementwise import Ints, Operand, arithmetic
 from binmat.backends.lce.rules.reductions import LONGEST_SUM, mean_over
 from binmat.backends.lce.rules.shapes import narrow
 from binmat.backends.lce.tflite.schema import Array, Padding
@@ -46,19 +44,12 @@ def _mean_pool(e: Emitter, value: Value, windows: tuple[Axis, Axis]) -> Value:
 
 @rule(aten.max_pool2d_with_indices.default)
 def max_pool(
-    e: Emitter,
-    x: Operand,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    ceil_mode: bool,
+    e: Emitter, x: Operand, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
 ) -> tuple[Value, None]:
     if any(d != 1 for d in dilation):
         raise ExportError("its windows are dilated, which TFLite's pooling cannot do")
     value = e.preferred(x)
-    out = e.node.meta["val"][0].shape[2:]
-    windows = axes(value.shape[2:], out, kernel, stride or kernel, padding)
+    windows = axes(value.shape[2:], e.node.meta["val"][0].shape[2:], kernel, stride or kernel, padding)
     value = padded(e, value, windows, float(np.finfo(np.float32).min))
     return _pool(e, "MAX_POOL_2D", value, windows, Padding.VALID), None
 
@@ -67,9 +58,9 @@ def max_pool(
 def avg_pool(
     e: Emitter,
     x: Operand,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
+    kernel: Ints,
+    stride: Ints,
+    padding: Ints,
     ceil_mode: bool,
     count_include_pad: bool,
     divisor: int | None,
@@ -103,7 +94,7 @@ def _counts(axis: Axis, include_padding: bool) -> Array:
 
 
 @rule(aten._adaptive_avg_pool2d.default, aten.adaptive_avg_pool2d.default)
-def adaptive_avg_pool(e: Emitter, x: Operand, size: Sequence[int]) -> Value:
+def adaptive_avg_pool(e: Emitter, x: Operand, size: Ints) -> Value:
     """Equal windows are an average pool; others are separable: the mean of each range of rows, then of columns."""
     value = e.preferred(x)
     bins = e.output_shape[2:]
@@ -111,12 +102,10 @@ def adaptive_avg_pool(e: Emitter, x: Operand, size: Sequence[int]) -> Value:
         return mean_over(e, value, (2, 3), True)
     if all(n % b == 0 for n, b in zip(value.shape[2:], bins, strict=True)):
         kernel = [n // b for n, b in zip(value.shape[2:], bins, strict=True)]
-        windows = axes(value.shape[2:], bins, kernel, kernel, (0, 0))
-        return _mean_pool(e, value, windows)
+        return _mean_pool(e, value, axes(value.shape[2:], bins, kernel, kernel, (0, 0)))
     for dim, count in zip((2, 3), bins, strict=True):
         n = value.shape[dim]
-        if count == n:
-            continue
-        ranges = [(i * n // count, -(-(i + 1) * n // count)) for i in range(count)]
-        value = e.concat([mean_over(e, narrow(e, value, dim, a, b), (dim,), True) for a, b in ranges], dim)
+        if count != n:
+            ranges = [(i * n // count, -(-(i + 1) * n // count)) for i in range(count)]
+            value = e.concat([mean_over(e, narrow(e, value, dim, a, b), (dim,), True) for a, b in ranges], dim)
     return value

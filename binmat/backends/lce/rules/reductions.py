@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from binmat.backends.lce.emitter import Emitter, rule
-from binmat.backends.lce.rules.elementwise import Number, Operand, arithmetic_like, unary
+from binmat.backends.lce.emitter import Emitter, rule, rule_by_kind
+from binmat.backends.lce.rules.elementwise import Ints, Number, Operand, arithmetic_like, unary
 from binmat.backends.lce.values import Value
 from binmat.errors import ExportError
 
@@ -19,7 +20,7 @@ aten = torch.ops.aten
 LONGEST_SUM = 64
 
 
-def _reduce(e: Emitter, kind: str, value: Value, dims: Sequence[int], keepdim: bool) -> Value:
+def _reduce(e: Emitter, kind: str, value: Value, dims: Ints, keepdim: bool) -> Value:
     dims = sorted({dim % len(value.shape) for dim in dims})
     axes = e.integers([value.order.index(dim) for dim in dims])
     if keepdim:
@@ -30,8 +31,8 @@ def _reduce(e: Emitter, kind: str, value: Value, dims: Sequence[int], keepdim: b
     return e.emit(kind, [value, axes], [value.shape[dim] for dim in kept], order, value.dtype, keep_dims=False)
 
 
-def mean_over(e: Emitter, value: Value, dims: Sequence[int], keepdim: bool) -> Value:
-    """The mean. Long ones are taken one dimension at a time: the mean of equally many means, with shorter sums."""
+def mean_over(e: Emitter, value: Value, dims: Ints, keepdim: bool) -> Value:
+    """The mean; over many elements it is taken one dimension at a time, so that each sum stays short."""
     dims = [dim % len(value.shape) for dim in dims]
     if len(dims) > 1 and math.prod(value.shape[dim] for dim in dims) > LONGEST_SUM:
         for dim in dims[:0:-1]:
@@ -39,12 +40,12 @@ def mean_over(e: Emitter, value: Value, dims: Sequence[int], keepdim: bool) -> V
     return _reduce(e, "MEAN", value, dims, keepdim)
 
 
-def _all_dims(value: Value, dims: Sequence[int] | None) -> Sequence[int]:
-    return list(dims) if dims else range(len(value.shape))
+def _all_dims(value: Value, dims: Ints | None) -> Ints:
+    return dims or range(len(value.shape))
 
 
 @rule(aten.mean.dim)
-def mean(e: Emitter, x: Operand, dims: Sequence[int] | None, keepdim: bool, dtype: object) -> Value:
+def mean(e: Emitter, x: Operand, dims: Ints | None, keepdim: bool, dtype: object) -> Value:
     value = e.cast(e.value(x), e.output_dtype)
     return mean_over(e, value, _all_dims(value, dims), keepdim)
 
@@ -54,43 +55,41 @@ def mean_of_all(e: Emitter, x: Operand, dtype: object) -> Value:
     return mean(e, x, None, False, dtype)
 
 
-@rule(aten.sum.dim_IntList)
-def sum_(e: Emitter, x: Operand, dims: Sequence[int] | None, keepdim: bool, dtype: object) -> Value:
+def _reduce_over(e: Emitter, kind: str, x: Operand, dims: Ints | None, keepdim: bool, dtype: object = None) -> Value:
     value = e.cast(e.value(x), e.output_dtype)
-    return _reduce(e, "SUM", value, _all_dims(value, dims), keepdim)
+    return _reduce(e, kind, value, _all_dims(value, dims), keepdim)
+
+
+rule_by_kind(
+    _reduce_over,
+    {aten.sum.dim_IntList: "SUM", aten.amax.default: "REDUCE_MAX", aten.amin.default: "REDUCE_MIN"},
+)
 
 
 @rule(aten.sum.default)
 def sum_of_all(e: Emitter, x: Operand, dtype: object) -> Value:
-    return sum_(e, x, None, False, dtype)
+    return _reduce_over(e, "SUM", x, None, False)
 
 
-@rule(aten.amax.default)
-def amax(e: Emitter, x: Operand, dims: Sequence[int], keepdim: bool) -> Value:
-    value = e.value(x)
-    return _reduce(e, "REDUCE_MAX", value, _all_dims(value, dims), keepdim)
-
-
-@rule(aten.amin.default)
-def amin(e: Emitter, x: Operand, dims: Sequence[int], keepdim: bool) -> Value:
-    value = e.value(x)
-    return _reduce(e, "REDUCE_MIN", value, _all_dims(value, dims), keepdim)
-
-
-def _moments(e: Emitter, value: Value, dims: Sequence[int]) -> tuple[Value, Value, Value]:
-    """The mean, the value less its mean, and the mean of that squared; dimensions kept."""
-    centre = mean_over(e, value, dims, True)
+def _moments(e: Emitter, value: Value, mean: Callable[[Value], Value]) -> tuple[Value, Value, Value]:
+    """The mean, the value less its mean, and the mean of that squared. mean: keeps the dimensions."""
+    centre = mean(value)
     centred = arithmetic_like(e, "SUB", value, centre)
-    return centre, centred, mean_over(e, unary(e, "SQUARE", centred), dims, True)
+    return centre, centred, mean(unary(e, "SQUARE", centred))
 
 
-def _variance(
-    e: Emitter, x: Operand, dims: Sequence[int] | None, correction: Number | None, keepdim: bool
+def _mean_along(e: Emitter, dims: Ints) -> Callable[[Value], Value]:
+    return lambda value: mean_over(e, value, dims, True)
+
+
+@rule(aten.var_mean.correction)
+def var_mean(
+    e: Emitter, x: Operand, dims: Ints | None, correction: Number | None, keepdim: bool
 ) -> tuple[Value, Value]:
     value = e.value(x)
     dims = [dim % len(value.shape) for dim in _all_dims(value, dims)]
     count = math.prod(value.shape[dim] for dim in dims)
-    centre, _, variance = _moments(e, value, dims)
+    centre, _, variance = _moments(e, value, _mean_along(e, dims))
     divisor = count - (1 if correction is None else correction)
     if divisor != count:
         variance = arithmetic_like(e, "MUL", variance, count / divisor)
@@ -101,29 +100,22 @@ def _variance(
 
 
 @rule(aten.var.correction)
-def var(e: Emitter, x: Operand, dims: Sequence[int] | None, correction: Number | None, keepdim: bool) -> Value:
-    return _variance(e, x, dims, correction, keepdim)[0]
-
-
-@rule(aten.var_mean.correction)
-def var_mean(
-    e: Emitter, x: Operand, dims: Sequence[int] | None, correction: Number | None, keepdim: bool
-) -> tuple[Value, Value]:
-    return _variance(e, x, dims, correction, keepdim)
+def var(e: Emitter, *arguments: Any) -> Value:
+    return var_mean(e, *arguments)[0]
 
 
 @rule(aten.std.correction)
-def std(e: Emitter, x: Operand, dims: Sequence[int] | None, correction: Number | None, keepdim: bool) -> Value:
-    return unary(e, "SQRT", _variance(e, x, dims, correction, keepdim)[0])
+def std(e: Emitter, *arguments: Any) -> Value:
+    return unary(e, "SQRT", var(e, *arguments))
 
 
-def _normalised(e: Emitter, value: Value, dims: Sequence[int], eps: float) -> Value:
+def _normalised(e: Emitter, value: Value, mean: Callable[[Value], Value], eps: float) -> Value:
     """(value - mean) / sqrt(variance + eps)."""
-    _, centred, variance = _moments(e, value, dims)
+    _, centred, variance = _moments(e, value, mean)
     return arithmetic_like(e, "MUL", centred, unary(e, "RSQRT", arithmetic_like(e, "ADD", variance, eps)))
 
 
-def _affine(e: Emitter, value: Value, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Value:
+def _affine(e: Emitter, value: Value, weight: Tensor | None, bias: Tensor | None, shape: Ints) -> Value:
     for kind, parameter in (("MUL", weight), ("ADD", bias)):
         if parameter is not None:
             if not isinstance(parameter, Tensor):
@@ -134,40 +126,30 @@ def _affine(e: Emitter, value: Value, weight: Tensor | None, bias: Tensor | None
 
 @rule(aten.native_group_norm.default)
 def group_norm(
-    e: Emitter,
-    x: Operand,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    n: int,
-    c: int,
-    hxw: int,
-    groups: int,
-    eps: float,
+    e: Emitter, x: Operand, weight: Tensor | None, bias: Tensor | None, n: int, c: int, _: int, groups: int, eps: float
 ) -> tuple[Value, None, None]:
-    """Means per channel, then per group of channels: the image itself stays as it lies."""
+    """Means per channel, then per group of channels: the image keeps its layout."""
     value = e.value(x)
     dims = range(2, len(value.shape))
 
-    def group_mean(per_channel: Value) -> Value:
+    def group_mean(image: Value) -> Value:
+        per_channel = mean_over(e, image, dims, True)
         if groups == c:
             return per_channel
         members = e.view(per_channel, (n, groups, c // groups))
         spread = e.tile(mean_over(e, members, (2,), True), (1, 1, c // groups))
         return e.view(spread, per_channel.shape)
 
-    centred = arithmetic_like(e, "SUB", value, group_mean(mean_over(e, value, dims, True)))
-    variance = group_mean(mean_over(e, unary(e, "SQUARE", centred), dims, True))
-    scaled = arithmetic_like(e, "MUL", centred, unary(e, "RSQRT", arithmetic_like(e, "ADD", variance, eps)))
-    return _affine(e, scaled, weight, bias, (-1, *[1] * len(dims))), None, None
+    return _affine(e, _normalised(e, value, group_mean, eps), weight, bias, (-1, *[1] * len(dims))), None, None
 
 
 @rule(aten.native_layer_norm.default)
 def layer_norm(
-    e: Emitter, x: Operand, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+    e: Emitter, x: Operand, shape: Ints, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Value, None, None]:
     value = e.value(x)
     dims = range(len(value.shape) - len(shape), len(value.shape))
-    return _affine(e, _normalised(e, value, dims, eps), weight, bias, shape), None, None
+    return _affine(e, _normalised(e, value, _mean_along(e, dims), eps), weight, bias, shape), None, None
 
 
 @rule(
@@ -179,7 +161,7 @@ def layer_norm(
 def batch_norm(
     e: Emitter, x: Operand, weight: Tensor | None, bias: Tensor | None, *rest: object
 ) -> tuple[Value, None, None]:
-    """Batch norm that could not be folded, and instance norm, which torch writes as one in training mode."""
+    """Batch norm that could not be folded, and instance norm, which torch writes as a batch norm in training mode."""
     statistics = [item for item in rest if isinstance(item, Tensor)]
     flags = [item for item in rest if isinstance(item, bool)]
     eps = rest[-1]
@@ -188,7 +170,7 @@ def batch_norm(
     shape = (-1, *[1] * (len(value.shape) - 2))
     if any(flags):
         dims = [dim for dim in range(len(value.shape)) if dim != 1]
-        return _affine(e, _normalised(e, value, dims, eps), weight, bias, shape), None, None
+        return _affine(e, _normalised(e, value, _mean_along(e, dims), eps), weight, bias, shape), None, None
     if len(statistics) != 2:
         raise ExportError("its running statistics are not constants: put the network in eval mode")
     centre, variance = statistics

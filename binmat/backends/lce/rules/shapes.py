@@ -37,7 +37,16 @@ def getitem(e: Emitter, x: tuple[Result, ...], index: int) -> Result:
     return result
 
 
-def _viewed(e: Emitter, x: Operand) -> Result:
+@rule(
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.reshape.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+)
+def view(e: Emitter, x: Operand, *_: object) -> Result:
     """The operand with the current node's output shape. Bits stay bits where the channels stay whole."""
     shape = e.output_shape
     if isinstance(x, Bits) and x.signs is not None and len(shape) > 1 and shape[:2] == x.shape[:2]:
@@ -45,46 +54,24 @@ def _viewed(e: Emitter, x: Operand) -> Result:
     return e.view(e.value(x), shape)
 
 
-@rule(aten.view.default, aten._unsafe_view.default, aten.reshape.default)
-def view(e: Emitter, x: Operand, size: Sequence[int]) -> Result:
-    return _viewed(e, x)
-
-
-@rule(aten.squeeze.default)
-def squeeze(e: Emitter, x: Operand) -> Result:
-    return _viewed(e, x)
-
-
-@rule(aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims)
-def unsqueeze(e: Emitter, x: Operand, dims: int | Sequence[int]) -> Result:
-    return _viewed(e, x)
-
-
 @rule(aten.permute.default)
 def permute(e: Emitter, x: Operand, dims: Sequence[int]) -> Value:
     return e.permute(e.value(x), dims)
 
 
-@rule(aten.transpose.int)
-def transpose(e: Emitter, x: Operand, first: int, second: int) -> Value:
+@rule(aten.transpose.int, aten.t.default)
+def transpose(e: Emitter, x: Operand, first: int = 0, second: int = -1) -> Value:
     value = e.value(x)
     dims = list(range(len(value.shape)))
     dims[first], dims[second] = dims[second], dims[first]
     return e.permute(value, dims)
 
 
-@rule(aten.t.default)
-def t(e: Emitter, x: Operand) -> Value:
-    value = e.value(x)
-    return e.permute(value, range(len(value.shape))[::-1])
-
-
 @rule(aten.expand.default)
 def expand(e: Emitter, x: Operand, size: Sequence[int], implicit: bool) -> Value:
-    value = e.value(x)
-    shape = e.output_shape
-    value = e.view(value, (1,) * (len(shape) - len(value.shape)) + value.shape)
-    return e.tile(value, [new // old for new, old in zip(shape, value.shape, strict=True)])
+    value, shape = e.value(x), e.output_shape
+    old = (1,) * (len(shape) - len(value.shape)) + value.shape
+    return repeat(e, value, [n // o for n, o in zip(shape, old, strict=True)])
 
 
 @rule(aten.repeat.default)
@@ -106,7 +93,7 @@ def _alike(e: Emitter, operands: Sequence[Operand]) -> list[Value]:
 def cat(e: Emitter, operands: Sequence[Operand], dim: int) -> Value:
     # torch lets an empty 1-D tensor join anything.
     kept = [o for o in operands if not (isinstance(o, torch.Tensor) and o.dim() == 1 and o.numel() == 0)]
-    return e.concat(_alike(e, kept), dim % len(e.output_shape))
+    return e.concat(_alike(e, kept), dim)
 
 
 @rule(aten.stack.default)
@@ -119,7 +106,7 @@ def stack(e: Emitter, operands: Sequence[Operand], dim: int) -> Value:
     return e.concat(_alike(e, parts), dim)
 
 
-def narrow(e: Emitter, value: Value, dim: int, start: int, stop: int, step: int = 1) -> Value:
+def narrow(e: Emitter, value: Value, dim: int, start: int | None, stop: int | None, step: int = 1) -> Value:
     """value[..., start:stop:step, ...] along a torch dimension, bounds as in a Python slice."""
     starts, stops, steps = [0] * len(value.shape), list(value.shape), [1] * len(value.shape)
     starts[dim], stops[dim], steps[dim] = slice(start, stop, step).indices(value.shape[dim])
@@ -128,15 +115,12 @@ def narrow(e: Emitter, value: Value, dim: int, start: int, stop: int, step: int 
 
 @rule(aten.slice.Tensor)
 def slice_(e: Emitter, x: Operand, dim: int, start: int | None, end: int | None, step: int) -> Value:
-    value = e.value(x)
-    dim %= len(value.shape)
-    return narrow(e, value, dim, start or 0, value.shape[dim] if end is None else end, step)
+    return narrow(e, e.value(x), dim, start, end, step)
 
 
 @rule(aten.select.int)
 def select(e: Emitter, x: Operand, dim: int, index: int) -> Value:
     value = e.value(x)
-    dim %= len(value.shape)
     index %= value.shape[dim]
     return e.view(narrow(e, value, dim, index, index + 1), e.output_shape)
 
@@ -145,43 +129,36 @@ def select(e: Emitter, x: Operand, dim: int, index: int) -> Value:
 def index_select(e: Emitter, x: Operand, dim: int, index: Operand) -> Value:
     if not isinstance(index, torch.Tensor):
         raise ExportError("its index is computed by the network: use a constant index")
-    value = e.value(x)
-    return e.gather(value, [int(i) for i in index], dim % len(value.shape))
+    return e.gather(e.value(x), [int(i) for i in index], dim)
 
 
 @rule(aten.split.Tensor)
 def split(e: Emitter, x: Operand, size: int, dim: int) -> tuple[Value, ...]:
     value = e.value(x)
-    dim %= len(value.shape)
     total = value.shape[dim]
-    return _split(e, value, [min(size, total - start) for start in range(0, total, size)], dim)
-
-
-@rule(aten.split_with_sizes.default)
-def split_with_sizes(e: Emitter, x: Operand, sizes: Sequence[int], dim: int) -> tuple[Value, ...]:
-    value = e.value(x)
-    return _split(e, value, sizes, dim % len(value.shape))
+    return split_with_sizes(e, value, [min(size, total - start) for start in range(0, total, size)], dim)
 
 
 @rule(aten.unbind.int)
 def unbind(e: Emitter, x: Operand, dim: int) -> tuple[Value, ...]:
     value = e.value(x)
+    parts = split_with_sizes(e, value, [1] * value.shape[dim], dim)
     dim %= len(value.shape)
-    shape = value.shape[:dim] + value.shape[dim + 1 :]
-    return tuple(e.view(part, shape) for part in _split(e, value, [1] * value.shape[dim], dim))
+    return tuple(e.view(part, value.shape[:dim] + value.shape[dim + 1 :]) for part in parts)
 
 
-def _split(e: Emitter, value: Value, sizes: Sequence[int], dim: int) -> tuple[Value, ...]:
+@rule(aten.split_with_sizes.default)
+def split_with_sizes(e: Emitter, x: Operand, sizes: Sequence[int], dim: int) -> tuple[Value, ...]:
+    value = e.value(x)
     if len(sizes) == 1:
         return (value,)
+    dim %= len(value.shape)
     shapes = [(*value.shape[:dim], size, *value.shape[dim + 1 :]) for size in sizes]
     axis = value.order.index(dim)
     if len(set(sizes)) == 1:
-        inputs = [e.constant(axis, np.int32), value.tensor]
-        kind = "SPLIT"
+        kind, inputs = "SPLIT", [e.constant(axis, np.int32), value.tensor]
     else:
-        inputs = [value.tensor, e.integers(sizes), e.constant(axis, np.int32)]
-        kind = "SPLIT_V"
+        kind, inputs = "SPLIT_V", [value.tensor, e.integers(sizes), e.constant(axis, np.int32)]
     return e.emit_split(kind, inputs, shapes, value.order, value.dtype, num_splits=len(sizes))
 
 
@@ -203,7 +180,6 @@ def roll(e: Emitter, x: Operand, shifts: Sequence[int], dims: Sequence[int]) -> 
         size = value.shape[dim]
         cut = -shift % size
         if cut:
-            dim %= len(value.shape)
             value = e.concat([narrow(e, value, dim, cut, size), narrow(e, value, dim, 0, cut)], dim)
     return value
 
@@ -219,8 +195,7 @@ def _two_sides(rank: int, amounts: Sequence[int]) -> tuple[list[int], list[int]]
 @rule(aten.constant_pad_nd.default)
 def constant_pad(e: Emitter, x: Operand, amounts: Sequence[int], fill: float) -> Value:
     value = e.value(x)
-    before, after = _two_sides(len(value.shape), amounts)
-    return e.pad(value, before, after, fill)
+    return e.pad(value, *_two_sides(len(value.shape), amounts), fill)
 
 
 @rule(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default)
@@ -242,10 +217,6 @@ def replication_pad(e: Emitter, x: Operand, amounts: Sequence[int]) -> Value:
     return value
 
 
-def _regrouped(e: Emitter, value: Value, split_shape: Sequence[int], dims: Sequence[int]) -> Value:
-    return e.view(e.permute(e.view(value, split_shape), dims), e.output_shape)
-
-
 @rule(aten.pixel_shuffle.default)
 def pixel_shuffle(e: Emitter, x: Operand, factor: int) -> Value:
     """DEPTH_TO_SPACE wants the position in the block before the channel; torch has it after."""
@@ -259,11 +230,12 @@ def pixel_shuffle(e: Emitter, x: Operand, factor: int) -> Value:
 def pixel_unshuffle(e: Emitter, x: Operand, factor: int) -> Value:
     value = e.preferred(x)
     n, c, h, w = value.shape
-    return _regrouped(e, value, (n, c, h // factor, factor, w // factor, factor), (0, 1, 3, 5, 2, 4))
+    blocks = e.view(value, (n, c, h // factor, factor, w // factor, factor))
+    return e.view(e.permute(blocks, (0, 1, 3, 5, 2, 4)), e.output_shape)
 
 
 @rule(aten.channel_shuffle.default, aten.native_channel_shuffle.default)
 def channel_shuffle(e: Emitter, x: Operand, groups: int) -> Value:
     value = e.value(x)
-    channels = value.shape[1]
-    return e.gather(value, [g * (channels // groups) + i for i in range(channels // groups) for g in range(groups)], 1)
+    size = value.shape[1] // groups
+    return e.gather(value, [group * size + place for place in range(size) for group in range(groups)], 1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flatbuffers
@@ -116,14 +116,7 @@ class ModelBuilder:
         return _Serialiser(
             [self.tensors[i] for i in kept],
             [
-                Operator(
-                    op.kind,
-                    [place.get(tensor, -1) for tensor in op.inputs],
-                    [place[tensor] for tensor in op.outputs],
-                    op.options,
-                    op.custom,
-                    op.version,
-                )
+                replace(op, inputs=[place.get(i, -1) for i in op.inputs], outputs=[place[i] for i in op.outputs])
                 for op in operators
             ],
             [(name, place[tensor]) for name, tensor in inputs],
@@ -153,35 +146,33 @@ class _Serialiser:
         constants = sum(t.data.nbytes for t in tensors if t.data is not None)
         self.builder = flatbuffers.Builder(constants + 512 * (len(tensors) + len(operators)) + 4096)
         self.buffers: list[int] = []
+        #: (kind, version) of an operator -> its place among the operator codes.
+        self.codes: dict[tuple[str, int], int] = {}
 
     def model(self, description: str, metadata: Mapping[str, bytes]) -> bytes:
-        codes: dict[tuple[str, int], int] = {}
-        self.buffers.append(self._buffer(b""))
+        # Buffer 0 is the empty one, which tensors without data name.
+        self._buffer(b"")
         tensors = self._offsets([self._tensor(tensor) for tensor in self.tensors])
-        operators = self._offsets([self._operator(op, codes) for op in self.operators])
+        operators = self._offsets([self._operator(op) for op in self.operators])
         subgraph = self._table(
             schema.SUBGRAPH,
             tensors=tensors,
-            inputs=self._int32s([tensor for _, tensor in self.inputs]),
-            outputs=self._int32s([tensor for _, tensor in self.outputs]),
+            inputs=[tensor for _, tensor in self.inputs],
+            outputs=[tensor for _, tensor in self.outputs],
             operators=operators,
-            name=self.builder.CreateString("main"),
+            name="main",
         )
-        entries = []
-        for name, content in metadata.items():
-            self.buffers.append(self._buffer(content))
-            entries.append((self.builder.CreateString(name), len(self.buffers) - 1))
-        written_metadata = self._offsets(
-            [self._table(schema.METADATA, name=name, buffer=self._scalar("uint32", index)) for name, index in entries]
+        entries = self._offsets(
+            [self._table(schema.METADATA, name=name, buffer=self._buffer(data)) for name, data in metadata.items()]
         )
         root = self._table(
             schema.MODEL,
-            version=self._scalar("uint32", schema.SCHEMA_VERSION),
-            operator_codes=self._offsets([self._operator_code(*key) for key in codes]),
+            version=schema.SCHEMA_VERSION,
+            operator_codes=self._offsets([self._operator_code(*key) for key in self.codes]),
             subgraphs=self._offsets([subgraph]),
             description=self.builder.CreateString(description),
             buffers=self._offsets(self.buffers),
-            metadata=written_metadata,
+            metadata=entries,
             signature_defs=self._offsets([self._signature()]),
         )
         self.builder.Finish(root, file_identifier=schema.FILE_IDENTIFIER)
@@ -190,15 +181,25 @@ class _Serialiser:
             raise ExportError(f"the model takes {len(content)} bytes and a .tflite file holds 2 GB: convert a part")
         return content
 
-    def _table(self, slots: Mapping[str, int], **values: int | Callable[[int], None]) -> int:
-        """A table. A value is the offset of a child, or a function that writes a scalar into its slot."""
-        self.builder.StartObject(max(slots.values(), default=-1) + 1)
-        for name, value in values.items():
-            if callable(value):
-                value(slots[name])
+    def _table(self, fields: Mapping[str, schema.Field], **values: Any) -> int:
+        """A table. A value is a number, a text, bytes, a list of integers, or the offset of what is written already."""
+        written = {name: self._written(value) for name, value in values.items()}
+        self.builder.StartObject(max((f.slot for f in fields.values()), default=-1) + 1)
+        for name, value in written.items():
+            field = fields[name]
+            if field.kind in schema.SCALARS:
+                self.builder.PrependSlot(schema.SCALARS[field.kind], field.slot, value, field.default)
             else:
-                self.builder.PrependUOffsetTRelativeSlot(slots[name], value, 0)
+                self.builder.PrependUOffsetTRelativeSlot(field.slot, value, 0)
         return int(self.builder.EndObject())
+
+    def _written(self, value: Any) -> Any:
+        """The offset of a text, of bytes or of a list of integers; a number or an offset as it is."""
+        if isinstance(value, str):
+            return self.builder.CreateString(value)
+        if isinstance(value, bytes):
+            return self._bytes(value)
+        return self._int32s(value) if isinstance(value, list | tuple) else value
 
     def _offsets(self, children: Sequence[int]) -> int:
         self.builder.StartVector(4, len(children), 4)
@@ -206,105 +207,60 @@ class _Serialiser:
             self.builder.PrependUOffsetTRelative(child)
         return int(self.builder.EndVector())
 
-    def _int32s(self, values: Iterable[int]) -> int:
-        return int(self.builder.CreateNumpyVector(np.array(list(values), dtype=np.int32)))
+    def _int32s(self, values: Sequence[int]) -> int:
+        return int(self.builder.CreateNumpyVector(np.array(values, dtype=np.int32)))
 
-    def _bytes(self, content: bytes | memoryview, alignment: int = 1) -> int:
-        """A byte vector whose content starts at a multiple of `alignment`, which CreateByteVector does not offer."""
+    def _bytes(self, content: bytes) -> int:
+        """A byte vector whose content is aligned, which CreateByteVector does not offer."""
         builder = self.builder
-        builder.StartVector(1, len(content), alignment)
+        builder.StartVector(1, len(content), schema.BUFFER_ALIGNMENT)
         builder.head = builder.Head() - len(content)
         builder.Bytes[builder.Head() : builder.Head() + len(content)] = content
         return int(builder.EndVector())
 
-    def _buffer(self, content: bytes | memoryview) -> int:
-        if not len(content):
-            return self._table(schema.BUFFER)
-        return self._table(schema.BUFFER, data=self._bytes(content, schema.BUFFER_ALIGNMENT))
+    def _buffer(self, content: bytes) -> int:
+        """Adds a buffer and returns its number."""
+        self.buffers.append(self._table(schema.BUFFER, **({"data": content} if content else {})))
+        return len(self.buffers) - 1
 
     def _tensor(self, tensor: Tensor) -> int:
-        index = 0
-        if tensor.data is not None:
-            index = len(self.buffers)
-            self.buffers.append(self._buffer(tensor.data.tobytes()))
-        return self._table(
-            schema.TENSOR,
-            shape=self._int32s(tensor.shape),
-            type=self._scalar("int8", TENSOR_TYPES[tensor.dtype]),
-            buffer=self._scalar("uint32", index),
-            name=self.builder.CreateString(tensor.name),
-        )
+        buffer = 0 if tensor.data is None else self._buffer(tensor.data.tobytes())
+        code = TENSOR_TYPES[tensor.dtype]
+        return self._table(schema.TENSOR, shape=tensor.shape, type=code, buffer=buffer, name=tensor.name)
 
     def _operator_code(self, kind: str, version: int) -> int:
         builtin = BUILTINS.get(kind)
         code = builtin.code if builtin else schema.CUSTOM_OPERATOR
-        values: dict[str, int | Callable[[int], None]] = {
-            "deprecated_builtin_code": self._scalar("int8", min(code, schema.LARGEST_BYTE_CODE)),
-            "version": self._scalar("int32", version, 1),
-            "builtin_code": self._scalar("int32", code),
-        }
-        if builtin is None:
-            values["custom_code"] = self.builder.CreateString(kind)
-        return self._table(schema.OPERATOR_CODE, **values)
+        return self._table(
+            schema.OPERATOR_CODE,
+            deprecated_builtin_code=min(code, schema.LARGEST_BYTE_CODE),
+            version=version,
+            builtin_code=code,
+            **({} if builtin else {"custom_code": kind}),
+        )
 
-    def _operator(self, op: Operator, codes: dict[tuple[str, int], int]) -> int:
+    def _operator(self, op: Operator) -> int:
         builtin = None if op.custom else BUILTINS[op.kind]
         version = op.version or (builtin.version if builtin else 1)
-        code = codes.setdefault((op.kind, version), len(codes))
-        values: dict[str, int | Callable[[int], None]] = {
-            "opcode_index": self._scalar("uint32", code),
+        values: dict[str, Any] = {
+            "opcode_index": self.codes.setdefault((op.kind, version), len(self.codes)),
             "inputs": self._int32s(op.inputs),
             "outputs": self._int32s(op.outputs),
         }
-        if op.custom:
+        if builtin is None:
             if op.options:
-                values["custom_options"] = self._bytes(bytes(flexbuffers.Dumps(op.options)), schema.BUFFER_ALIGNMENT)
-        elif builtin is not None and builtin.options is not None:
-            table = builtin.options
-            values["options_type"] = self._scalar("uint8", table.code)
-            values["options"] = self._options(table, op.options)
+                values["custom_options"] = bytes(flexbuffers.Dumps(op.options))
+        elif builtin.options is not None:
+            unknown = op.options.keys() - builtin.options.fields
+            if unknown:
+                raise KeyError(f"{op.kind} has no option {', '.join(sorted(unknown))}")
+            values["options_type"] = builtin.options.code
+            values["options"] = self._table(builtin.options.fields, **op.options)
         return self._table(schema.OPERATOR, **values)
 
-    def _options(self, table: schema.OptionTable, options: Mapping[str, Any]) -> int:
-        unknown = set(options) - set(table.fields)
-        if unknown:
-            raise KeyError(f"option table {table.code} has no field {', '.join(sorted(unknown))}")
-        values: dict[str, int | Callable[[int], None]] = {
-            name: self._int32s(value)
-            if (option := table.fields[name]).kind == "int32s"
-            else self._scalar(option.kind, value, option.default)
-            for name, value in options.items()
-        }
-        return self._table({name: option.slot for name, option in table.fields.items()}, **values)
-
-    def _scalar(self, kind: str, value: Any, default: float = 0) -> Callable[[int], None]:
-        """Writes a scalar into the slot it is given."""
-        prepend = {
-            "int8": self.builder.PrependInt8Slot,
-            "uint8": self.builder.PrependUint8Slot,
-            "int32": self.builder.PrependInt32Slot,
-            "uint32": self.builder.PrependUint32Slot,
-            "bool": self.builder.PrependBoolSlot,
-            "float32": self.builder.PrependFloat32Slot,
-        }[kind]
-
-        def write(slot: int) -> None:
-            prepend(slot, value, default)
-
-        return write
-
     def _signature(self) -> int:
-        return self._table(
-            schema.SIGNATURE,
-            inputs=self._tensor_maps(self.inputs),
-            outputs=self._tensor_maps(self.outputs),
-            key=self.builder.CreateString("serving_default"),
-            subgraph_index=self._scalar("uint32", 0),
+        inputs, outputs = (
+            self._offsets([self._table(schema.TENSOR_MAP, name=name, tensor=tensor) for name, tensor in named])
+            for named in (self.inputs, self.outputs)
         )
-
-    def _tensor_maps(self, named: Named) -> int:
-        maps = []
-        for name, tensor in named:
-            text = self.builder.CreateString(name)
-            maps.append(self._table(schema.TENSOR_MAP, name=text, tensor=self._scalar("uint32", tensor)))
-        return self._offsets(maps)
+        return self._table(schema.SIGNATURE, inputs=inputs, outputs=outputs, key="serving_default", subgraph_index=0)

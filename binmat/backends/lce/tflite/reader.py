@@ -1,14 +1,13 @@
-"""Reads back from a TensorFlow Lite file what a caller needs to feed and to inspect it."""
+"""Reads from a TensorFlow Lite file what a caller needs to feed and to inspect it."""
 
 from __future__ import annotations
 
 import struct
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import flatbuffers
-import numpy as np
-from flatbuffers import number_types
 from flatbuffers.table import Table
 
 from binmat.backends.lce.tflite import schema
@@ -53,102 +52,61 @@ def read_model(content: bytes) -> ModelInfo:
 
 class _Reader:
     def __init__(self, content: bytes) -> None:
-        self.content = content
+        # A view, so that looking at a buffer does not copy its weights.
+        self.content = memoryview(content)
         root = flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0)
-        self.model = Table(content, root)
+        self.model = Table(self.content, root)
 
     def info(self) -> ModelInfo:
-        self._check_length()
-        subgraph = self._tables(self.model, schema.MODEL["subgraphs"])[0]
-        tensors = [self._tensor(table) for table in self._tables(subgraph, schema.SUBGRAPH["tensors"])]
-        input_indices = self._int32s(subgraph, schema.SUBGRAPH["inputs"])
-        output_indices = self._int32s(subgraph, schema.SUBGRAPH["outputs"])
-        inputs = [tensors[index] for index in input_indices]
-        outputs = [tensors[index] for index in output_indices]
-        signatures = self._tables(self.model, schema.MODEL["signature_defs"])
-        if signatures:
-            inputs = self._named(signatures[0], "inputs", input_indices, inputs)
-            outputs = self._named(signatures[0], "outputs", output_indices, outputs)
-        return ModelInfo(inputs, outputs, self._operators(subgraph), self._metadata())
+        subgraph = self._get(self.model, schema.MODEL["subgraphs"])[0]
+        tensors = [self._tensor(table) for table in self._get(subgraph, schema.SUBGRAPH["tensors"])]
+        # All buffers are read: the interpreter would take weights from beyond the end of a file that is cut short.
+        buffers = [self._get(table, schema.BUFFER["data"]) for table in self._get(self.model, schema.MODEL["buffers"])]
+        metadata = {
+            self._get(entry, schema.METADATA["name"]): bytes(buffers[self._get(entry, schema.METADATA["buffer"])])
+            for entry in self._get(self.model, schema.MODEL["metadata"])
+        }
+        inputs, outputs = (self._side(subgraph, tensors, side) for side in ("inputs", "outputs"))
+        return ModelInfo(inputs, outputs, self._operators(subgraph), metadata)
 
-    def _check_length(self) -> None:
-        """The interpreter would read weights from beyond the end of a file that is cut short."""
-        slot = 4 + 2 * schema.BUFFER["data"]
-        for buffer in self._tables(self.model, schema.MODEL["buffers"]):
-            if (offset := buffer.Offset(slot)) and buffer.Vector(offset) + buffer.VectorLen(offset) > len(self.content):
-                raise ValueError("it is cut short")
+    def _side(self, subgraph: Table, tensors: list[TensorInfo], side: str) -> list[TensorInfo]:
+        """The model's inputs or outputs; where a signature lists the same tensors in that order, with its names."""
+        indices = self._get(subgraph, schema.SUBGRAPH[side])
+        infos = [tensors[index] for index in indices]
+        for signature in self._get(self.model, schema.MODEL["signature_defs"])[:1]:
+            maps = self._get(signature, schema.SIGNATURE[side])
+            if [self._get(entry, schema.TENSOR_MAP["tensor"]) for entry in maps] == indices:
+                names = [self._get(entry, schema.TENSOR_MAP["name"]) for entry in maps]
+                infos = [replace(info, name=name) for name, info in zip(names, infos, strict=True)]
+        return infos
 
     def _operators(self, subgraph: Table) -> dict[str, int]:
-        names = [self._code_name(code) for code in self._tables(self.model, schema.MODEL["operator_codes"])]
-        slot = schema.OPERATOR["opcode_index"]
-        return dict(
-            Counter(
-                names[self._number(operator, slot, number_types.Uint32Flags)]
-                for operator in self._tables(subgraph, schema.SUBGRAPH["operators"])
-            )
-        )
-
-    def _code_name(self, table: Table) -> str:
-        code = self._number(table, schema.OPERATOR_CODE["builtin_code"], number_types.Int32Flags)
-        if code == schema.CUSTOM_OPERATOR:
-            return self._text(table, schema.OPERATOR_CODE["custom_code"])
-        return _BUILTIN_NAMES.get(code, f"builtin {code}")
-
-    def _metadata(self) -> dict[str, bytes]:
-        buffers = self._tables(self.model, schema.MODEL["buffers"])
-        found = {}
-        for entry in self._tables(self.model, schema.MODEL["metadata"]):
-            index = self._number(entry, schema.METADATA["buffer"], number_types.Uint32Flags)
-            found[self._text(entry, schema.METADATA["name"])] = self._bytes(buffers[index], schema.BUFFER["data"])
-        return found
-
-    def _named(self, signature: Table, side: str, indices: list[int], infos: list[TensorInfo]) -> list[TensorInfo]:
-        """The infos with the signature's names. Entries of a signature stand in the order of the subgraph's."""
-        maps = self._tables(signature, schema.SIGNATURE[side])
-        tensors = [self._number(entry, schema.TENSOR_MAP["tensor"], number_types.Uint32Flags) for entry in maps]
-        if tensors != indices:
-            return infos
-        names = [self._text(entry, schema.TENSOR_MAP["name"]) for entry in maps]
-        return [TensorInfo(name, info.shape, info.dtype) for name, info in zip(names, infos, strict=True)]
+        names = []
+        for table in self._get(self.model, schema.MODEL["operator_codes"]):
+            code = self._get(table, schema.OPERATOR_CODE["builtin_code"])
+            custom = self._get(table, schema.OPERATOR_CODE["custom_code"])
+            names.append(custom if code == schema.CUSTOM_OPERATOR else _BUILTIN_NAMES.get(code, f"builtin {code}"))
+        operators = self._get(subgraph, schema.SUBGRAPH["operators"])
+        return dict(Counter(names[self._get(operator, schema.OPERATOR["opcode_index"])] for operator in operators))
 
     def _tensor(self, table: Table) -> TensorInfo:
-        code = self._number(table, schema.TENSOR["type"], number_types.Int8Flags)
-        return TensorInfo(
-            self._text(table, schema.TENSOR["name"]),
-            tuple(self._int32s(table, schema.TENSOR["shape"])),
-            _DTYPES[schema.TensorType(code)],
-        )
+        name, shape, code = (self._get(table, schema.TENSOR[field]) for field in ("name", "shape", "type"))
+        return TensorInfo(name, tuple(shape), _DTYPES[schema.TensorType(code)])
 
-    def _place(self, table: Table, slot: int) -> int:
-        """Where a field lies in the content; 0 where the table leaves it out."""
-        offset = table.Offset(4 + 2 * slot)
-        return int(offset + table.Pos) if offset else 0
+    def _get(self, table: Table, field: schema.Field) -> Any:
+        """The content of a field: a number, a text, a view of bytes, a list of integers or of tables.
 
-    def _number(self, table: Table, slot: int, flags: type) -> int:
-        place = self._place(table, slot)
-        return int(table.Get(flags, place)) if place else 0
-
-    def _text(self, table: Table, slot: int) -> str:
-        place = self._place(table, slot)
-        return bytes(table.String(place)).decode() if place else ""
-
-    def _tables(self, table: Table, slot: int) -> list[Table]:
-        offset = table.Offset(4 + 2 * slot)
-        if not offset:
-            return []
-        start = table.Vector(offset)
-        return [Table(self.content, table.Indirect(start + 4 * i)) for i in range(table.VectorLen(offset))]
-
-    def _int32s(self, table: Table, slot: int) -> list[int]:
-        offset = table.Offset(4 + 2 * slot)
-        if not offset:
-            return []
-        values = np.frombuffer(self.content, np.dtype("<i4"), table.VectorLen(offset), table.Vector(offset))
-        return [int(value) for value in values]
-
-    def _bytes(self, table: Table, slot: int) -> bytes:
-        offset = table.Offset(4 + 2 * slot)
-        if not offset:
-            return b""
-        start = table.Vector(offset)
-        return self.content[start : start + table.VectorLen(offset)]
+        What the table leaves out is the default number, or empty. Raises ValueError where the file is cut short.
+        """
+        offset = table.Offset(4 + 2 * field.slot)
+        if field.kind in schema.SCALARS:
+            return table.Get(schema.SCALARS[field.kind], table.Pos + offset) if offset else field.default
+        start, length = (table.Vector(offset), table.VectorLen(offset)) if offset else (0, 0)
+        if field.kind == "tables":
+            return [Table(self.content, table.Indirect(start + 4 * i)) for i in range(length)]
+        if field.kind == "int32s":
+            return list(struct.unpack_from(f"<{length}i", self.content, start))
+        if start + length > len(self.content):
+            raise ValueError("it is cut short")
+        content = self.content[start : start + length]
+        return str(content, "utf-8") if field.kind == "text" else content

@@ -1,7 +1,7 @@
-"""The part of the TensorFlow Lite schema that the writer uses: type codes, operator codes, option tables.
+"""The part of the TensorFlow Lite schema that is written and read: type codes, operator codes, tables.
 
-Source: tensorflow/lite/schema/schema.fbs, schema version 3. A flatbuffer table is addressed by slot numbers,
-which never change once published, so they are written down here instead of being generated.
+Source: tensorflow/lite/schema/schema.fbs, schema version 3. The fields of a flatbuffer table are addressed by slot
+numbers. Those never change once published, so they are written down here instead of being generated.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from flatbuffers import number_types
 
 Array = np.ndarray[Any, np.dtype[Any]]
 DType = np.dtype[Any]
@@ -61,9 +62,20 @@ class MirrorPadMode(IntEnum):
     SYMMETRIC = 1
 
 
+#: Kind of a scalar -> how flatbuffers writes and reads it.
+SCALARS = {
+    "int8": number_types.Int8Flags,
+    "uint8": number_types.Uint8Flags,
+    "int32": number_types.Int32Flags,
+    "uint32": number_types.Uint32Flags,
+    "bool": number_types.BoolFlags,
+    "float32": number_types.Float32Flags,
+}
+
+
 @dataclass(frozen=True)
 class Field:
-    """One scalar or vector field of an option table. kind: int8, int32, bool, float32 or int32s (a vector)."""
+    """One field of a table. kind: one of SCALARS, int32s (a vector), bytes, text, table or tables (a vector)."""
 
     slot: int
     kind: str
@@ -91,55 +103,48 @@ class Builtin:
         return self.options is not None and "activation" in self.options.fields
 
 
-def _activation(slot: int) -> dict[str, Field]:
-    return {"activation": Field(slot, "int8")}
+def _fields(**kinds: str) -> dict[str, Field]:
+    """Fields in the order of their slots, from 0."""
+    return {name: Field(slot, kind) for slot, (name, kind) in enumerate(kinds.items())}
 
 
-_PADDING_STRIDES = {
-    "padding": Field(0, "int8"),
-    "stride_w": Field(1, "int32"),
-    "stride_h": Field(2, "int32"),
-}
+_WINDOWS = {"padding": "int8", "stride_w": "int32", "stride_h": "int32"}
+_ACTIVATION = _fields(activation="int8")
 _CONV_2D = OptionTable(
-    1,
-    _PADDING_STRIDES | _activation(3) | {"dilation_w": Field(4, "int32", 1), "dilation_h": Field(5, "int32", 1)},
+    1, _fields(**_WINDOWS, activation="int8") | {"dilation_w": Field(4, "int32", 1), "dilation_h": Field(5, "int32", 1)}
 )
 _DEPTHWISE_CONV_2D = OptionTable(
     2,
-    _PADDING_STRIDES
-    | {"depth_multiplier": Field(3, "int32")}
-    | _activation(4)
+    _fields(**_WINDOWS, depth_multiplier="int32", activation="int8")
     | {"dilation_w": Field(5, "int32", 1), "dilation_h": Field(6, "int32", 1)},
 )
-_POOL_2D = OptionTable(
-    5, _PADDING_STRIDES | {"filter_w": Field(3, "int32"), "filter_h": Field(4, "int32")} | _activation(5)
-)
-_REDUCER = OptionTable(27, {"keep_dims": Field(0, "bool")})
+_POOL_2D = OptionTable(5, _fields(**_WINDOWS, filter_w="int32", filter_h="int32", activation="int8"))
+_REDUCER = OptionTable(27, _fields(keep_dims="bool"))
 
 BUILTINS: dict[str, Builtin] = {
     "ABS": Builtin(101, OptionTable(78)),
-    "ADD": Builtin(0, OptionTable(11, _activation(0))),
+    "ADD": Builtin(0, OptionTable(11, _ACTIVATION)),
     "AVERAGE_POOL_2D": Builtin(1, _POOL_2D),
-    "BATCH_MATMUL": Builtin(126, OptionTable(101, {"adj_x": Field(0, "bool"), "adj_y": Field(1, "bool")})),
-    "CAST": Builtin(53, OptionTable(37, {"in_type": Field(0, "int8"), "out_type": Field(1, "int8")})),
-    "CONCATENATION": Builtin(2, OptionTable(10, {"axis": Field(0, "int32")})),
+    "BATCH_MATMUL": Builtin(126, OptionTable(101, _fields(adj_x="bool", adj_y="bool"))),
+    "CAST": Builtin(53, OptionTable(37, _fields(in_type="int8", out_type="int8"))),
+    "CONCATENATION": Builtin(2, OptionTable(10, _fields(axis="int32"))),
     "CONV_2D": Builtin(3, _CONV_2D),
-    "DEPTH_TO_SPACE": Builtin(5, OptionTable(94, {"block_size": Field(0, "int32")})),
+    "DEPTH_TO_SPACE": Builtin(5, OptionTable(94, _fields(block_size="int32"))),
     "DEPTHWISE_CONV_2D": Builtin(4, _DEPTHWISE_CONV_2D, version=2),
-    "DIV": Builtin(42, OptionTable(29, _activation(0))),
+    "DIV": Builtin(42, OptionTable(29, _ACTIVATION)),
     "ELU": Builtin(111),
     "EQUAL": Builtin(71, OptionTable(53)),
     "EXP": Builtin(47, OptionTable(33)),
     "FLOOR": Builtin(8),
     "FULLY_CONNECTED": Builtin(
-        9, OptionTable(8, _activation(0) | {"weights_format": Field(1, "int8"), "keep_num_dims": Field(2, "bool")})
+        9, OptionTable(8, _fields(activation="int8", weights_format="int8", keep_num_dims="bool"))
     ),
-    "GATHER": Builtin(36, OptionTable(23, {"axis": Field(0, "int32")})),
-    "GELU": Builtin(150, OptionTable(116, {"approximate": Field(0, "bool")})),
+    "GATHER": Builtin(36, OptionTable(23, _fields(axis="int32"))),
+    "GELU": Builtin(150, OptionTable(116, _fields(approximate="bool"))),
     "GREATER": Builtin(61, OptionTable(44)),
     "GREATER_EQUAL": Builtin(62, OptionTable(45)),
     "HARD_SWISH": Builtin(117, OptionTable(91)),
-    "LEAKY_RELU": Builtin(98, OptionTable(75, {"alpha": Field(0, "float32")})),
+    "LEAKY_RELU": Builtin(98, OptionTable(75, _fields(alpha="float32"))),
     "LESS": Builtin(58, OptionTable(41)),
     "LESS_EQUAL": Builtin(63, OptionTable(46)),
     "LOG": Builtin(73),
@@ -151,8 +156,8 @@ BUILTINS: dict[str, Builtin] = {
     "MAXIMUM": Builtin(55, OptionTable(39)),
     "MEAN": Builtin(40, _REDUCER),
     "MINIMUM": Builtin(57, OptionTable(39)),
-    "MIRROR_PAD": Builtin(100, OptionTable(77, {"mode": Field(0, "int8")})),
-    "MUL": Builtin(18, OptionTable(21, _activation(0))),
+    "MIRROR_PAD": Builtin(100, OptionTable(77, _fields(mode="int8"))),
+    "MUL": Builtin(18, OptionTable(21, _ACTIVATION)),
     "NEG": Builtin(59, OptionTable(42)),
     "NOT_EQUAL": Builtin(72, OptionTable(54)),
     "PAD": Builtin(34, OptionTable(22)),
@@ -164,47 +169,59 @@ BUILTINS: dict[str, Builtin] = {
     "RELU": Builtin(19),
     "RELU6": Builtin(21),
     "RELU_N1_TO_1": Builtin(20),
-    "RESHAPE": Builtin(22, OptionTable(17, {"new_shape": Field(0, "int32s")})),
+    "RESHAPE": Builtin(22, OptionTable(17, _fields(new_shape="int32s"))),
     "RESIZE_BILINEAR": Builtin(
         23, OptionTable(15, {"align_corners": Field(2, "bool"), "half_pixel_centers": Field(3, "bool")}), version=3
     ),
     "RESIZE_NEAREST_NEIGHBOR": Builtin(
-        97, OptionTable(74, {"align_corners": Field(0, "bool"), "half_pixel_centers": Field(1, "bool")}), version=3
+        97, OptionTable(74, _fields(align_corners="bool", half_pixel_centers="bool")), version=3
     ),
     "REVERSE_V2": Builtin(105, OptionTable(80)),
     "RSQRT": Builtin(76),
     "SELECT_V2": Builtin(123, OptionTable(98)),
-    "SOFTMAX": Builtin(25, OptionTable(9, {"beta": Field(0, "float32")})),
-    "SPLIT": Builtin(49, OptionTable(35, {"num_splits": Field(0, "int32")})),
-    "SPLIT_V": Builtin(102, OptionTable(79, {"num_splits": Field(0, "int32")})),
+    "SOFTMAX": Builtin(25, OptionTable(9, _fields(beta="float32"))),
+    "SPLIT": Builtin(49, OptionTable(35, _fields(num_splits="int32"))),
+    "SPLIT_V": Builtin(102, OptionTable(79, _fields(num_splits="int32"))),
     "SQRT": Builtin(75),
     "SQUARE": Builtin(92, OptionTable(66)),
     "STRIDED_SLICE": Builtin(
-        45, OptionTable(32, {name: Field(slot, "int32") for slot, name in enumerate(("begin_mask", "end_mask"))})
+        45, OptionTable(32, _fields(begin_mask="int32", end_mask="int32"))
     ),
-    "SUB": Builtin(41, OptionTable(28, _activation(0))),
+    "SUB": Builtin(41, OptionTable(28, _ACTIVATION)),
     "SUM": Builtin(74, _REDUCER),
     "TANH": Builtin(28),
     "TILE": Builtin(69, OptionTable(51)),
     "TRANSPOSE": Builtin(39, OptionTable(26)),
-    "TRANSPOSE_CONV": Builtin(67, OptionTable(49, _PADDING_STRIDES)),
+    "TRANSPOSE_CONV": Builtin(67, OptionTable(49, _fields(**_WINDOWS))),
 }
 
-#: Slots of the tables around the operators.
-MODEL = {
-    "version": 0,
-    "operator_codes": 1,
-    "subgraphs": 2,
-    "description": 3,
-    "buffers": 4,
-    "metadata": 6,
-    "signature_defs": 7,
+MODEL = _fields(
+    version="uint32",
+    operator_codes="tables",
+    subgraphs="tables",
+    description="text",
+    buffers="tables",
+    metadata_buffer="int32s",
+    metadata="tables",
+    signature_defs="tables",
+)
+SUBGRAPH = _fields(tensors="tables", inputs="int32s", outputs="int32s", operators="tables", name="text")
+TENSOR = _fields(shape="int32s", type="int8", buffer="uint32", name="text")
+OPERATOR = _fields(
+    opcode_index="uint32",
+    inputs="int32s",
+    outputs="int32s",
+    options_type="uint8",
+    options="table",
+    custom_options="bytes",
+)
+OPERATOR_CODE = {
+    "deprecated_builtin_code": Field(0, "int8"),
+    "custom_code": Field(1, "text"),
+    "version": Field(2, "int32", 1),
+    "builtin_code": Field(3, "int32"),
 }
-SUBGRAPH = {"tensors": 0, "inputs": 1, "outputs": 2, "operators": 3, "name": 4}
-TENSOR = {"shape": 0, "type": 1, "buffer": 2, "name": 3}
-OPERATOR = {"opcode_index": 0, "inputs": 1, "outputs": 2, "options_type": 3, "options": 4, "custom_options": 5}
-OPERATOR_CODE = {"deprecated_builtin_code": 0, "custom_code": 1, "version": 2, "builtin_code": 3}
-BUFFER = {"data": 0}
-METADATA = {"name": 0, "buffer": 1}
-SIGNATURE = {"inputs": 0, "outputs": 1, "key": 2, "subgraph_index": 4}
-TENSOR_MAP = {"name": 0, "tensor": 1}
+BUFFER = _fields(data="bytes")
+METADATA = _fields(name="text", buffer="uint32")
+SIGNATURE = _fields(inputs="tables", outputs="tables", key="text", deprecated_tag="text", subgraph_index="uint32")
+TENSOR_MAP = _fields(name="text", tensor="uint32")
