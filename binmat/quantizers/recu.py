@@ -1,6 +1,6 @@
 """ReCU (Xu et al., "ReCU: Reviving the Dead Weights in Binary Neural Networks", ICCV 2021): weights and schedule.
 
-ReCU changes nothing in what is computed, for standardising and clamping keep the sign of the centred weight. It
+Standardising and clamping keep the sign of the centred weight, so ReCU does not change what a layer computes. It
 changes which latent weights still receive a gradient.
 """
 
@@ -17,13 +17,13 @@ EPS = 1e-5
 
 
 def tau(progress: float) -> float:
-    """The quantile at ``progress`` = t / T in [0, 1] of the training: A e^(t/T) + B, from .85 to .99."""
+    """The quantile A e^(t/T) + B at ``progress`` = t / T in [0, 1] of the training; it runs from .85 to .99."""
     a = (TAU_END - TAU_START) / (math.e - 1)
     return a * math.exp(progress) + (TAU_START - a)
 
 
 def standardised(centred: Tensor) -> Tensor:
-    """v / (sqrt(var + 1e-5) / (2 sqrt 2)) per output channel, v centred, var unbiased; [O, ...] to the same shape."""
+    """v / (sqrt(var + 1e-5) / (2 sqrt 2)) per output channel of the centred weight v [O, ...]; var is unbiased."""
     # A channel of one weight has no unbiased variance; its centred weight is 0 whatever it is divided by.
     variance = centred.flatten(1).var(1, correction=min(1, centred[0].numel() - 1))
     deviation = (variance + EPS).sqrt().view(-1, *[1] * (centred.dim() - 1))

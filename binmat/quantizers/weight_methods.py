@@ -12,10 +12,10 @@ from binmat.quantizers import recu
 
 @dataclass(frozen=True)
 class WeightMethod:
-    """One weight method, in two differentiable steps; weights are [O, ...], output channels first.
+    """One weight method, in two differentiable steps that keep the shape [O, ...].
 
-    source: w to v, the weight that the scale is measured of, in w's shape.
-    signed: v and the training's progress in [0, 1] to the number whose sign is taken, in v's shape.
+    source: w to v, the weight that the scale is measured of.
+    signed: (v, the training's progress in [0, 1]) to the number whose sign is taken.
     """
 
     source: Callable[[Tensor], Tensor]

@@ -17,7 +17,7 @@ from binmat.quantizers.estimators import Estimator
 from binmat.quantizers.scales import ScaleKind
 from binmat.quantizers.weight_methods import WeightMethod
 from binmat.reports import stored_bits
-from binmat.transforms.lower import lower
+from binmat.transforms.lowering.lower import lower
 
 
 class AboveMedian:
