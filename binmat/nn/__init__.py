@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from binmat.nn.binary_conv import BinaryConv2d
-from binmat.nn.binary_layer import BinaryLayer
+from binmat.nn.binary_layer import BinaryLayer, clip_latent_weights, set_progress
 from binmat.nn.binary_linear import BinaryLinear
-from binmat.nn.latent_weights import clip_latent_weights, set_progress
 from binmat.nn.rprelu import RPReLU
 
 __all__ = [

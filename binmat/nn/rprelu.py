@@ -12,8 +12,7 @@ from torch.nn import functional as F
 class RPReLU(nn.Module):
     """PReLU(x - gamma) + zeta, all per channel (Liu et al., ReActNet, ECCV 2020).
 
-    Parameters ``gamma``, ``slope``, ``zeta``, each [C]; gamma and zeta start at 0. slope: where ``slope`` starts, .25
-    by default; give 0 where it replaces a ReLU, the negative slope where it replaces a LeakyReLU.
+    Parameters ``gamma``, ``slope``, ``zeta``, each [C]; gamma and zeta start at 0, slope at the argument ``slope``.
     output_shift: False leaves zeta out (None): the shifted PReLU of official BiMatting's decoder.
 
     forward: [N, C, ...] to the same shape. Gradients: 1 or slope (x below gamma) to x, minus their sum to gamma, the

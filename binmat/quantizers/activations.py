@@ -82,7 +82,7 @@ class ActivationBinarizer:
     ) -> Tensor:
         """The bits of x, in x's shape and dtype.
 
-        threshold: the learnable part of tau, broadcastable to x, or None. sample_dims: dimensions that make up a sample.
+        threshold: the learnable part of tau, broadcastable to x, or None. sample_dims: the dimensions of one sample.
         """
         u = x if threshold is None else x - threshold
         if self.midpoint:

@@ -54,12 +54,8 @@ class _StraightProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(binary: Tensor, scale: Tensor) -> Tensor:
+    def forward(ctx: Any, binary: Tensor, scale: Tensor) -> Tensor:
         return binary * scale
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        pass
 
     @staticmethod
     @once_differentiable
