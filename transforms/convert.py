@@ -97,7 +97,7 @@ def _rewrite(network: Network, recipe: Recipe) -> dict[str, LayerPlan]:
     """Apply the recipe's passes; what became of each layer."""
     plan: dict[str, LayerPlan] = {}
     notes: dict[str, str] = {}
-    for step in recipe.passes():
+    for step in recipe.passes(network):
         step.apply(network)
         notes |= step.notes
         if isinstance(step, Binarize):

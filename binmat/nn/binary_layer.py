@@ -44,8 +44,8 @@ class BinaryLayer(nn.Module):
     ``progress`` in [0, 1] is how far the training is (:func:`set_progress`). It changes no output, so it is not part of
     the state_dict.
 
-    A subclass gives ``product``, ``input_scale``, ``sample_dims`` (the dimensions of one sample in x, channels first) and
-    ``shape`` (the names of the arguments that it shares with the float layer).
+    A subclass gives ``product``, ``input_scale``, ``sample_dims`` (the dimensions of one sample of x, channels first)
+    and ``shape`` (the names of the arguments that it shares with the float layer).
     """
 
     is_leaf: ClassVar[bool] = True

@@ -23,8 +23,8 @@ PAYS_FROM_PIXELS = 2048
 class MaskedPath(nn.Sequential):
     """path(x) * mask: SA-BiConv of Eq. 8 (Qin et al., BiMatting, NeurIPS 2023, Sec. 3.3.2).
 
-    The path is convolutions that keep the size, with their norms and activations. x: [N, C, H, W]; mask: [N, 1, H, W] in
-    [0, 1].
+    The path is convolutions that keep the size, with their norms and activations. x: [N, C, H, W]; mask:
+    [N, 1, H, W] in [0, 1].
 
     execution: ``dense`` computes everything and multiplies. ``sparse`` computes only where the mask is not 0
     (:mod:`binmat.nn.sparse_conv`), with the same result up to rounding. That is not possible with gradients, in

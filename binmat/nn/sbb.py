@@ -29,13 +29,13 @@ def _pool() -> nn.AvgPool2d:
 class SubSBB(nn.Module):
     """3x3 and 1x1 convolution, each with batch norm, shortcut and RPReLU (Eq. 5 and 6).
 
-    x' = act1(norm1(conv3(x)) + x), o = act2(norm2(conv1(x')) + s(x')). The 3x3 keeps the channels and takes dilation and
-    stride; at stride 2 its shortcut is average pooled. The 1x1 decides the channels:
+    x' = act1(norm1(conv3(x)) + x), o = act2(norm2(conv1(x')) + s(x')). The 3x3 keeps the channels and takes dilation
+    and stride; at stride 2 its shortcut is average pooled. The 1x1 decides the channels:
 
     - half as many (Sub-SBB 1): s(x') is the mean of the two halves of x';
     - as many (2): s(x') = x';
-    - a multiple, such as twice as many (3): s(x') repeats x'. The paper's concatenated branches are one convolution with
-      concatenated weights.
+    - a multiple, such as twice as many (3): s(x') repeats x'. The paper's concatenated branches are one convolution
+      with concatenated weights.
 
     x: [N, in_channels, H, W] to [N, out_channels, H', W'], H' and W' divided by the stride, rounded up.
     Raises RecipeError for other channel numbers or strides.
@@ -61,13 +61,14 @@ class SubSBB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.pool is None else self.pool(x)
-        x = shortcut = self.act1(self.norm1(self.conv3(x)) + shortcut)
+        x = self.act1(self.norm1(self.conv3(x)) + shortcut)
+        y = self.norm2(self.conv1(x))
         if self.factor > 1:
-            shortcut = torch.cat([x] * int(self.factor), dim=1)
+            x = torch.cat([x] * int(self.factor), dim=1)
         elif self.factor < 1:
             first, second = x.chunk(2, dim=1)
-            shortcut = (first + second) / 2
-        return self.act2(self.norm2(self.conv1(x)) + shortcut)
+            x = (first + second) / 2
+        return self.act2(y + x)
 
 
 class SBB(nn.Module):
