@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from binmat.errors import BinmatError, RecipeError, UnknownNameError
+from binmat.errors import RecipeError, UnknownNameError
 from binmat.model_defs.network import Network
 from binmat.quantizers import Scheme, get_scheme
 
@@ -146,8 +146,8 @@ def _validated(data: dict[str, Any], source: str) -> Recipe:
         for value in recipe.layers.values():
             if value != "float":
                 get_scheme(value)
-    except BinmatError as error:
-        raise type(error)(f"{source}: {error}") if type(error) is RecipeError else error from error
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from error
     return recipe
 
 

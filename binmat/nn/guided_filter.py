@@ -17,14 +17,6 @@ def _with_grey(frame: Tensor) -> Tensor:
     return torch.cat([frame, frame.mean(1, keepdim=True)], dim=1)
 
 
-def _apply_enlarged(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    """A x + b with A and b enlarged bilinearly to the size of x."""
-    size = (x.shape[2], x.shape[3])
-    a = F.interpolate(a, size=size, mode="bilinear", align_corners=False)
-    b = F.interpolate(b, size=size, mode="bilinear", align_corners=False)
-    return a * x + b
-
-
 class GuidedFilter(nn.Module):
     """What both filters share. A subclass has a ``box_filter``, the mean over a window, and gives ``coefficients``."""
 
@@ -49,7 +41,11 @@ class GuidedFilter(nn.Module):
         covariance = self.box_filter(x * y) - mean_x * mean_y
         variance = self.box_filter(x * x) - mean_x * mean_x
         a = self.coefficients(covariance, variance, base_hid)
-        out = _apply_enlarged(a, mean_y - a * mean_x, _with_grey(fine_src))
+        b = mean_y - a * mean_x
+        fine = _with_grey(fine_src)
+        size = (fine.shape[2], fine.shape[3])
+        a, b = (F.interpolate(v, size=size, mode="bilinear", align_corners=False) for v in (a, b))
+        out = a * fine + b
         return out[:, :3], out[:, 3:]
 
 
