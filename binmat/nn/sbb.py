@@ -155,8 +155,9 @@ class SBBEncoder(nn.Module):
             # Not persistent, as in RVM's MobileNetV3.
             self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
             self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
-        stem = nn.Conv2d(3, plan.stem, 3, stride=2, padding=1, bias=False)
-        self.stem = nn.Sequential(stem, nn.BatchNorm2d(plan.stem))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, plan.stem, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(plan.stem)
+        )
         self.blocks = nn.ModuleList()
         channels, stride = plan.stem, 2
         ends = [(channels, stride)]
