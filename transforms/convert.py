@@ -114,9 +114,8 @@ def plan_of(network: nn.Module) -> Mapping[str, LayerPlan]:
 
 
 def _choose_recipe(scheme: str | None, recipe: Recipe | str | Path | None) -> Recipe:
-    if (scheme is None) == (recipe is None):
-        raise RecipeError("pass a scheme or a recipe, one of the two")
-    if scheme is not None:
+    if scheme is not None and recipe is None:
         return Recipe(name=scheme, scheme=get_scheme(scheme).name)
-    assert recipe is not None
+    if recipe is None or scheme is not None:
+        raise RecipeError("pass a scheme or a recipe, one of the two")
     return recipe if isinstance(recipe, Recipe) else get_recipe(recipe)

@@ -15,10 +15,7 @@ from .subgraph import outside
 
 
 class MaskRoute:
-    """The mask of one graph, enlarged once to each size that is asked for.
-
-    mask: None where the graph does not make one. after: the part that the mask is made behind, for messages.
-    """
+    """The mask of one graph, enlarged once to each size that is asked for. after: the part whose output makes it."""
 
     def __init__(self, graph: fx.Graph, mask: fx.Node | None, after: str) -> None:
         self.graph = graph

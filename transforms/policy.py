@@ -68,19 +68,19 @@ def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None =
 
     plan = {}
     for name, layer in layers.items():
-        kind = layer_kind(layer) or type(layer).__name__
         pattern = _winning_rule(name, rules, matches, protected)
+        scheme, reason = None, ""
         if pattern is None and name in protected:
-            plan[name] = LayerPlan(name, kind, None, protected[name])
+            reason = protected[name]
         elif pattern is not None and rules[pattern] == FLOAT:
-            plan[name] = LayerPlan(name, kind, None, f"policy: {pattern}=float")
+            reason = f"policy: {pattern}=float"
+        elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros" and any(layer.padding):
+            reason = f"padding mode '{layer.padding_mode}' has no binary kernel"
+            if pattern == name:
+                raise PolicyError(f"layer '{name}' cannot be binary: {reason}; leave it float")
         else:
-            unpaddable = isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros" and any(layer.padding)
-            obstacle = f"padding mode '{layer.padding_mode}' has no binary kernel" if unpaddable else ""
-            if obstacle and pattern == name:
-                raise PolicyError(f"layer '{name}' cannot be binary: {obstacle}; leave it float")
             scheme = default if pattern is None else schemes[rules[pattern]]
-            plan[name] = LayerPlan(name, kind, None if obstacle else scheme, obstacle)
+        plan[name] = LayerPlan(name, layer_kind(layer) or type(layer).__name__, scheme, reason)
     return plan
 
 
@@ -121,8 +121,7 @@ def _winning_rule(
     shield = set(protected) if name in protected else set()
     patterns = [p for p in rules if name in matches[p] and (not shield or matches[p] <= shield)]
     by_name = [p for p in patterns if not p.startswith(KIND)]
-    candidates = by_name or patterns
-    return candidates[-1] if candidates else None
+    return next(reversed(by_name or patterns), None)
 
 
 def protected_layers(network: Network) -> dict[str, str]:

@@ -26,7 +26,7 @@ _FOLDER = resources.files("binmat.transforms") / "recipes"
 
 
 class Recipe(BaseModel):
-    """What ``binmat convert`` does to a network; written as TOML.
+    """What :func:`binmat.convert` does to a network; written as TOML.
 
     scheme: the binarization scheme of every layer that no rule names.
     options: the scheme's settings, for example ``estimator = "clip"``.

@@ -19,7 +19,7 @@ def stack_of(node: fx.Node) -> dict[str, Any]:
 
 
 def nodes_inside(graph: fx.Graph, name: str) -> list[fx.Node]:
-    """The nodes that the submodule's code made, in order, the unpacking of its results included."""
+    """The nodes that the submodule's code made, in order, with the unpacking of its results."""
     inside: dict[fx.Node, None] = {}
     for node in graph.nodes:
         paths = [path for path, _ in stack_of(node).values()]
@@ -43,10 +43,9 @@ def outputs_of(nodes: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def splice(graph: fx.Graph, part: fx.Graph, arguments: Mapping[str, fx.Node], prefix: str = "") -> tuple[fx.Node, ...]:
-    """Copy a traced method to the graph's insertion point; returns the nodes of what it returns, in order.
+    """Copy a traced method to the graph's insertion point; returns the nodes of its results, in order.
 
-    arguments: placeholder's name -> node of the graph. prefix: path in the network of the module that was traced; empty
-    where that is the network itself.
+    arguments: placeholder's name -> node of the graph. prefix: path of the traced module in the network.
     """
     known = {node: arguments[str(node.target)] for node in part.nodes if node.op == "placeholder"}
     before = set(graph.nodes)
@@ -73,7 +72,7 @@ def outside(node: fx.Node) -> dict[str, Any]:
 
 
 def add_module(network: Network, name: str, module: nn.Module) -> None:
-    """Put a new module at a path whose parent exists and that is free. Raises PolicyError."""
+    """Add a module at a free path. Raises PolicyError where the path is taken or its parent does not exist."""
     parent, _, child = name.rpartition(".")
     try:
         holder = network.get_submodule(parent)

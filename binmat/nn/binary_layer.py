@@ -1,4 +1,4 @@
-"""The 1-bit layer: what the binary convolution and the binary linear layer compute, train and deploy."""
+"""The 1-bit layer: what the binary convolution and the binary linear layer have in common."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class RPReLU(nn.Module):
     forward: [N, C, ...] to the same shape. Gradients: 1 or slope (x below gamma) to x, minus their sum to gamma, the
     sum of min(x - gamma, 0) to slope, 1 to zeta.
 
-    BiMatting's and ReActNet's code add both shifts, PReLU(x + b1) + b2: gamma = -b1, zeta = b2.
+    BiMatting's and ReActNet's code add both shifts: gamma = -b1, zeta = b2.
 
     >>> RPReLU(channels=1, slope=0.25)(torch.tensor([[[-4.0, 0.0, 4.0]]])).tolist()
     [[[-1.0, 0.0, 4.0]]]

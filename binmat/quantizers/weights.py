@@ -18,7 +18,7 @@ class WeightBinarizer:
     """B = sign(p(w)), W = alpha * B; weights are [O, ...], output channels first.
 
     method: p(w), a key of :data:`binmat.quantizers.weight_methods.WEIGHT_METHODS`. ``sign``: w itself. ``centred``:
-        w - mean per output channel. ``recu``: centred, standardised, clamped (:mod:`binmat.quantizers.recu`).
+        w - mean per output channel. ``recu``: centred, standardised, clamped.
     estimator: stands for the derivative of sign (:mod:`binmat.quantizers.estimators`).
     scale_kind: alpha, a key of :data:`binmat.quantizers.scales.SCALES`. ``none``: 1. ``channel``: mean abs per output
         channel. ``layer``: mean abs over the layer. The means are those of the centred weight if the method centres.
