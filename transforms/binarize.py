@@ -1,4 +1,4 @@
-"""Swap the planned layers for their 1-bit variants; names, keys and graphs stay as they are."""
+"""Replace the planned layers by their 1-bit forms; names, keys and graphs stay as they are."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from .swap import swap
 class Binarize(GraphPass[Network]):
     """Replaces each layer whose plan has a scheme by BinaryConv2d or BinaryLinear, with its weights, under its name.
 
-    scheme, rules: what :func:`binmat.transforms.policy.resolve` makes the plan of, whose PolicyError is raised.
-    pad_value: what padding holds, 0 or 1 in the activation's own domain. plan: layer -> what becomes of it; known once
-    the pass is applied.
+    scheme, rules: see :func:`binmat.transforms.policy.resolve`, whose PolicyError is raised. pad_value: what padding
+    holds, 0 or 1 in the activation's own domain. plan: layer -> what became of it, once the pass is applied.
 
     >>> from binmat.quantizers import get_scheme
     >>> from binmat.transforms.trace import trace

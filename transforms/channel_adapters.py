@@ -1,4 +1,4 @@
-"""Layers made anew for other input channels: a registry by layer type."""
+"""Layers made anew for another number of input channels: a registry by layer type."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from binmat.errors import PolicyError
 class ChannelAdapter:
     """How layers of one type take other input channels.
 
-    attribute: the layer's, with the channels that it was made for. dim: of its input, where they lie.
-    make: (layer, new channels) -> the same layer for them, with fresh weights; may raise PolicyError.
+    attribute: holds the layer's number of channels. dim: the dimension of its input that has them.
+    make: (layer, new channels) -> such a layer for them, with fresh weights; may raise PolicyError.
     change: what happened, in words with ``{new}`` and ``{old}``.
     """
 
@@ -61,7 +61,7 @@ CHANNEL_ADAPTERS: dict[type[nn.Module], ChannelAdapter] = {
 
 
 def adapted(layer: nn.Module, source: Tensor) -> tuple[nn.Module, str] | None:
-    """The layer made anew for an input's channels, and what changed in words; None where nothing needs to.
+    """The layer made anew for an input's channels, and what changed in words; None where the channels fit.
 
     Raises PolicyError where the layer cannot take them.
 

@@ -23,10 +23,10 @@ from .recipe import Recipe
 
 
 def save(network: Network, path: str | Path) -> None:
-    """Write the trainable weights, with the network's name, its recipe and what it was converted for in the metadata.
+    """Write the trainable weights, with the network's name, recipe, size and downsample ratio in the metadata.
 
-    A tensor under two names is written once. Written to a temporary file, then renamed. Raises CheckpointError for
-    a network that the registry cannot build again, and where the file cannot be written.
+    A tensor under two names is written once. The write is atomic. Raises CheckpointError for a network that the
+    registry cannot build again, and where the file cannot be written.
     """
     if network.name not in registry.NETWORKS:
         raise CheckpointError(f"'{network.name}' is not a network of the registry: save its state_dict instead")
@@ -46,9 +46,8 @@ def load(path: str | Path, network: str | None = None) -> Network:
     """Read a checkpoint: an official one, a converted ``model.safetensors``, or the folder that holds it.
 
     network: a registry name, where the keys alone should not decide. The result is in evaluation mode and takes the
-    official call. The authors' BiMatting (``bimatting``) comes as the network that the recipe of that name makes of
-    RVM, see :mod:`binmat.transforms.official_bimatting`. What binmat saved comes with its
-    record. Raises CheckpointError.
+    official call. The authors' BiMatting (``bimatting``) is loaded as the network that the recipe of that name makes of
+    RVM. What binmat saved comes with its conversion record. Raises CheckpointError.
 
     >>> from tempfile import TemporaryDirectory
     >>> network = convert(registry.build("modnet"), "bnn", size=(64, 96))
@@ -88,9 +87,9 @@ def _load_official(path: Path, network: str | None) -> Network:
         if network is not None:
             raise CheckpointError(f"{path} does not hold official BiMatting: leave the network's name out")
         return load_from_state(state, path)
-    translation = official_bimatting.translate(state, path)
-    result = convert(registry.build("rvm_mobilenetv3", refiner=translation.refiner), recipe="bimatting")
-    fill(result, translation.state, path)
+    state, refiner = official_bimatting.translate(state, path)
+    result = convert(registry.build("rvm_mobilenetv3", refiner=refiner), recipe="bimatting")
+    fill(result, state, path)
     return result.eval()
 
 

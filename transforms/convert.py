@@ -1,4 +1,4 @@
-"""The one call that makes a float network binary: trace, plan, rewrite."""
+"""Convert a float network: trace it, plan its layers, rewrite it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,10 @@ from .trace import trace
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion(ConversionFacts):
-    """The record of a conversion, ``Network.conversion``: made once, by :func:`convert`.
+    """The record of a conversion, ``Network.conversion``, made by :func:`convert`.
 
-    :func:`binmat.save` writes recipe, size and downsample ratio, from which the rest follows; :func:`binmat.load` makes
-    the record again.
-
-    recipe: what was applied. plan: layer -> what became of it.
+    recipe: what was applied. plan: layer -> what became of it. :func:`binmat.save` writes recipe, size and downsample
+    ratio; the rest follows from them.
 
     >>> made = convert(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 1, 1)), "bnn", size=(8, 8)).conversion
     >>> made.recipe.scheme, made.size, made.plan["1"].reason
@@ -50,31 +48,29 @@ def convert(
 ) -> Network:
     """A binarized copy of the network, ready to train, count and export; the original is left alone.
 
-    network: a :class:`Network` or any module that torch.fx can trace. One that is converted already is taken without
-        scheme, recipe and settings: the copy is the same network for another size.
+    network: a :class:`Network` or any module that torch.fx can trace. A converted one is copied for another size; it
+        takes no scheme, recipe or settings.
     scheme: a scheme's name, short for a recipe that applies it to all but the input and output layers.
     recipe: a :class:`Recipe`, the name of a built-in one, or the path of a TOML file.
     settings: ``KEY=VALUE`` changes to the recipe (see :meth:`Recipe.with_settings`).
-    size: (height, width) that it is meant for: checked against what the network takes, and then what exporting and
-        counting take where no size is given. downsample_ratio: likewise.
+    size: (height, width) for exporting and counting where no other is given. downsample_ratio: likewise.
 
-    The result takes the same call as the network. Its ``conversion`` tells how it was made; see :func:`recipe_of` and
-    :func:`plan_of`. Raises the errors of recipes, policies and tracing, those of
-    :func:`binmat.model_defs.example_inputs.example_inputs` for size and ratio, and CheckpointError where the network is
-    converted already.
+    The result takes the same call as the network; its ``conversion`` tells how it was made. Raises the errors of
+    recipes, policies and tracing, those of :func:`binmat.model_defs.example_inputs.example_inputs` for size and ratio,
+    and CheckpointError for a recipe on a converted network.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 1, 1))
     >>> [type(layer).__name__ for layer in convert(network, "reactnet").children()]
     ['Conv2d', 'BinaryConv2d', 'RPReLU', 'Conv2d']
     """
     settings = tuple(settings)
-    made = _conversion_of(network)
-    if made is not None and (scheme is not None or recipe is not None or settings):
+    made_by = recipe_of(network)
+    if made_by is not None and (scheme is not None or recipe is not None or settings):
         raise CheckpointError("the network is converted already; convert the float checkpoint instead")
-    chosen = _choose_recipe(scheme, recipe).with_settings(settings) if made is None else made.recipe
+    chosen = made_by or _choose_recipe(scheme, recipe).with_settings(settings)
     result = trace(copy.deepcopy(network))
     _check_call(result, size, downsample_ratio)
-    plan = _rewrite(result, chosen) if made is None else made.plan
+    plan = _rewrite(result, chosen) if made_by is None else plan_of(network)
     before = result.conversion or ConversionFacts()
     result.conversion = Conversion(
         recipe=chosen,
@@ -94,10 +90,10 @@ def _check_call(network: Network, size: tuple[int, int] | None, downsample_ratio
 
 
 def _rewrite(network: Network, recipe: Recipe) -> dict[str, LayerPlan]:
-    """Apply the recipe's passes; what became of each layer."""
+    """Apply the recipe's passes; returns what became of each layer."""
     plan: dict[str, LayerPlan] = {}
     notes: dict[str, str] = {}
-    for step in recipe.passes():
+    for step in recipe.passes(network):
         step.apply(network)
         notes |= step.notes
         if isinstance(step, Binarize):
@@ -107,25 +103,19 @@ def _rewrite(network: Network, recipe: Recipe) -> dict[str, LayerPlan]:
 
 def recipe_of(network: nn.Module) -> Recipe | None:
     """The recipe that made this network; None for a float one."""
-    made = _conversion_of(network)
-    return made.recipe if made else None
+    made = getattr(network, "conversion", None)
+    return made.recipe if isinstance(made, Conversion) else None
 
 
 def plan_of(network: nn.Module) -> Mapping[str, LayerPlan]:
     """Layer name -> plan of a converted network; empty for a float one."""
-    made = _conversion_of(network)
-    return made.plan if made else {}
-
-
-def _conversion_of(network: nn.Module) -> Conversion | None:
-    made = network.conversion if isinstance(network, Network) else None
-    return made if isinstance(made, Conversion) else None
+    made = getattr(network, "conversion", None)
+    return made.plan if isinstance(made, Conversion) else {}
 
 
 def _choose_recipe(scheme: str | None, recipe: Recipe | str | Path | None) -> Recipe:
-    if (scheme is None) == (recipe is None):
-        raise RecipeError("pass a scheme or a recipe, one of the two")
-    if scheme is not None:
+    if scheme is not None and recipe is None:
         return Recipe(name=scheme, scheme=get_scheme(scheme).name)
-    assert recipe is not None
+    if recipe is None or scheme is not None:
+        raise RecipeError("pass a scheme or a recipe, one of the two")
     return recipe if isinstance(recipe, Recipe) else get_recipe(recipe)

@@ -1,4 +1,4 @@
-"""A mask on its way to the layers that it thins out."""
+"""A mask on its way through a graph to the layers that it restricts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .subgraph import outside
 
 
 class MaskRoute:
-    """The mask of one graph, enlarged to the sizes that it is asked for, once each."""
+    """The mask of one graph, enlarged once to each size that is asked for. after: the part whose output makes it."""
 
     def __init__(self, graph: fx.Graph, mask: fx.Node | None, after: str) -> None:
         self.graph = graph
@@ -58,7 +58,7 @@ class MaskRoute:
 
 
 def _split_by_channels(node: fx.Node) -> fx.Node | None:
-    """What the node is some channels of, where it is such a part."""
+    """The tensor that this one is some channels of; None where it is no such part."""
     if node.target is not operator.getitem or not isinstance(node.args[1], int):
         return None
     parts: Any = node.args[0]

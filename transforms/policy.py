@@ -1,4 +1,4 @@
-"""Which layer gets which precision: resolved by name before any graph is touched, with a reason for each float one."""
+"""The policy: which layer gets which precision, resolved by name before any graph is rewritten."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = ("conv", "pointwise", "grouped", "depthwise", "linear")
 class LayerPlan:
     """What becomes of one layer.
 
-    reason: why a float layer is float; empty for a binary one. note: what a structure pass did to the layer, if it did.
+    reason: why a float layer is float; empty for a binary one. note: what a pass did to the layer, if it did.
     """
 
     name: str
@@ -54,14 +54,13 @@ def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None =
 
     rules: pattern -> ``float`` or a scheme's name. Precedence: exact layer name, then fnmatch pattern, then
     ``kind:NAME`` (see KINDS), then ``default``; among equals the later rule wins. The network's input and output
-    layers (its ``float_layers``; for any other module the first and last layers of its graph) stay float unless a
-    rule names them exactly, or matches nothing else.
-    A rule that names the default's scheme takes the default with its options.
+    layers (its ``float_layers``, else the first and last layers of its graphs) stay float unless a rule names them
+    exactly, or matches nothing else. A rule that names the default's scheme takes the default with its options.
 
     Raises PolicyError for a rule that matches no layer or a layer that has no such form.
     """
     rules = dict(rules or {})
-    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
+    layers = _layers(network)
     protected = protected_layers(network)
     matches = {pattern: _match(pattern, layers) for pattern in rules}
     schemes = {value: get_scheme(value) for value in set(rules.values()) if value not in (FLOAT, default.name)}
@@ -69,31 +68,42 @@ def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None =
 
     plan = {}
     for name, layer in layers.items():
-        kind = layer_kind(layer) or type(layer).__name__
         pattern = _winning_rule(name, rules, matches, protected)
+        scheme, reason = None, ""
         if pattern is None and name in protected:
-            plan[name] = LayerPlan(name, kind, None, protected[name])
+            reason = protected[name]
         elif pattern is not None and rules[pattern] == FLOAT:
-            plan[name] = LayerPlan(name, kind, None, f"policy: {pattern}=float")
+            reason = f"policy: {pattern}=float"
+        elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros" and any(layer.padding):
+            reason = f"padding mode '{layer.padding_mode}' has no binary kernel"
+            if pattern == name:
+                raise PolicyError(f"layer '{name}' cannot be binary: {reason}; leave it float")
         else:
-            obstacle = _obstacle(layer)
-            if obstacle and pattern == name:
-                raise PolicyError(f"layer '{name}' cannot be binary: {obstacle}; leave it float")
             scheme = default if pattern is None else schemes[rules[pattern]]
-            plan[name] = LayerPlan(name, kind, None if obstacle else scheme, obstacle)
+        plan[name] = LayerPlan(name, layer_kind(layer) or type(layer).__name__, scheme, reason)
     return plan
 
 
 def _match(pattern: str, layers: Mapping[str, nn.Module]) -> set[str]:
-    if pattern.startswith(KIND):
-        kind = pattern.removeprefix(KIND)
-        if kind not in KINDS:
-            raise PolicyError(f"no kind of layer is called '{kind}': known: {', '.join(KINDS)}")
-        found = {name for name, layer in layers.items() if layer_kind(layer) == kind}
-    else:
-        found = {name for name in layers if name == pattern or fnmatchcase(name, pattern)}
+    if not pattern.startswith(KIND):
+        return matching(f"policy rule '{pattern}'", pattern, layers, "convolution or linear layer")
+    kind = pattern.removeprefix(KIND)
+    if kind not in KINDS:
+        raise PolicyError(f"no kind of layer is called '{kind}': known: {', '.join(KINDS)}")
+    found = {name for name, layer in layers.items() if layer_kind(layer) == kind}
     if not found:
-        raise PolicyError(f"policy rule '{pattern}' matches no convolution or linear layer{nearest(pattern, layers)}")
+        raise PolicyError(f"policy rule '{pattern}' matches no convolution or linear layer")
+    return found
+
+
+def matching(what: str, pattern: str, names: Iterable[str], kind: str) -> set[str]:
+    """The names that a pattern matches, exactly or by fnmatch.
+
+    what, kind: what asks and what it asks for, in words, for the PolicyError where nothing matches.
+    """
+    found = {name for name in names if name == pattern or fnmatchcase(name, pattern)}
+    if not found:
+        raise PolicyError(f"{what} matches no {kind}{nearest(pattern, names)}")
     return found
 
 
@@ -111,47 +121,32 @@ def _winning_rule(
     shield = set(protected) if name in protected else set()
     patterns = [p for p in rules if name in matches[p] and (not shield or matches[p] <= shield)]
     by_name = [p for p in patterns if not p.startswith(KIND)]
-    candidates = by_name or patterns
-    return candidates[-1] if candidates else None
-
-
-def _obstacle(layer: nn.Module) -> str:
-    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros" and any(layer.padding):
-        return f"padding mode '{layer.padding_mode}' has no binary kernel"
-    return ""
+    return next(reversed(by_name or patterns), None)
 
 
 def protected_layers(network: Network) -> dict[str, str]:
     """The network's input and output layers by name, with the reason why each stays float."""
-    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
-    if not network.float_layers:
-        return {
-            **dict.fromkeys(_edge_layers(network, layers, forward=True), "first layer: it reads the network's input"),
-            **dict.fromkeys(_edge_layers(network, layers, forward=False), "last layer: it makes the network's output"),
-        }
-    return {
-        name: reason
-        for pattern, reason in network.float_layers.items()
-        for name in layers
-        if fnmatchcase(name, pattern)
-    }
+    names, reasons = _layers(network), network.float_layers
+    if reasons:
+        return {name: reasons[pattern] for pattern in reasons for name in names if fnmatchcase(name, pattern)}
+    first = dict.fromkeys(_edge_layers(network, names, forward=True), "first layer: it reads the network's input")
+    last = dict.fromkeys(_edge_layers(network, names, forward=False), "last layer: it makes the network's output")
+    return first | last
 
 
-def _edge_layers(network: Network, layers: Mapping[str, nn.Module], *, forward: bool) -> set[str]:
+def _layers(network: Network) -> dict[str, nn.Module]:
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
+
+
+def _edge_layers(network: Network, layers: Iterable[str], *, forward: bool) -> set[str]:
     """Layers with no other layer before them (forward) or after them, in any of the network's graphs."""
     edge = set()
     for graph in graphs(network).values():
-        nodes = list(graph.nodes) if forward else list(reversed(graph.nodes))
         behind: dict[fx.Node, bool] = {}
-        for node in nodes:
-            neighbours = node.all_input_nodes if forward else list(node.users)
-            seen = any(behind[n] for n in neighbours)
-            inside = [name for name in layers if _is_inside(name, node)]
+        for node in graph.nodes if forward else reversed(graph.nodes):
+            seen = any(behind[neighbour] for neighbour in (node.all_input_nodes if forward else node.users))
+            inside = [name for name in layers if node.op == "call_module" and f"{name}.".startswith(f"{node.target}.")]
             if inside and not seen:
                 edge.update(inside)
             behind[node] = seen or bool(inside)
     return edge
-
-
-def _is_inside(layer: str, node: fx.Node) -> bool:
-    return node.op == "call_module" and (layer == node.target or layer.startswith(f"{node.target}."))

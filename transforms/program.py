@@ -10,8 +10,8 @@ from torch import fx, nn
 class Program:
     """An fx graph compiled to a function of the module that owns its layers.
 
-    Unlike a GraphModule it holds no layer itself: whatever replaces, moves or casts the owner's layers is seen by
-    the next call, and the owner's state_dict keeps its keys. Copies and pickles hold the graph and compile it anew.
+    Unlike a GraphModule it holds no layers, so a call uses the owner's layers as they are then, and the owner's
+    state_dict keeps its keys. Copies and pickles hold the graph and compile it anew.
 
     >>> from binmat.transforms.tracer import trace_method
     >>> import torch
@@ -27,10 +27,10 @@ class Program:
         self.compile()
 
     def compile(self) -> None:
-        """Check the graph and make its code anew; to be called after every edit."""
+        """Check the graph and make its code anew; call it after every edit."""
         self.graph.lint()
-        # A GraphModule made for an empty graph holds no layers. It compiles the graph that it is given next to a
-        # method that looks layers up by name, in whichever module it is called with.
+        # A GraphModule of an empty graph holds no layers. Setting its graph compiles a method that looks layers up by
+        # name in the module that it is called with.
         compiler = fx.GraphModule({}, fx.Graph())
         compiler.graph = self.graph
         self.graph.owning_module = None

@@ -1,10 +1,9 @@
-"""A recipe: the small readable file that says what becomes of a network."""
+"""A recipe: the small TOML file that says how to convert a network."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -12,38 +11,41 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from binmat.errors import BinmatError, RecipeError, UnknownNameError
+from binmat.errors import RecipeError, UnknownNameError
 from binmat.model_defs.network import Network
 from binmat.quantizers import Scheme, get_scheme
 
 from .activation import ReplaceActivations
 from .binarize import Binarize
-from .graph_pass import DeferredPass, GraphPass
+from .graph_pass import GraphPass
 from .sab import sab_decoder
 from .sbb import sbb_encoder
 from .shortcut import AddShortcuts
 
+_FOLDER = resources.files("binmat.transforms") / "recipes"
+
 
 class Recipe(BaseModel):
-    """What ``binmat convert`` does to a network; written as TOML.
+    """What :func:`binmat.convert` does to a network; written as TOML.
 
     scheme: the binarization scheme of every layer that no rule names.
     options: the scheme's settings, for example ``estimator = "clip"``.
-    encoder: ``keep``, or ``sbb``: BiMatting's encoder takes the place of the network's.
-    block_shortcut: of that encoder's blocks: ``official`` (where the size changes, as the authors' code has it) or
+    encoder: ``keep``, or ``sbb``: BiMatting's encoder replaces the network's.
+    block_shortcut: of that encoder's blocks: ``official`` (where the size changes, as in the authors' code) or
         ``paper`` (always, Eq. 7).
     decoder: ``keep``, or ``sab``: BiMatting's sparse-assisted decoder.
     keep_activations: layers, by name or pattern, whose activation the scheme does not replace.
     layers: policy rules, pattern -> ``float`` or a scheme (see :func:`binmat.transforms.policy.resolve`).
     padding: what a binary convolution's padding holds: ``zero`` (what the papers train) or ``one`` (what every
         1-bit kernel runs fastest).
-    shortcut: ``none``, ``same`` (an identity round every binary convolution that keeps its shape, Bi-Real-Net) or
-        ``all`` (also average pooling at stride 2 and duplicated channels where they double, ReActNet).
+    shortcut: ``none``, ``same`` or ``all``: see :class:`binmat.transforms.shortcut.AddShortcuts`.
 
     >>> recipe = Recipe(scheme="bnn").with_settings(["padding=one", "decoder.*=float"])
     >>> recipe.padding, recipe.layers
     ('one', {'decoder.*': 'float'})
-    >>> [type(step).__name__ for step in recipe.passes()]
+    >>> from torch import nn
+    >>> from binmat.transforms.trace import trace
+    >>> [type(step).__name__ for step in recipe.passes(trace(nn.Conv2d(3, 1, 1)))]
     ['Binarize', 'ReplaceActivations']
     """
 
@@ -65,11 +67,14 @@ class Recipe(BaseModel):
         """The scheme with its options. Raises UnknownNameError or RecipeError."""
         return get_scheme(self.scheme, **self.options)
 
-    def passes(self) -> list[GraphPass[Network]]:
-        """The rewrites of a traced network that the recipe stands for, in order, new each time."""
+    def passes(self, network: Network) -> list[GraphPass[Network]]:
+        """The rewrites of this traced network that the recipe stands for, in order.
+
+        Raises PolicyError for a network that does not say where the encoder or the decoder goes.
+        """
         passes: list[GraphPass[Network] | None] = [
-            DeferredPass(partial(sbb_encoder, shortcut=self.block_shortcut)) if self.encoder == "sbb" else None,
-            DeferredPass(sab_decoder) if self.decoder == "sab" else None,
+            sbb_encoder(network, self.block_shortcut) if self.encoder == "sbb" else None,
+            sab_decoder(network) if self.decoder == "sab" else None,
             Binarize(self.build_scheme(), self.layers, pad_value=1 if self.padding == "one" else 0),
             # A shortcut stands between batch norm and activation: the activation is replaced while it still follows.
             ReplaceActivations(self.keep_activations),
@@ -84,10 +89,9 @@ class Recipe(BaseModel):
     def from_toml(cls, text: str, source: str) -> Recipe:
         """Read a recipe; source names the text in errors. Raises RecipeError."""
         try:
-            recipe = _validated(tomllib.loads(text), source)
+            return _validated(tomllib.loads(text), source)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{source} is not valid TOML: {error}") from error
-        return recipe
 
     def with_settings(self, settings: Iterable[str]) -> Recipe:
         """Apply ``KEY=VALUE`` settings.
@@ -114,8 +118,7 @@ class Recipe(BaseModel):
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with binmat."""
-    folder = resources.files("binmat.transforms") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
 
 
 def get_recipe(name: str | Path) -> Recipe:
@@ -128,8 +131,7 @@ def get_recipe(name: str | Path) -> Recipe:
             raise RecipeError(f"recipe file {path} cannot be read: {error}") from error
     if str(name) not in recipe_names():
         raise UnknownNameError("recipe", str(name), recipe_names())
-    text = (resources.files("binmat.transforms") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
-    return Recipe.from_toml(text, f"recipe {name}")
+    return Recipe.from_toml((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}")
 
 
 def _validated(data: dict[str, Any], source: str) -> Recipe:
@@ -144,8 +146,8 @@ def _validated(data: dict[str, Any], source: str) -> Recipe:
         for value in recipe.layers.values():
             if value != "float":
                 get_scheme(value)
-    except BinmatError as error:
-        raise type(error)(f"{source}: {error}") if type(error) is RecipeError else error from error
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from error
     return recipe
 
 

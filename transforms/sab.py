@@ -1,10 +1,9 @@
-"""Make a decoder sparse-assisted: compute its wide convolutions only where a coarse matte is not sure."""
+"""Make a decoder sparse-assisted: compute its wide convolutions only where a coarse matte is uncertain."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -24,34 +23,35 @@ from .graph_pass import GraphPass
 from .mask_route import MaskRoute
 from .masked_rows import MaskedRows
 from .patterns import called_module, row_of
-from .policy import nearest, protected_layers
+from .policy import matching, protected_layers
 from .shapes import probe_inputs, run_graphs
 from .subgraph import add_module, call_module, nodes_inside, outputs_of, splice
 from .swap import swap
 from .trace import graphs, recompile
 from .tracer import trace_method
 
+_CHANGES_SIZE = "it has groups, a stride or a padding that changes the size"
+
 
 @dataclass(eq=False)
 class SparseDecoder(GraphPass[Network]):
     """o = mask * path(x) + path_1x1(x) in place of o = path(x), for the convolutions that the targets name (Eq. 8).
 
-    targets: policy patterns (exact name or fnmatch) over the network's convolutions. Each one with a kernel wider than
-    1x1, together with the batch norm and the activation that follow it directly, becomes a
-    :class:`binmat.nn.masked_path.MaskedPath`; targets that follow each other directly share one, so the mask multiplies
-    once, at the end. Beside it comes the same row with 1x1 kernels, computed everywhere. A
-    :class:`binmat.nn.conv_gru.ConvGRU` whose gates are both targets becomes a
+    targets: patterns (exact name or fnmatch) of the network's convolutions. Each one wider than 1x1 becomes a
+    :class:`binmat.nn.masked_path.MaskedPath`, together with the batch norm and the activation that follow it directly.
+    Targets that follow each other directly share one path. Beside it comes the same row with 1x1 kernels, computed
+    everywhere. A :class:`binmat.nn.conv_gru.ConvGRU` whose gates are both targets becomes a
     :class:`binmat.nn.sparse_gru.SparseConvGRU`.
 
     insertion_point: where the mask head goes; its mask (:class:`binmat.nn.incoherence.IncoherenceMask`) is enlarged
     bilinearly to each target's size. example: the example inputs, for modules that cannot tell theirs.
 
-    Runs before binarization, so that the policy covers the new convolutions; one that accompanies a float output layer
-    stays float like it. ``notes`` says what became of layers that an observer would miss: layer -> sentence.
+    Apply it before binarization, so that the policy covers the new convolutions. A 1x1 convolution beside a float
+    output layer stays float too.
 
     Source: Qin et al., BiMatting, NeurIPS 2023, Sec. 3.3. Raises PolicyError where no mode runs the insertion point,
     where targets match nothing, run before the mask is known or cannot be masked, and where channels do not fit. The
-    network may be half rewritten then: apply the pass to a copy, as :func:`binmat.transforms.convert.convert` does.
+    network may then be half rewritten: apply the pass to a copy, as :func:`binmat.transforms.convert.convert` does.
 
     >>> from torch.nn import Conv2d, Sequential, Upsample
     >>> from binmat.transforms.trace import trace
@@ -93,17 +93,15 @@ class SparseDecoder(GraphPass[Network]):
         convs = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
         chosen: set[str] = set()
         for pattern in self.targets:
-            found = {name for name in convs if name == pattern or fnmatchcase(name, pattern)}
-            if not found:
-                raise PolicyError(f"sparse target '{pattern}' matches no convolution{nearest(pattern, convs)}")
-            for name in found:
-                obstacle = _obstacle(convs[name])
-                if obstacle and name == pattern:
-                    raise PolicyError(f"'{name}' cannot be masked: {obstacle}; leave it out of the targets")
-                if not obstacle:
+            for name in matching(f"sparse target '{pattern}'", pattern, convs, "convolution"):
+                narrow = convs[name].kernel_size == (1, 1)
+                if keeps_size(convs[name]) and not narrow:
                     chosen.add(name)
-                elif convs[name].kernel_size != (1, 1):
-                    self.notes[name] = f"left dense: {obstacle}"
+                elif name == pattern:
+                    obstacle = "its kernel is 1x1" if narrow else _CHANGES_SIZE
+                    raise PolicyError(f"'{name}' cannot be masked: {obstacle}; leave it out of the targets")
+                elif not narrow:
+                    self.notes[name] = f"left dense: {_CHANGES_SIZE}"
         if not chosen:
             raise PolicyError(
                 f"none of the convolutions that {', '.join(self.targets)} name can be masked: "
@@ -152,13 +150,14 @@ class SparseDecoder(GraphPass[Network]):
         return {mode: self._add_nodes(network, mode, node, names[mode]) for mode, (node, _) in features.items()}
 
     def _add_nodes(self, network: Network, mode: str, feature: fx.Node, names: tuple[str, ...] | None) -> fx.Node:
+        """Call the head in one mode's graph and add its outputs to the mode's own ``names``. Returns the mask."""
         graph, point = feature.graph, self.insertion_point
         with graph.inserting_before(feature.next):
             x = feature
             for index in range(3):
                 x = call_module(graph, f"{point.head}.{index}", (x,), feature)
             if point.method is None:
-                sides: dict[str, fx.Node] = {point.alpha: call_module(graph, f"{point.head}_alpha", (x,), feature)}
+                sides = {point.alpha: call_module(graph, f"{point.head}_alpha", (x,), feature)}
             else:
                 part = trace_method(network, point.method)
                 first, *others = [str(node.target) for node in part.nodes if node.op == "placeholder"]
@@ -166,49 +165,37 @@ class SparseDecoder(GraphPass[Network]):
                 arguments = {first: x} | {name: known[name] for name in others}
                 sides = dict(zip(point.outputs, splice(graph, part, arguments), strict=True))
             mask = call_module(graph, f"{point.head}_mask", (sides[point.alpha],), feature)
-        self._add_outputs(network, mode, graph, sides, names)
-        return mask
-
-    def _add_outputs(
-        self,
-        network: Network,
-        mode: str,
-        graph: fx.Graph,
-        sides: Mapping[str, fx.Node],
-        before: tuple[str, ...] | None,
-    ) -> None:
         output = graph.output_node()
         results: Any = output.args[0]
         results = tuple(results) if isinstance(results, (tuple, list)) else (results,)
         after = network.output_names(mode)
-        if before is None or after is None:
-            extended = (*results, *(sides[name] for name in self.insertion_point.outputs))
+        if names is None or after is None:
+            extended = (*results, *(sides[name] for name in point.outputs))
         else:
-            known = dict(zip(before, results, strict=True)) | dict(sides)
-            extended = tuple(known[name] for name in after)
+            outputs = dict(zip(names, results, strict=True)) | sides
+            extended = tuple(outputs[name] for name in after)
         if extended != results:
             output.args = (extended,)
+        return mask
 
     def _protect(self, network: Network, protected: Mapping[str, str], rows: MaskedRows) -> None:
-        """Keep input and output layers float under their new names, their 1x1 companions and alpha with them."""
+        """Keep input and output layers float under their new names, and so their 1x1 companions and alpha."""
         kept = {rows.moved.get(name, name): reason for name, reason in (network.float_layers or protected).items()}
-        for name, companion in rows.companions.items():
-            if name in protected:
-                kept[companion] = protected[name]
+        kept |= {new: protected[name] for name, new in rows.companions.items() if name in protected}
         if self.insertion_point.method is None:
             kept[f"{self.insertion_point.head}_alpha"] = "output layer: the coarse alpha that the mask is made of"
         network.float_layers = kept
 
 
 def _feature(graph: fx.Graph, network: Network, after: str) -> fx.Node | None:
-    """The tensor that a part hands on; of a layer, with the norm and activation behind it."""
+    """The tensor that the part ``after`` passes on; for a convolution, behind its norm and activation."""
     inside = nodes_inside(graph, after)
     if not inside:
         return None
-    handed_on = [node for node in outputs_of(inside) if any(user.op != "output" for user in node.users)]
     if len(inside) == 1 and isinstance(called_module(inside[0], network), nn.Conv2d):
         tail, activation = row_of(inside[0], network)
         return activation or tail
+    handed_on = [node for node in outputs_of(inside) if any(user.op != "output" for user in node.users)]
     if len(handed_on) != 1:
         raise PolicyError(
             f"'{after}' hands on {len(handed_on)} tensors ({', '.join(node.name for node in handed_on)}): "
@@ -217,17 +204,8 @@ def _feature(graph: fx.Graph, network: Network, after: str) -> fx.Node | None:
     return handed_on[0]
 
 
-def _obstacle(conv: nn.Conv2d) -> str:
-    if conv.kernel_size == (1, 1):
-        return "its kernel is 1x1"
-    return "" if keeps_size(conv) else "it has groups, a stride or a padding that changes the size"
-
-
 def sab_decoder(network: Network) -> SparseDecoder:
-    """The pass that makes a network's own decoder sparse-assisted where the network says it should be.
-
-    Raises PolicyError where it does not say.
-    """
+    """The pass for a network's own mask head insertion point. Raises PolicyError where it has none."""
     point = network.mask_head_insertion_point
     if point is None:
         raise PolicyError(

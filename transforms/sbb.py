@@ -1,4 +1,4 @@
-"""Put another encoder in the place of a network's own."""
+"""Replace a network's encoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from binmat.errors import PolicyError
-from binmat.model_defs.insertion_points import EncoderInsertionPoint
 from binmat.model_defs.network import Example, Network
 from binmat.nn.sbb import BlockShortcut, SBBEncoder, SBBPlan, SBBRow
 
@@ -27,19 +26,19 @@ from .tracer import trace_method
 
 @dataclass(eq=False)
 class ReplaceEncoder(GraphPass[Network]):
-    """Puts an encoder in the place of a submodule, in the graph of every mode.
+    """Replaces a submodule by another encoder, in the graph of every mode.
 
     encoder: takes what the old one takes and returns its features in the same order, at the same sizes; any module that
-    torch.fx can trace, such as :class:`binmat.nn.sbb.SBBEncoder`. Only the features that the network reads count. name:
-    the submodule; it keeps that name. example: the example inputs, for modules that cannot tell theirs.
+    torch.fx can trace, such as :class:`binmat.nn.sbb.SBBEncoder`. Only the features that the network reads count.
+    name: the submodule's; it stays. example: the example inputs, for modules that cannot tell theirs.
 
     Convolutions, linear layers and batch norms that read features whose channels changed are made anew, with fresh
-    weights; ``notes`` says which: layer -> what happened to it. In a network that names its float layers, the new
-    encoder's first convolution takes the old one's place among them.
+    weights; ``notes`` names them. In a network that names its float layers, the new encoder's first convolution takes
+    the old one's place among them.
 
     Raises PolicyError where there is no such submodule, where it takes more than one tensor, where features differ in
     number or size, and where a layer cannot take the new channels; LoweringError where the network cannot say what its
-    example inputs are. The network may be half rewritten then: apply the pass to a copy, as
+    example inputs are. The network may then be half rewritten: apply the pass to a copy, as
     :func:`binmat.transforms.convert.convert` does.
 
     >>> from torch.nn import Conv2d, Sequential
@@ -63,24 +62,20 @@ class ReplaceEncoder(GraphPass[Network]):
             self.encoder.to(like.device, like.dtype)
         self.encoder.train(old.training)
         inputs = probe_inputs(network, self.example)
-        # The old features' values tell the sizes that the rest of the network counts on.
+        # The rest of the network counts on the old features' sizes.
         before = {
-            mode: [tuple(run.env[node].shape) for node in outputs_of(nodes_inside(run.graph, self.name))]
+            mode: [run.shape(node) for node in outputs_of(nodes_inside(run.graph, self.name))]
             for mode, run in run_graphs(network, inputs)
         }
         part = trace_method(self.encoder)
-        after: dict[str, list[fx.Node]] = {}
-        for mode, graph in graphs(network).items():
-            features = self._replace(graph, part)
-            if features:
-                after[mode] = features
-        if not after:
+        after = {mode: self._replace(graph, part) for mode, graph in graphs(network).items()}
+        if not any(after.values()):
             raise PolicyError(f"no mode of {network.name} runs '{self.name}': name the encoder that its graphs call")
         swap(network, {self.name: self.encoder})
         self._move_float_layers(network)
         for mode, run in run_graphs(network, inputs, _Adapting):
             assert isinstance(run, _Adapting)
-            self._check_sizes(before[mode], [run.shape(node) for node in after.get(mode, [])])
+            self._check_sizes(before[mode], [run.shape(node) for node in after[mode]])
             for name, layer in run.fresh.items():
                 layer.train(network.get_submodule(name).training)
             swap(network, run.fresh)
@@ -88,12 +83,12 @@ class ReplaceEncoder(GraphPass[Network]):
         recompile(network)
         return network
 
-    def _replace(self, graph: fx.Graph, part: fx.Graph) -> list[fx.Node]:
-        """Swap one graph's nodes; the new features that stand for the old ones, in order."""
+    def _replace(self, graph: fx.Graph, part: fx.Graph) -> tuple[fx.Node, ...]:
+        """Replace the encoder's nodes in one graph; the new features in the order of the old ones."""
         inside = nodes_inside(graph, self.name)
         if not inside:
-            return []
-        sources = [node for node in inputs_of(inside) if node.op != "get_attr"]
+            return ()
+        sources = inputs_of(inside)
         wanted = [str(node.target) for node in part.nodes if node.op == "placeholder"]
         if len(sources) != 1 or len(wanted) != 1:
             raise PolicyError(
@@ -112,7 +107,7 @@ class ReplaceEncoder(GraphPass[Network]):
             feature.replace_all_uses_with(replacement)
         for node in reversed(inside):
             graph.erase_node(node)
-        return list(new)
+        return new
 
     def _check_sizes(self, before: Sequence[tuple[int, ...]], after: Sequence[tuple[int, ...]]) -> None:
         for number, (old, new) in enumerate(zip(before, after, strict=True), 1):
@@ -133,7 +128,7 @@ class ReplaceEncoder(GraphPass[Network]):
 
 
 class _Adapting(ShapeInterpreter):
-    """Makes layers anew whose input no longer has the channels they were made for."""
+    """Makes layers anew whose input no longer has the channels that they were made for."""
 
     def __init__(self, shadow: Network, graph: fx.Graph) -> None:
         super().__init__(shadow, graph)
@@ -153,12 +148,11 @@ class _Adapting(ShapeInterpreter):
 
 
 def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> ReplaceEncoder:
-    """The pass that gives a network of the registry BiMatting's encoder, at the strides of its own one's features.
+    """The pass that gives a traced network BiMatting's encoder, at the strides of the network's own features.
 
-    Table 4 as it is where the features lie at 1/2, 1/4, 1/8 and 1/16. A network that reads fewer of them is given
-    those; one that reads 1/32 has the last block strided, which is where the paper took the stride away; the last
-    feature has the channels that the network counts on, if it says so.
-    Raises PolicyError where the network does not say what its encoder is, or reads other strides.
+    The plan is Table 4's for features at 1/2, 1/4, 1/8 and 1/16, or fewer of them. Where the last one is at 1/32, the
+    last block is strided, which the paper is not. The last feature has the channels that the network counts on, if it
+    says so. Raises PolicyError where the network does not say what its encoder is, or reads other strides.
     """
     point = network.encoder_insertion_point
     if point is None:
@@ -167,30 +161,26 @@ def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> Repla
             "apply binmat.transforms.sbb.ReplaceEncoder(encoder, name) to binmat.transforms.trace.trace(network) first"
         )
     _submodule(network, point.name)
-    inputs = probe_inputs(network)
-    _, run = next(iter(run_graphs(network, inputs)))
+    _, run = next(iter(run_graphs(network, probe_inputs(network))))
     inside = nodes_inside(run.graph, point.name)
-    frame = run.shape(next(node for node in inputs_of(inside) if node.op != "get_attr"))
-    strides = [math.ceil(frame[2] / run.shape(node)[2]) for node in outputs_of(inside)]
-    plan = _plan(strides, shortcut, point)
-    if plan is None:
+    height = run.shape(inputs_of(inside)[0])[2]
+    *finer, last = strides = [math.ceil(height / run.shape(node)[2]) for node in outputs_of(inside)]
+    block_at = {2: 0, 4: 1, 8: 3, 16: 4}
+    if last not in (16, 32) or not all(s in block_at and s < last for s in finer):
         raise PolicyError(
             f"no SBB plan has features at strides {strides}: apply binmat.transforms.sbb.ReplaceEncoder with an "
             "SBBEncoder of your own plan"
         )
-    return ReplaceEncoder(SBBEncoder(plan), point.name)
-
-
-def _plan(strides: Sequence[int], shortcut: BlockShortcut, point: EncoderInsertionPoint) -> SBBPlan | None:
     default = SBBPlan()
-    tail = default.tail if point.channels is None else (*default.tail[:-1], point.channels)
-    last = default.blocks[-1].channels
-    blocks = default.blocks if strides[-1] == 16 else (*default.blocks[:-1], SBBRow(last, stride=2))
-    block_at = {2: 0, 4: 1, 8: 3, 16: 4}
-    if strides[-1] not in (16, 32) or not all(s in block_at and s < strides[-1] for s in strides[:-1]):
-        return None
-    features = tuple(block_at[s] for s in strides[:-1])
-    return SBBPlan(blocks=blocks, tail=tail, features=features, shortcut=shortcut, normalise=point.normalise)
+    *blocks, end = default.blocks
+    plan = SBBPlan(
+        blocks=(*blocks, end if last == 16 else SBBRow(end.channels, stride=2)),
+        tail=default.tail if point.channels is None else (*default.tail[:-1], point.channels),
+        features=tuple(block_at[s] for s in finer),
+        shortcut=shortcut,
+        normalise=point.normalise,
+    )
+    return ReplaceEncoder(SBBEncoder(plan), point.name)
 
 
 def _submodule(network: Network, name: str) -> nn.Module:

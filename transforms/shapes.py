@@ -19,9 +19,9 @@ _PROBE = 64
 
 
 def probe_inputs(network: Network, example: Example | None = None) -> dict[str, Tensor | float]:
-    """Argument name -> tensor or number, for all modes: the network's example inputs at a small size.
+    """Argument name -> tensor or number, for all modes: the network's example inputs at a small size, or ``example``.
 
-    example: what to take instead. Raises LoweringError where the network cannot say what its example inputs are.
+    Raises LoweringError where the network cannot say what its example inputs are.
     """
     if example is not None:
         return dict(example.inputs)
@@ -39,7 +39,7 @@ def probe_inputs(network: Network, example: Example | None = None) -> dict[str, 
 def run_graphs(
     network: Network, inputs: Mapping[str, Tensor | float], interpreter: type[ShapeInterpreter] | None = None
 ) -> Iterator[tuple[str, ShapeInterpreter]]:
-    """Run every mode whose arguments are known; yields (mode, its interpreter, which has the values).
+    """Run every mode whose arguments are known; yields (mode, its interpreter with the values).
 
     Raises PolicyError, naming the node, where shapes do not fit.
     """
@@ -51,31 +51,28 @@ def run_graphs(
         if not set(names) <= inputs.keys():
             continue
         runner = (interpreter or ShapeInterpreter)(shadow, graph)
-        values = [v.to(like) if isinstance(v := inputs[name], Tensor) else v for name in names]
-        try:
-            with torch.no_grad():
-                runner.run(*values)
-        except BinmatError as error:
-            # The interpreter has added the node and a traceback to the message.
-            raise type(error)(str(error).splitlines()[0]) from error
-        except Exception as error:
-            where = runner.at.target if runner.at.op == "call_module" else runner.at.name
-            reason = str(error).strip().splitlines()[0]
-            raise PolicyError(f"the shapes of {network.name} do not fit at '{where}': {reason}") from error
+        with torch.no_grad():
+            runner.run(*(v.to(like) if isinstance(v := inputs[name], Tensor) else v for name in names))
         yield mode, runner
 
 
 class ShapeInterpreter(fx.Interpreter):
-    """Runs a graph on a copy of its network and keeps every node's value; ``at`` is the node that runs."""
+    """Runs a graph on a copy of its network and keeps every node's value."""
 
     def __init__(self, shadow: Network, graph: fx.Graph) -> None:
         super().__init__(shadow, graph=graph, garbage_collect_values=False)
         self.shadow = shadow
-        self.at = next(iter(graph.nodes))
+        self.extra_traceback = False
 
     def run_node(self, n: fx.Node) -> Any:
-        self.at = n
-        return super().run_node(n)
+        try:
+            return super().run_node(n)
+        except BinmatError:
+            raise
+        except Exception as error:
+            where = n.target if n.op == "call_module" else n.name
+            reason = str(error).strip().splitlines()[0]
+            raise PolicyError(f"the shapes of {self.shadow.name} do not fit at '{where}': {reason}") from error
 
     def shape(self, node: fx.Node) -> tuple[int, ...]:
         """The shape of a node's tensor."""

@@ -1,4 +1,4 @@
-"""Parts of a traced graph: what a submodule computes, and another graph spliced in its place."""
+"""Parts of a traced graph: the nodes of a submodule, and another graph spliced in."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from torch import fx, nn
 from binmat.errors import PolicyError
 from binmat.model_defs.network import Network
 
-_STACK = "nn_module_stack"
-
 
 def stack_of(node: fx.Node) -> dict[str, Any]:
     """The modules whose code made this node, outermost first: path -> (path, class)."""
-    stack: dict[str, Any] = node.meta.get(_STACK) or {}
+    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
     return stack
 
 
 def nodes_inside(graph: fx.Graph, name: str) -> list[fx.Node]:
-    """The nodes that the submodule's code made, in order, the unpacking of its results included."""
+    """The nodes that the submodule's code made, in order, with the unpacking of its results."""
     inside: dict[fx.Node, None] = {}
     for node in graph.nodes:
         paths = [path for path, _ in stack_of(node).values()]
@@ -32,9 +30,10 @@ def nodes_inside(graph: fx.Graph, name: str) -> list[fx.Node]:
 
 
 def inputs_of(nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """What the nodes read from outside, in order, each once."""
+    """What the nodes read from outside, in order, each once; parameters left out."""
     inside = set(nodes)
-    return list(dict.fromkeys(source for node in nodes for source in node.all_input_nodes if source not in inside))
+    sources = dict.fromkeys(source for node in nodes for source in node.all_input_nodes if source not in inside)
+    return [source for source in sources if source.op != "get_attr"]
 
 
 def outputs_of(nodes: Sequence[fx.Node]) -> list[fx.Node]:
@@ -44,27 +43,24 @@ def outputs_of(nodes: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def splice(graph: fx.Graph, part: fx.Graph, arguments: Mapping[str, fx.Node], prefix: str = "") -> tuple[fx.Node, ...]:
-    """Copy a traced method to the graph's insertion point; returns the nodes of what it returns, in order.
+    """Copy a traced method to the graph's insertion point; returns the nodes of its results, in order.
 
-    arguments: placeholder's name -> node of the graph. prefix: path in the network of the module that was traced; empty
-    where that is the network itself.
+    arguments: placeholder's name -> node of the graph. prefix: path of the traced module in the network.
     """
     known = {node: arguments[str(node.target)] for node in part.nodes if node.op == "placeholder"}
     before = set(graph.nodes)
     results = graph.graph_copy(part, known)
-    for node in graph.nodes:
-        if node in before:
-            continue
-        if prefix and node.op in ("call_module", "get_attr"):
-            node.target = f"{prefix}.{node.target}"
-        if prefix:
+    for node in graph.nodes if prefix else ():
+        if node not in before:
+            if node.op in ("call_module", "get_attr"):
+                node.target = f"{prefix}.{node.target}"
             inner = {f"{prefix}.{key}": (f"{prefix}.{path}", kind) for key, (path, kind) in stack_of(node).items()}
-            node.meta[_STACK] = {prefix: (prefix, nn.Module), **inner}
+            node.meta["nn_module_stack"] = {prefix: (prefix, nn.Module), **inner}
     return _flat(results)
 
 
 def call_module(graph: fx.Graph, name: str, args: Sequence[Any], like: fx.Node) -> fx.Node:
-    """A call of a module that may not be in its place yet, as if the code that calls ``like``'s layer called it."""
+    """A call of a module, which may not exist yet, as if the code that calls ``like``'s layer made it."""
     node = graph.call_module(name, tuple(args))
     node.meta["nn_module_stack"] = outside(like) | {name: (name, nn.Module)}
     return node
@@ -76,7 +72,7 @@ def outside(node: fx.Node) -> dict[str, Any]:
 
 
 def add_module(network: Network, name: str, module: nn.Module) -> None:
-    """Put a new module at a path whose parent exists and that is free. Raises PolicyError."""
+    """Add a module at a free path. Raises PolicyError where the path is taken or its parent does not exist."""
     parent, _, child = name.rpartition(".")
     try:
         holder = network.get_submodule(parent)

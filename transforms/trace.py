@@ -15,7 +15,7 @@ from .tracer import trace_method
 
 
 class TracedModule(Network):
-    """Any fx-traceable module as a :class:`Network` with the one mode ``forward`` and the same state_dict keys."""
+    """Any fx-traceable module as a :class:`Network` with one mode, ``forward``, and the same state_dict keys."""
 
     name = "module"
     min_size = 1
@@ -40,7 +40,7 @@ class TracedModule(Network):
     def example(
         self, height: int, width: int, downsample_ratio: float = 1.0, device: torch.device | str = "cpu"
     ) -> Example:
-        """One image of the first convolution's channels, where that is all the module takes. Raises LoweringError."""
+        """One image with the first convolution's channels; LoweringError where the module takes anything else."""
         graph = graphs(self)["forward"]
         names = [str(node.target) for node in graph.nodes if node.op == "placeholder" and not node.args]
         first = next((layer for layer in self.modules() if isinstance(layer, nn.Conv2d)), None)
@@ -80,7 +80,7 @@ def graphs(network: Network) -> dict[str, fx.Graph]:
 
 
 def recompile(network: Network) -> None:
-    """Make every program's code anew after its graph was edited."""
+    """Compile every program anew after its graph was edited."""
     for program in network.programs.values():
         if isinstance(program, Program):
             program.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))

@@ -1,4 +1,4 @@
-"""The one way from a method to its torch.fx graph, with the one message about what cannot be traced."""
+"""From a method to its torch.fx graph, with one message for what cannot be traced."""
 
 from __future__ import annotations
 
@@ -36,16 +36,12 @@ def trace_method(module: nn.Module, method: str = "forward", name: str = "") -> 
     # fx leaves tensors that the code makes on the module as plain attributes, which would neither move nor be copied.
     for key in [key for key, value in vars(module).items() if isinstance(value, torch.Tensor)]:
         module.register_buffer(key, vars(module).pop(key), persistent=False)
-    _put_input_first(graph)
-    return graph
-
-
-def _put_input_first(graph: fx.Graph) -> None:
-    """Calls that name their input, as in conv(input=x), take it by position: passes look there, and layers agree."""
     for node in graph.nodes:
+        # Passes look for a call's input by position, also where the code names it, as in conv(input=x).
         if node.op in ("call_module", "call_function") and not node.args and "input" in node.kwargs:
             node.args = (node.kwargs["input"],)
             node.kwargs = {key: value for key, value in node.kwargs.items() if key != "input"}
+    return graph
 
 
 def _explain(error: Exception, module: nn.Module, method: str, name: str) -> str:

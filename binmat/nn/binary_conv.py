@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,9 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
     """
 
     sample_dims: ClassVar[tuple[int, ...]] = (-3, -2, -1)
+    shape: ClassVar[tuple[str, ...]] = (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
+    )  # fmt: skip
 
     padding: tuple[int, int]
 
@@ -69,24 +72,7 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
             device=device, dtype=dtype,
         )  # fmt: skip
         self.pad_value = pad_value
-        self._set_scheme(scheme, in_channels)
-
-    @classmethod
-    def from_float(cls, conv: nn.Conv2d, scheme: Scheme, pad_value: int = 0) -> BinaryConv2d:
-        """The binary layer whose latent weights are ``conv``'s: the very parameters, so tied ones stay tied.
-
-        Thresholds start at 0, a learnable scale at the least-squares fit of the weights.
-        """
-        shape: dict[str, Any] = {
-            name: getattr(conv, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-        }
-        binary = cls(
-            conv.in_channels, conv.out_channels, groups=conv.groups, bias=conv.bias is not None,
-            device="meta", scheme=scheme, pad_value=pad_value, **shape,
-        )  # fmt: skip
-        binary.weight, binary.bias = conv.weight, conv.bias
-        binary._set_scheme(scheme, conv.in_channels)
-        return binary.train(conv.training)
+        self._set_scheme(scheme)
 
     def product(self, values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
         padding = self.padding

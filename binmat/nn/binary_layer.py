@@ -1,10 +1,10 @@
-"""The 1-bit layer: what the binary convolution and the binary linear layer compute, train and deploy."""
+"""The 1-bit layer: what the binary convolution and the binary linear layer have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,18 +38,19 @@ class Deployed:
 class BinaryLayer(nn.Module):
     """A layer with latent float weights ``weight`` [O, I, ...] that computes with one bit of each.
 
-    Parameters beside the float layer's: ``threshold`` [1] or [I], starting at 0, where the scheme learns thresholds;
-    ``scale`` [O] where it learns the scale. Both are None otherwise.
+    It has two parameters more than the float layer, or None in their place: ``threshold`` [1] or [I], starting at 0,
+    where the scheme learns thresholds, and ``scale`` [O] where it learns the scale.
 
-    ``progress`` in [0, 1] is how far the training is (ReCU's schedule reads it; see :func:`binmat.nn.set_progress`).
-    It changes no output, so it is not part of the state_dict.
+    ``progress`` in [0, 1] is how far the training is (:func:`set_progress`). It changes no output, so it is not part of
+    the state_dict.
 
-    A subclass gives ``product``, ``input_scale`` and ``sample_dims``, the dimensions of x that make up one sample,
-    channels first.
+    A subclass gives ``product``, ``input_scale``, ``sample_dims`` (the dimensions of one sample of x, channels first)
+    and ``shape`` (the names of the arguments that it shares with the float layer).
     """
 
     is_leaf: ClassVar[bool] = True
     sample_dims: ClassVar[tuple[int, ...]]
+    shape: ClassVar[tuple[str, ...]]
 
     weight: Tensor
     bias: Tensor | None
@@ -58,6 +59,20 @@ class BinaryLayer(nn.Module):
     scheme: Scheme
     progress: float
     pad_value: int = 0
+    groups: int = 1
+
+    @classmethod
+    def from_float(cls, layer: nn.Conv2d | nn.Linear, scheme: Scheme, **options: Any) -> Self:
+        """The binary layer whose latent weights are the float ``layer``'s: the very parameters, so tied ones stay tied.
+
+        options: further arguments of the binary layer. Thresholds start at 0, a learnable scale at the least-squares
+        fit of the weights.
+        """
+        shape = {name: getattr(layer, name) for name in cls.shape}
+        binary = cls(**shape, bias=layer.bias is not None, device="meta", scheme=scheme, **options)
+        binary.weight, binary.bias = layer.weight, layer.bias
+        binary._set_scheme(scheme)
+        return binary.train(layer.training)
 
     def product(self, values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
         """The float layer's sums of values times weights, without bias."""
@@ -115,13 +130,37 @@ class BinaryLayer(nn.Module):
             pad_value=int((self.pad_value - midpoint) / (1 - midpoint)),
         )
 
-    def _set_scheme(self, scheme: Scheme, in_channels: int) -> None:
+    def _set_scheme(self, scheme: Scheme) -> None:
         """Create the scheme's parameters beside ``weight``, in its dtype and on its device."""
         self.scheme = scheme
         self.progress = 0.0
         kind = THRESHOLDS[scheme.activation.threshold]
-        thresholds = self.weight.new_zeros(in_channels if kind.per_channel else 1)
+        thresholds = self.weight.new_zeros(self.weight.shape[1] * self.groups if kind.per_channel else 1)
         self.register_parameter("threshold", nn.Parameter(thresholds) if kind.learnt else None)
         learnable = SCALES[scheme.weight.scale_kind].learnable
         start = scheme.weight.binarize(self.weight.detach())[1] if learnable else None
         self.register_parameter("scale", None if start is None else nn.Parameter(start))
+
+
+def set_progress(module: nn.Module, fraction: float) -> None:
+    """Tell every binary layer under ``module`` how far the training is: ``fraction`` = t / T in [0, 1].
+
+    Only ReCU's quantile follows it. Call it once per epoch or step. Raises ValueError outside [0, 1].
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"training progress is a fraction in [0, 1], not {fraction}")
+    for layer in module.modules():
+        if isinstance(layer, BinaryLayer):
+            layer.progress = float(fraction)
+
+
+@torch.no_grad()
+def clip_latent_weights(module: nn.Module) -> None:
+    """Clip to [-1, 1], in place, the latent weights of every binary layer whose scheme asks for it (bnn).
+
+    Call it after each optimizer step: outside [-1, 1] the clip estimator passes no gradient, so a weight that went
+    there would never come back (Hubara et al. 2016).
+    """
+    for layer in module.modules():
+        if isinstance(layer, BinaryLayer) and layer.scheme.weight.clip_latent:
+            layer.weight.clamp_(-1, 1)

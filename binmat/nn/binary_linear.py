@@ -26,6 +26,7 @@ class BinaryLinear(BinaryLayer, nn.Linear):  # type: ignore[misc]
     """
 
     sample_dims: ClassVar[tuple[int, ...]] = (-1,)
+    shape: ClassVar[tuple[str, ...]] = ("in_features", "out_features")
 
     def __init__(
         self,
@@ -38,15 +39,7 @@ class BinaryLinear(BinaryLayer, nn.Linear):  # type: ignore[misc]
         scheme: Scheme,
     ) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
-        self._set_scheme(scheme, in_features)
-
-    @classmethod
-    def from_float(cls, linear: nn.Linear, scheme: Scheme) -> BinaryLinear:
-        """The binary layer whose latent weights are ``linear``'s: the very parameters, so tied ones stay tied."""
-        binary = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta", scheme=scheme)
-        binary.weight, binary.bias = linear.weight, linear.bias
-        binary._set_scheme(scheme, linear.in_features)
-        return binary.train(linear.training)
+        self._set_scheme(scheme)
 
     def product(self, values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
         return F.linear(values, weight)

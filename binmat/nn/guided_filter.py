@@ -19,15 +19,39 @@ def _with_grey(frame: Tensor) -> Tensor:
     return torch.cat([frame, frame.mean(1, keepdim=True)], dim=1)
 
 
-def _apply_enlarged(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    """A x + b with A and b enlarged bilinearly to the size of x."""
-    size = (x.shape[2], x.shape[3])
-    a = F.interpolate(a, size=size, mode="bilinear", align_corners=False)
-    b = F.interpolate(b, size=size, mode="bilinear", align_corners=False)
-    return a * x + b
+class GuidedFilter(nn.Module):
+    """What both filters share. A subclass has a ``box_filter``, the mean over a window, and gives ``coefficients``."""
+
+    box_filter: nn.Module
+
+    def coefficients(self, covariance: Tensor, variance: Tensor, base_hid: Tensor) -> Tensor:
+        """A [N, 4, h, w], of cov(x, y) and var(x) [N, 4, h, w]; base_hid: as for :meth:`forward`."""
+        raise NotImplementedError
+
+    def forward(
+        self, fine_src: Tensor, base_src: Tensor, base_fgr: Tensor, base_pha: Tensor, base_hid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Enlarge a matte.
+
+        fine_src: [N, 3, H, W]; base_src and base_fgr (residual): [N, 3, h, w]; base_pha: [N, 1, h, w];
+        base_hid: [N, hidden_channels, h, w]. Returns the foreground residual [N, 3, H, W] and alpha [N, 1, H, W],
+        neither of them clamped.
+        """
+        x = _with_grey(base_src)
+        y = torch.cat([base_fgr, base_pha], dim=1)
+        mean_x, mean_y = self.box_filter(x), self.box_filter(y)
+        covariance = self.box_filter(x * y) - mean_x * mean_y
+        variance = self.box_filter(x * x) - mean_x * mean_x
+        a = self.coefficients(covariance, variance, base_hid)
+        b = mean_y - a * mean_x
+        fine = _with_grey(fine_src)
+        size = (fine.shape[2], fine.shape[3])
+        a, b = (F.interpolate(v, size=size, mode="bilinear", align_corners=False) for v in (a, b))
+        out = a * fine + b
+        return out[:, :3], out[:, 3:]
 
 
-class DeepGuidedFilter(nn.Module):
+class DeepGuidedFilter(GuidedFilter):
     """Guided filter whose coefficients A are predicted by a small 1x1 network (RVM, section 3.2).
 
     hidden_channels: channels of the decoder's last features, which the network sees beside the statistics.
@@ -44,30 +68,15 @@ class DeepGuidedFilter(nn.Module):
             nn.Conv2d(hidden_channels, 4, kernel_size=1),
         )
 
-    def forward(
-        self, fine_src: Tensor, base_src: Tensor, base_fgr: Tensor, base_pha: Tensor, base_hid: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Enlarge a matte.
-
-        fine_src: [N, 3, H, W]; base_src and base_fgr (residual): [N, 3, h, w]; base_pha: [N, 1, h, w];
-        base_hid: [N, hidden_channels, h, w]. Returns the foreground residual [N, 3, H, W] and alpha [N, 1, H, W],
-        neither of them clamped.
-        """
-        x = _with_grey(base_src)
-        y = torch.cat([base_fgr, base_pha], dim=1)
-        mean_x, mean_y = self.box_filter(x), self.box_filter(y)
-        covariance = self.box_filter(x * y) - mean_x * mean_y
-        variance = self.box_filter(x * x) - mean_x * mean_x
-        a = self.conv(torch.cat([covariance, variance, base_hid], dim=1))
-        out = _apply_enlarged(a, mean_y - a * mean_x, _with_grey(fine_src))
-        return out[:, :3], out[:, 3:]
+    def coefficients(self, covariance: Tensor, variance: Tensor, base_hid: Tensor) -> Tensor:
+        return self.conv(torch.cat([covariance, variance, base_hid], dim=1))
 
 
-class FastGuidedFilter(nn.Module):
-    """Guided filter in closed form, A = cov(x, y) / (var(x) + eps): no weights (He and Sun, 2015).
+class FastGuidedFilter(GuidedFilter):
+    """Guided filter in closed form, A = cov(x, y) / (var(x) + eps): no weights, base_hid unused (He and Sun, 2015).
 
-    radius: the window is 2 * radius + 1 wide; outside the frame zeros are counted, as for the
-    deep guided filter. eps: regularises flat windows.
+    radius: the window is 2 * radius + 1 wide; zeros count outside the frame, as for the deep filter.
+    eps: regularises flat windows.
     """
 
     def __init__(self, radius: int = 1, eps: float = 1e-5) -> None:
@@ -75,15 +84,5 @@ class FastGuidedFilter(nn.Module):
         self.eps = eps
         self.box_filter = nn.AvgPool2d(2 * radius + 1, stride=1, padding=radius)
 
-    def forward(
-        self, fine_src: Tensor, base_src: Tensor, base_fgr: Tensor, base_pha: Tensor, base_hid: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Enlarge a matte: arguments and results as for :class:`DeepGuidedFilter`; base_hid is not used."""
-        x = _with_grey(base_src)
-        y = torch.cat([base_fgr, base_pha], dim=1)
-        mean_x, mean_y = self.box_filter(x), self.box_filter(y)
-        covariance = self.box_filter(x * y) - mean_x * mean_y
-        variance = self.box_filter(x * x) - mean_x * mean_x
-        a = covariance / (variance + self.eps)
-        out = _apply_enlarged(a, mean_y - a * mean_x, _with_grey(fine_src))
-        return out[:, :3], out[:, 3:]
+    def coefficients(self, covariance: Tensor, variance: Tensor, base_hid: Tensor) -> Tensor:
+        return covariance / (variance + self.eps)

@@ -14,14 +14,11 @@ class IBNorm(nn.Module):
         y[:, :c] = gamma * (x - running_mean) / sqrt(running_var + eps) + beta     (batch norm)
         y[:, c:] = (x - mean) / sqrt(variance + eps)                               (instance norm, no gain or shift)
 
-    x, y: [N, channels, H, W], any range. MODNet (AAAI 2022), official implementation; the idea is IBN-Net's
-    (ECCV 2018, "Two at Once"). Keys: ``bnorm.*``; the instance half has no parameters.
-
-    The instance half is written out as mean, subtract, square and reciprocal square root, because that is all that
-    a TFLite-like runtime has. The variance is taken of the centred values, never as E[x^2] - E[x]^2.
+    x, y: [N, channels, H, W], any range. Keys: ``bnorm.*``; the instance half has no parameters. It is written out in
+    the operators that TFLite has. Source: MODNet's official code (AAAI 2022), after IBN-Net ("Two at Once", ECCV 2018).
     """
 
-    #: One node of a traced graph, so that passes and counts see a norm between convolution and activation.
+    #: One node of a traced graph: passes and counts see a norm between convolution and activation.
     is_leaf = True
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:

@@ -1,4 +1,4 @@
-"""Where a coarse alpha matte is not sure of itself: the mask of BiMatting's sparse-assisted decoder."""
+"""The mask of BiMatting's sparse-assisted decoder: where a coarse alpha matte is uncertain."""
 
 from __future__ import annotations
 

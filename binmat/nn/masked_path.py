@@ -1,9 +1,9 @@
-"""Layers whose result counts where a mask says so, the sparse half of BiMatting's SAB."""
+"""Layers whose result counts only where a mask says so: the sparse half of BiMatting's sparse-assisted block."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import ClassVar, Literal
 
 import torch
@@ -23,14 +23,13 @@ PAYS_FROM_PIXELS = 2048
 class MaskedPath(nn.Sequential):
     """path(x) * mask: SA-BiConv of Eq. 8 (Qin et al., BiMatting, NeurIPS 2023, Sec. 3.3.2).
 
-    Convolutions that keep the size, with their norms and activations. x: [N, C, H, W], mask: [N, 1, H, W] in [0, 1],
-    which multiplies the result, so that its fractional values at the border of a region fade the path in.
+    The path is convolutions that keep the size, with their norms and activations. x: [N, C, H, W]; mask:
+    [N, 1, H, W] in [0, 1].
 
-    execution: ``dense`` computes everything and multiplies; ``sparse`` computes where the mask is not 0
-    (:mod:`binmat.nn.sparse_conv`), equal to rounding; ``auto``, the default, skips where that pays: without gradients,
-    in evaluation, on a CPU, at a density of at most PAYS_BELOW, outside of tracing and lowering. ``sparse`` falls back
-    to dense where skipping is not possible: with gradients, in training, while being recorded, with layers that see
-    more than their window.
+    execution: ``dense`` computes everything and multiplies. ``sparse`` computes only where the mask is not 0
+    (:mod:`binmat.nn.sparse_conv`), with the same result up to rounding. That is not possible with gradients, in
+    training, while a graph is recorded, or with layers that see more than their window: those run dense. ``auto``, the
+    default, is sparse where it pays: on a CPU, at a density of at most PAYS_BELOW.
     """
 
     is_leaf: ClassVar[bool] = True
@@ -63,26 +62,21 @@ def set_execution(network: nn.Module, execution: Execution) -> None:
 
 @contextmanager
 def recorded_density(network: nn.Module) -> Iterator[dict[str, list[float]]]:
-    """While it is open, the share of active pixels of each masked path, by name, one number per call."""
-    shares: dict[str, list[float]] = {}
-    hooks = []
-    for name, module in network.named_modules():
-        if isinstance(module, MaskedPath):
-            seen = shares.setdefault(name, [])
+    """Name of a masked path -> its share of active pixels, one number per call while the context is open."""
+    paths = {name: module for name, module in network.named_modules() if isinstance(module, MaskedPath)}
+    shares: dict[str, list[float]] = {name: [] for name in paths}
+    with ExitStack() as hooks:
+        for name, path in paths.items():
 
-            def note(_: nn.Module, args: tuple[Tensor, ...], seen: list[float] = seen) -> None:
+            def note(_: nn.Module, args: tuple[Tensor, ...], seen: list[float] = shares[name]) -> None:
                 seen.append(int(args[1].count_nonzero()) / args[1].numel())
 
-            hooks.append(module.register_forward_pre_hook(note))
-    try:
+            hooks.enter_context(path.register_forward_pre_hook(note))
         yield shares
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _is_recorded(x: Tensor) -> bool:
-    """Whether a graph is being made of what runs: data must not decide then."""
+    """Whether a graph is being recorded, which must not depend on data."""
     return (
         type(x) not in (Tensor, nn.Parameter)
         or is_in_torch_dispatch_mode()

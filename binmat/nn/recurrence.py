@@ -1,4 +1,4 @@
-"""Recurrence over time, the one place that tells the batch from the clip."""
+"""Recurrence over time: the only layers that tell clips from frames."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ class Recurrent(nn.Module):
         """Run over the clips.
 
         x: [B*T, ...]; h: [B, ...], the state before the first frame; context: more tensors [B*T, ...] that each step
-        sees. Returns (outputs [B*T, ...], the state after the last frame [B, ...]).
-
-        Raises SizeError where the rows of x are no multiple of the states.
+        sees. Returns (outputs [B*T, ...], the state after the last frame [B, ...]). Raises SizeError where the rows of
+        x are no multiple of the states.
         """
         rows, batch = x.shape[0], h.shape[0]
         if rows == batch:

@@ -12,14 +12,13 @@ from torch.nn import functional as F
 class RPReLU(nn.Module):
     """PReLU(x - gamma) + zeta, all per channel (Liu et al., ReActNet, ECCV 2020).
 
-    Parameters ``gamma``, ``slope``, ``zeta``, each [C]; gamma and zeta start at 0. slope: where ``slope`` starts, .25
-    by default; give 0 where it replaces a ReLU, the negative slope where it replaces a LeakyReLU.
+    Parameters ``gamma``, ``slope``, ``zeta``, each [C]; gamma and zeta start at 0, slope at the argument ``slope``.
     output_shift: False leaves zeta out (None): the shifted PReLU of official BiMatting's decoder.
 
     forward: [N, C, ...] to the same shape. Gradients: 1 or slope (x below gamma) to x, minus their sum to gamma, the
     sum of min(x - gamma, 0) to slope, 1 to zeta.
 
-    BiMatting's and ReActNet's code add both shifts, PReLU(x + b1) + b2: gamma = -b1, zeta = b2.
+    BiMatting's and ReActNet's code add both shifts: gamma = -b1, zeta = b2.
 
     >>> RPReLU(channels=1, slope=0.25)(torch.tensor([[[-4.0, 0.0, 4.0]]])).tolist()
     [[[-1.0, 0.0, 4.0]]]

@@ -1,12 +1,13 @@
 """Shrinkable Binarized Blocks: BiMatting's encoder (Qin et al., NeurIPS 2023, Sec. 3.2, Table 4).
 
-Built from torch.nn's own convolutions and batch norms and RPReLU, so a policy decides what becomes 1-bit. Every
+They are built from torch.nn's convolutions and batch norms and from RPReLU; a policy decides what becomes 1-bit. Every
 convolution has a shortcut of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -28,13 +29,13 @@ def _pool() -> nn.AvgPool2d:
 class SubSBB(nn.Module):
     """3x3 and 1x1 convolution, each with batch norm, shortcut and RPReLU (Eq. 5 and 6).
 
-    x' = act1(norm1(conv3(x)) + x), o = act2(norm2(conv1(x')) + s(x')). The 3x3 keeps the channels and takes stride
-    (its shortcut is then average pooled) and dilation. The 1x1 changes them:
+    x' = act1(norm1(conv3(x)) + x), o = act2(norm2(conv1(x')) + s(x')). The 3x3 keeps the channels and takes dilation
+    and stride; at stride 2 its shortcut is average pooled. The 1x1 decides the channels:
 
-    - shrinks to half (Sub-SBB 1): s(x') is the mean of the two halves of x';
-    - keeps (2): s(x') = x';
-    - multiplies (3), by 2 or another whole number: s(x') is x' as often. The paper's concatenated branches are one
-      convolution with concatenated weights.
+    - half as many (Sub-SBB 1): s(x') is the mean of the two halves of x';
+    - as many (2): s(x') = x';
+    - a multiple, such as twice as many (3): s(x') repeats x'. The paper's concatenated branches are one convolution
+      with concatenated weights.
 
     x: [N, in_channels, H, W] to [N, out_channels, H', W'], H' and W' divided by the stride, rounded up.
     Raises RecipeError for other channel numbers or strides.
@@ -61,23 +62,21 @@ class SubSBB(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.pool is None else self.pool(x)
         x = self.act1(self.norm1(self.conv3(x)) + shortcut)
-        return self.act2(self.norm2(self.conv1(x)) + self._shortcut(x))
-
-    def _shortcut(self, x: Tensor) -> Tensor:
-        if self.factor == 1:
-            return x
+        y = self.norm2(self.conv1(x))
         if self.factor > 1:
-            return torch.cat([x] * int(self.factor), dim=1)
-        first, second = x.chunk(2, dim=1)
-        return (first + second) / 2
+            x = torch.cat([x] * int(self.factor), dim=1)
+        elif self.factor < 1:
+            first, second = x.chunk(2, dim=1)
+            x = (first + second) / 2
+        return self.act2(y + x)
 
 
 class SBB(nn.Module):
-    """Head to out_channels, middle to twice as many, tail back, and a shortcut from the head's output (Eq. 7).
+    """Three sub-SBBs: head to out_channels, middle to twice as many, tail back; and a shortcut (Eq. 7).
 
     stride: of the middle. dilation: of all three.
-    shortcut: ``paper`` adds the head's output to the tail's, average pooled where the middle strides. ``official``, as
-    the authors' code does, only where it strides.
+    shortcut: ``paper`` adds the head's output to the tail's, average pooled at stride 2. ``official``, as the authors'
+    code does, adds it only at stride 2.
     """
 
     def __init__(
@@ -118,8 +117,7 @@ class SBBRow:
 class SBBPlan:
     """An encoder of SBBs. The default is Table 4: features of 16, 32, 64 and 1024 channels at 1/2, 1/4, 1/8, 1/16.
 
-    stem: channels of the first convolution, 3x3 with stride 2. blocks: see :class:`SBBRow`. tail: output channels of
-    the sub-SBBs behind the last block.
+    stem: channels of the first convolution, 3x3 with stride 2. tail: channels of the sub-SBBs behind the last block.
     features: after which blocks features are read, 0 being the stem; the encoder's end is always the last feature.
     shortcut: of the blocks, see :class:`SBB`.
     normalise: subtract ImageNet's mean and divide by its deviation, for frames in [0, 1].
@@ -169,14 +167,9 @@ class SBBEncoder(nn.Module):
             self.blocks.append(SBB(channels, row.channels, row.stride, row.dilation, plan.shortcut))
             channels, stride = row.channels, stride * row.stride
             ends.append((channels, stride))
-        tail: list[nn.Module] = []
-        for wider in plan.tail:
-            tail.append(SubSBB(channels, wider))
-            channels = wider
-        self.tail = nn.Sequential(*tail)
-        read = [*(ends[index] for index in plan.features), (channels, stride)]
-        self.channels = tuple(c for c, _ in read)
-        self.strides = tuple(s for _, s in read)
+        self.tail = nn.Sequential(*(SubSBB(before, after) for before, after in pairwise((channels, *plan.tail))))
+        read = [*(ends[index] for index in plan.features), ((channels, *plan.tail)[-1], stride)]
+        self.channels, self.strides = zip(*read, strict=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.plan.normalise:

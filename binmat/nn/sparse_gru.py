@@ -18,8 +18,8 @@ class SparseConvGRU(Recurrent):
         c      = m * tanh(hh([x, r * h])) + tanh(hh_1x1([x, r * h]))
         h'     = (1 - z) * h + z * c
 
-    So a gate lies in (0, 2) where the mask is 1, as in the authors' code. Like theirs it has a learnable shift behind
-    each convolution, beside its bias, so that official checkpoints map one to one.
+    As in the authors' code a gate lies in (0, 2) where the mask is 1, and each convolution has a learnable shift behind
+    it beside its bias, so that official checkpoints map one to one.
 
     x and h: [B, channels, H, W]; the context is the mask, [B, 1, H, W].
     """
@@ -31,7 +31,7 @@ class SparseConvGRU(Recurrent):
 
     @classmethod
     def from_dense(cls, gru: ConvGRU) -> SparseConvGRU:
-        """The GRU whose masked paths are the gates of ``gru``, its very convolutions; the 1x1 paths start fresh."""
+        """The GRU whose masked paths hold the very convolutions of ``gru``'s gates; the 1x1 paths start fresh."""
         ih, hh = gru.ih[0], gru.hh[0]
         assert isinstance(ih, nn.Conv2d) and isinstance(hh, nn.Conv2d)
         sparse = cls(ih.in_channels // 2, ih.kernel_size[0])

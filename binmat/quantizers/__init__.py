@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from binmat.quantizers.activations import ActivationBinarizer
-from binmat.quantizers.estimators import ESTIMATORS
-from binmat.quantizers.scales import SCALES
-from binmat.quantizers.scheme import Scheme
-from binmat.quantizers.schemes import SCHEMES, get_scheme
-from binmat.quantizers.sign import sign, step
-from binmat.quantizers.weight_methods import WEIGHT_METHODS
-from binmat.quantizers.weights import WeightBinarizer
-
-__all__ = [
-    "ESTIMATORS",
-    "SCALES",
-    "SCHEMES",
-    "WEIGHT_METHODS",
-    "ActivationBinarizer",
-    "Scheme",
-    "WeightBinarizer",
-    "get_scheme",
-    "sign",
-    "step",
-]
+from binmat.quantizers.activations import ActivationBinarizer as ActivationBinarizer
+from binmat.quantizers.estimators import ESTIMATORS as ESTIMATORS
+from binmat.quantizers.scales import SCALES as SCALES
+from binmat.quantizers.scheme import Scheme as Scheme
+from binmat.quantizers.schemes import SCHEMES as SCHEMES
+from binmat.quantizers.schemes import get_scheme as get_scheme
+from binmat.quantizers.sign import sign as sign
+from binmat.quantizers.sign import step as step
+from binmat.quantizers.weight_methods import WEIGHT_METHODS as WEIGHT_METHODS
+from binmat.quantizers.weights import WeightBinarizer as WeightBinarizer

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from binmat.quantizers.choices import check_choice
@@ -18,10 +17,9 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Levels:
-    """The two values that x is rounded to.
+    """The two values that x is rounded to; the upper one is 1.
 
-    midpoint: halfway between them, the fixed part of tau. The upper one is 1, so the lower one is 2 midpoint - 1.
-    bits: u = x - tau and an estimator's name to the values.
+    midpoint: halfway between them, the fixed part of tau. bits: (u = x - tau, name of an estimator) to the values.
     """
 
     midpoint: float
@@ -30,7 +28,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The learnable part of tau: whether there is one, and whether per input channel or once in the layer."""
+    """The learnable part of tau: whether there is one, and whether there is one per input channel or one per layer."""
 
     learnt: bool = True
     per_channel: bool = False
@@ -48,16 +46,14 @@ THRESHOLDS: dict[str, Threshold] = {
 class ActivationBinarizer:
     """a = sign(x - tau) in {-1, +1}, or step(x - tau) in {0, 1}.
 
-    levels: ``signed`` +-1. ``unsigned`` {0, 1}: DoReFa's round(clip(x, 0, 1)), with a tie at 1/2 going to 1 so that
-        a = (sign(x - 1/2) + 1) / 2 under sign(0) = +1.
+    levels: ``signed`` +-1, or ``unsigned`` {0, 1}: DoReFa's round(clip(x, 0, 1)), which takes 1/2 to 1.
     threshold: the learnable part of tau, starting at 0: ``none``, one per ``layer``, one per ``channel``. ``unsigned``
-        adds its fixed 1/2.
+        adds a fixed 1/2.
     estimator: stands for the derivative of sign, at u = x - tau if signed and at u = 2 (x - tau) if unsigned
         (:mod:`binmat.quantizers.estimators`).
-    normalize: in training u is divided by sqrt(var + 1e-5), var being the unbiased variance of one sample's x. No sign
-        changes; the estimator's window follows the sample's spread. The deviation is a constant in the backward pass:
-        ReCU's code differentiates it too, which takes a float copy of x to do and changes the gradient by its
-        component along x alone.
+    normalize: in training u is divided by sqrt(var + 1e-5), var being the unbiased variance of one sample's x. That
+        changes no sign, but fits the estimator's window to the sample. The deviation is a constant in the backward
+        pass. ReCU's code differentiates it too, which would cost a float copy of x.
 
     Gradient: dL/dx = dL/da * s'(u) / deviation, deviation 1 unless normalized; dL/dtau = minus its sum.
 
@@ -78,7 +74,7 @@ class ActivationBinarizer:
 
     @property
     def midpoint(self) -> float:
-        """The fixed part of tau: halfway between the two values that x is rounded to."""
+        """Halfway between the two values that x is rounded to; the fixed part of tau."""
         return LEVELS[self.levels].midpoint
 
     def binarize(
@@ -86,19 +82,13 @@ class ActivationBinarizer:
     ) -> Tensor:
         """The bits of x, in x's shape and dtype.
 
-        threshold: the learnable part of tau, broadcastable to x, or None. sample_dims: the dimensions of x that make
-        up one sample.
+        threshold: the learnable part of tau, broadcastable to x, or None. sample_dims: the dimensions of one sample.
         """
         u = x if threshold is None else x - threshold
         if self.midpoint:
             u = u - self.midpoint
         if self.normalize and training:
-            u = u / _deviation(x, sample_dims)
+            # A sample of one number has no unbiased variance; 0 keeps its sign.
+            correction = min(1, math.prod(x.shape[dim] for dim in sample_dims) - 1)
+            u = u / (x.detach().var(sample_dims, correction=correction, keepdim=True) + EPS).sqrt()
         return LEVELS[self.levels].bits(u, self.estimator)
-
-
-@torch.no_grad()
-def _deviation(x: Tensor, sample_dims: tuple[int, ...]) -> Tensor:
-    count = math.prod([x.shape[dim] for dim in sample_dims])
-    # A sample of one number has no unbiased variance; 0 keeps its sign.
-    return (x.var(sample_dims, correction=min(1, count - 1), keepdim=True) + EPS).sqrt()

@@ -1,4 +1,4 @@
-"""One check for every field that takes one of a few names."""
+"""The check of a field that takes one of a few names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from binmat.errors import RecipeError, suggestion
 
 
 def check_choice(what: str, value: object, known: Iterable[str]) -> None:
-    """Raise :class:`~binmat.errors.RecipeError`, naming the nearest choice, unless ``value`` is one of ``known``."""
+    """Raise RecipeError, which suggests the nearest choice, unless ``value`` is one of ``known``."""
     known = list(known)
     if value not in known:
         hint = suggestion(str(value).lower(), known)

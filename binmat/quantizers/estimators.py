@@ -1,6 +1,6 @@
 """Gradient estimators: what stands for the derivative of sign in the backward pass.
 
-An estimator is evaluated on u, the number whose sign was taken, and keeps at most one byte per element of it:
+An estimator is a function of u, the number whose sign was taken, and keeps at most one byte per element of it:
 
 =============  ==============================  ========================  ===========================================
 name           stands for d sign(u) / du       keeps per element         source
@@ -10,8 +10,8 @@ name           stands for d sign(u) / du       keeps per element         source
 ``identity``   1                               nothing                   Bengio et al. 2013; DoReFa-Net
 =============  ==============================  ========================  ===========================================
 
-``clip`` includes its ends: BiMatting's Eq. 1 leaves them out, but a latent weight that was clipped to exactly +-1
-would then never move again.
+``clip`` includes -1 and 1. BiMatting's Eq. 1 excludes them, but a latent weight that was clipped to exactly +-1 would
+then never move again.
 
 ``polynomial`` is kept as round(127 max(0, 2 - 2 abs(u))), so its derivative is a multiple of 1/127: exact at 0, 1
 and 2, at most 1/254 away elsewhere.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,16 +34,7 @@ class Estimator:
     """One estimator: ``keep(u)`` is what the forward pass stores (None: nothing), ``backward(grad, kept)`` uses it."""
 
     keep: Callable[[Tensor], Tensor | None]
-    backward: Callable[[Tensor, Tensor | None], Tensor]
-
-
-def _keep_clip(u: Tensor) -> Tensor:
-    return (u >= -1) & (u <= 1)
-
-
-def _backward_clip(grad: Tensor, kept: Tensor | None) -> Tensor:
-    assert kept is not None
-    return grad * kept
+    backward: Callable[[Tensor, Any], Tensor]
 
 
 def _keep_polynomial(u: Tensor) -> Tensor:
@@ -50,13 +42,12 @@ def _keep_polynomial(u: Tensor) -> Tensor:
     return u.abs().mul_(-2).add_(2).clamp_(min=0).mul_(POLYNOMIAL_STEPS).round_().to(torch.uint8)
 
 
-def _backward_polynomial(grad: Tensor, kept: Tensor | None) -> Tensor:
-    assert kept is not None
+def _backward_polynomial(grad: Tensor, kept: Tensor) -> Tensor:
     return kept.to(grad.dtype).div_(POLYNOMIAL_STEPS).mul_(grad)
 
 
 ESTIMATORS: dict[str, Estimator] = {
-    "clip": Estimator(_keep_clip, _backward_clip),
+    "clip": Estimator(lambda u: (u >= -1) & (u <= 1), lambda grad, kept: grad * kept),
     "polynomial": Estimator(_keep_polynomial, _backward_polynomial),
     "identity": Estimator(lambda u: None, lambda grad, kept: grad),
 }

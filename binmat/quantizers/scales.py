@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 class ScaleKind:
     """One kind of scale.
 
-    measure: weights [O, ...] to alpha [O], differentiable. None: there is no scale.
+    measure: weights [O, ...] to alpha [O], differentiable; None where there is no scale.
     learnable: alpha is a parameter [O] of the layer that starts at what ``measure`` gives.
     stored_per_channel: a deployed network stores one number per output channel.
     """
@@ -46,35 +46,16 @@ SCALES: dict[str, ScaleKind] = {
 }
 
 
-def scaled(binary: Tensor, scale: Tensor) -> Tensor:
-    """alpha * B by the product rule: gradients alpha * grad to B and the channel's sum of B * grad to alpha.
-
-    binary: [O, ...]; scale: [O].
-    """
-    return binary * _per_output(scale, binary)
-
-
-def scaled_straight(binary: Tensor, scale: Tensor) -> Tensor:
-    """alpha * B, the gradient passed to B as it is and none to alpha.
+class _StraightProduct(torch.autograd.Function):
+    """alpha * B; the gradient passes to B as it is, and none to alpha.
 
     The estimator behind B then stands for the derivative of alpha * sign(w) as a whole, as in the code of ReActNet,
-    BiMatting and DoReFa. binary: [O, ...]; scale: [O].
+    BiMatting and DoReFa.
     """
-    return _ScaledStraight.apply(binary, _per_output(scale, binary))
 
-
-def _per_output(scale: Tensor, like: Tensor) -> Tensor:
-    return scale.view(-1, *[1] * (like.dim() - 1))
-
-
-class _ScaledStraight(torch.autograd.Function):
     @staticmethod
-    def forward(binary: Tensor, scale: Tensor) -> Tensor:
+    def forward(ctx: Any, binary: Tensor, scale: Tensor) -> Tensor:
         return binary * scale
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        pass
 
     @staticmethod
     @once_differentiable
@@ -82,5 +63,5 @@ class _ScaledStraight(torch.autograd.Function):
         return grad, None
 
 
-#: How the gradient goes through alpha * B.
-GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight": scaled_straight, "product": scaled}
+#: alpha * B, of B [O, ...] and an alpha that broadcasts to it, by how the gradient goes through it.
+GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight": _StraightProduct.apply, "product": torch.mul}

@@ -13,10 +13,7 @@ from binmat.quantizers.weights import WeightBinarizer
 
 @dataclass(frozen=True)
 class Replacement:
-    """What becomes of the activation function behind a layer: whether an RPReLU takes its place, and which.
-
-    output_shift: the RPReLU shifts its output too (:class:`binmat.nn.RPReLU`).
-    """
+    """Whether an RPReLU replaces the activation function behind a layer, and whether that RPReLU shifts its output."""
 
     replaces: bool = True
     output_shift: bool = False
@@ -28,7 +25,7 @@ REPLACEMENTS: dict[str, Replacement] = {
     "shifted_prelu": Replacement(),
 }
 
-# option of a recipe -> (part of the scheme, field)
+#: Option of a recipe -> (part of the scheme, field); "" is the scheme itself.
 OPTIONS: dict[str, tuple[str, str]] = {
     "estimator": ("activation", "estimator"),
     "weight_estimator": ("weight", "estimator"),
@@ -44,7 +41,6 @@ OPTIONS: dict[str, tuple[str, str]] = {
 class Scheme:
     """One way to make a layer binary: o = alpha * conv(a(x), B(w)) [* K] + bias.
 
-    name: what recipes and reports call it.
     weight: B and alpha. activation: a. See their classes for formulas and gradients.
     input_scale_map: multiply by XNOR-Net's map K, the mean over the window of mean abs x over the group's channels
         (zeros outside the map), a constant in the backward pass.
@@ -52,9 +48,8 @@ class Scheme:
         ``shifted_prelu``, the same without the shift of the output (BiMatting).
     summary: one line. source: the paper. description: formula, gradient and shapes, in full.
 
-    A scheme of one's own is one entry in :data:`binmat.quantizers.SCHEMES`; so is a weight method in
-    :data:`~binmat.quantizers.WEIGHT_METHODS`, a scale in :data:`~binmat.quantizers.SCALES` and a gradient estimator in
-    :data:`~binmat.quantizers.ESTIMATORS`.
+    To add a scheme, enter it in :data:`binmat.quantizers.SCHEMES`. Weight methods, scales and gradient estimators are
+    added likewise: ``WEIGHT_METHODS``, ``SCALES``, ``ESTIMATORS``.
 
     >>> from binmat.quantizers import SCHEMES, get_scheme
     >>> mine = Scheme("mine", WeightBinarizer(method="centred", scale_kind="channel"))

@@ -1,4 +1,4 @@
-"""The schemes that binmat knows by name, with their formulas, gradients and papers.
+"""The built-in schemes with their formulas, gradients and papers.
 
 In the descriptions x [N, I, H, W] are activations, w [O, I/groups, kh, kw] latent weights, a the binarized
 activations, W = alpha * B the binarized weights, m_o the mean and n the number of weights of output channel o,

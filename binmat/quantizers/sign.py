@@ -16,9 +16,8 @@ SMALLEST_NORMAL = 2.0**-126
 def is_negative(x: Tensor) -> Tensor:
     """Where sign(x) = -1, as bool: x <= -2^-126, float32's smallest normal number.
 
-    0, -0.0, NaN and what float32 holds only as a denormal count as not negative. That is how Larq Compute Engine
-    reads bits on x86, where denormals are flushed, and it makes the answer independent of the flush mode.
-    float16, whose smallest number is larger, has x < 0.
+    0, -0.0, NaN and float32's denormals count as not negative. Larq Compute Engine reads bits like that on x86, where
+    denormals are flushed, and the answer does not depend on the flush mode. For float16 the condition is x < 0.
     """
     limits = torch.finfo(x.dtype)
     return x <= -max(SMALLEST_NORMAL, limits.smallest_normal * limits.eps)
@@ -28,7 +27,7 @@ def sign(x: Tensor, estimator: str = "clip") -> Tensor:
     """-1 where x is negative (:func:`is_negative`), else +1, in x's dtype and shape: sign(0) = sign(-0.0) = +1.
 
     Gradient: grad * s'(x), s' being the estimator's derivative (:mod:`binmat.quantizers.estimators`). The backward
-    pass keeps at most one byte per element, never x itself, and is not differentiable a second time.
+    pass keeps at most one byte per element and cannot be differentiated again.
     """
     return _Bit.apply(x, estimator, True)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from binmat.quantizers.choices import check_choice
 from binmat.quantizers.estimators import ESTIMATORS
-from binmat.quantizers.scales import GRADIENTS, SCALES, scaled
+from binmat.quantizers.scales import GRADIENTS, SCALES
 from binmat.quantizers.sign import sign
 from binmat.quantizers.weight_methods import WEIGHT_METHODS
 
@@ -18,18 +18,15 @@ class WeightBinarizer:
     """B = sign(p(w)), W = alpha * B; weights are [O, ...], output channels first.
 
     method: p(w), a key of :data:`binmat.quantizers.weight_methods.WEIGHT_METHODS`. ``sign``: w itself. ``centred``:
-        w - mean per output channel. ``recu``: centred, standardised, clamped to a quantile that follows the training's
-        progress (:mod:`binmat.quantizers.recu`). The clamp never changes a sign.
-    estimator: stands for the derivative of sign, see :mod:`binmat.quantizers.estimators`.
+        w - mean per output channel. ``recu``: centred, standardised, clamped.
+    estimator: stands for the derivative of sign (:mod:`binmat.quantizers.estimators`).
     scale_kind: alpha, a key of :data:`binmat.quantizers.scales.SCALES`. ``none``: 1. ``channel``: mean abs per output
-        channel. ``layer``: mean abs over the layer. Both means are taken of the weight that the method starts from,
-        that is of the centred one if it centres. ``learnable``: a parameter per output channel, which starts at the
-        first of these means.
-    gradient: through the product alpha * B. ``straight``: dL/dB = dL/dW and none to alpha, so the estimator stands for
-        the derivative of alpha * sign. ``product``: the product rule, dL/dB = alpha dL/dW, dL/dalpha = sum B dL/dW;
-        a learnable alpha always takes it.
-    clip_latent: latent weights are clipped to [-1, 1] after each optimizer step
-        (:func:`binmat.nn.clip_latent_weights`).
+        channel. ``layer``: mean abs over the layer. The means are those of the centred weight if the method centres.
+        ``learnable``: a parameter per output channel, which starts at the channel's mean.
+    gradient: of alpha * B. ``straight``: dL/dB = dL/dW and none to alpha, so the estimator stands for the derivative
+        of alpha * sign. ``product``: the product rule, dL/dB = alpha dL/dW and dL/dalpha = sum B dL/dW; a learnable
+        alpha always takes it.
+    clip_latent: :func:`binmat.nn.clip_latent_weights` clips the latent weights to [-1, 1] after each optimizer step.
 
     >>> from torch import tensor
     >>> WeightBinarizer(method="centred", scale_kind="channel").scaled(tensor([[1.0, 2.0], [5.0, 1.0]]))
@@ -67,4 +64,5 @@ class WeightBinarizer:
         binary, scale = self.binarize(weight, learnable, progress)
         if scale is None:
             return binary
-        return (GRADIENTS[self.gradient] if learnable is None else scaled)(binary, scale)
+        product = GRADIENTS[self.gradient if learnable is None else "product"]
+        return product(binary, scale.view(-1, *[1] * (binary.dim() - 1)))

@@ -37,9 +37,9 @@ def no_grad():
 @cache
 def network(file: str = "bimatting_dgf", dtype: torch.dtype = torch.float64) -> Network:
     """The network with the golden weights; every test leaves it dense, where data does not choose the execution."""
-    translation = official_bimatting.translate(official_state(file))
-    net = convert(build("rvm_mobilenetv3", refiner=translation.refiner), recipe="bimatting")
-    net.load_state_dict(translation.state)
+    state, refiner = official_bimatting.translate(official_state(file))
+    net = convert(build("rvm_mobilenetv3", refiner=refiner), recipe="bimatting")
+    net.load_state_dict(state)
     net = net.to(dtype).eval()
     set_execution(net, "dense")
     return net
@@ -129,21 +129,21 @@ def test_a_batch_of_two_clips_equals_each_of_them_and_frames_equal_the_clip(size
 
 def test_all_670_official_keys_are_accounted_for() -> None:
     state = official_state("bimatting_dgf")
-    translation = official_bimatting.translate(state)
+    translated, _ = official_bimatting.translate(state)
     net = network()
     own = net.state_dict()
-    assert translation.state.keys() == own.keys()
-    assert {key: value.shape for key, value in translation.state.items()} == {k: v.shape for k, v in own.items()}
+    assert translated.keys() == own.keys()
+    assert {key: value.shape for key, value in translated.items()} == {k: v.shape for k, v in own.items()}
     assert len(state) == 670
-    assert len(translation.unused) == 73
-    assert all(key.endswith(".channel_threshold") for key in translation.unused)
+    used = {key: value for key, value in state.items() if not key.endswith(".channel_threshold")}
+    assert len(used) == 670 - 73
     # Every number of every other tensor arrives: the two sides hold as many, counters of joined norms apart.
     counters = sum(key.endswith("num_batches_tracked") for key in state)
     own_counters = sum(key.endswith("num_batches_tracked") for key in own)
-    numbers = sum(value.numel() for key, value in state.items() if key not in translation.unused)
-    assert sum(value.numel() for value in translation.state.values()) == numbers - counters + own_counters
-    moved = sum(value.double().abs().sum() for k, value in state.items() if k not in translation.unused)
-    assert sum(v.double().abs().sum() for v in translation.state.values()) == pytest.approx(float(moved), rel=1e-12)
+    numbers = sum(value.numel() for value in used.values())
+    assert sum(value.numel() for value in translated.values()) == numbers - counters + own_counters
+    moved = sum(value.double().abs().sum() for value in used.values())
+    assert sum(v.double().abs().sum() for v in translated.values()) == pytest.approx(float(moved), rel=1e-12)
 
 
 def test_its_weights_are_the_papers_count() -> None:
@@ -216,9 +216,8 @@ def test_a_damaged_official_checkpoint_is_named_in_one_line(tmp_path, damage, me
 
 def test_old_files_without_counters_and_unused_thresholds_load() -> None:
     state = {k: v for k, v in official_state("bimatting_dgf").items() if not k.endswith(("_tracked", "_threshold"))}
-    translation = official_bimatting.translate(state)
-    assert translation.unused == ()
-    assert {k for k in network().state_dict() if k not in translation.state} == {
+    translated, _ = official_bimatting.translate(state)
+    assert {k for k in network().state_dict() if k not in translated} == {
         k for k in network().state_dict() if k.endswith("num_batches_tracked")
     }
 
