@@ -9,6 +9,7 @@ import torch
 
 from binmat.data.image import photograph, read_image, write_image
 from binmat.errors import UnknownNameError
+from binmat.model_defs.conversion_facts import ConversionFacts
 from binmat.model_defs.lsa_matting import LSAMatting
 from binmat.model_defs.network import Network, Prediction
 from binmat.pipeline.matte_clip import matte_clip
@@ -32,7 +33,7 @@ def test_a_folder_of_frames(tmp_path: Path) -> None:
     for number in range(3):
         write_image(photograph(16, 16), tmp_path / "frames" / f"{number}.png")
     network, seen = Grey(), []
-    network.downsample_ratio = 0.25
+    network.conversion = ConversionFacts(downsample_ratio=0.25)
     out = tmp_path / "out"
     made = matte_clip(network, tmp_path / "frames", str(out), progress=lambda *step: seen.append(step))
     assert seen == [(1, 3), (2, 3), (3, 3)]
