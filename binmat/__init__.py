@@ -1,6 +1,6 @@
-"""binmat turns matting networks into 1-bit networks, checks that what ships computes the same, and counts the cost.
+"""binmat turns matting networks into 1-bit networks, verifies the exported files, and counts the cost.
 
-The public functions live in their rooms and are loaded at first use: ``import binmat`` does not import torch.
+The public functions are imported at first use: ``import binmat`` does not import torch.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from binmat.data.inference import matte as matte
     from binmat.errors import BinmatError as BinmatError
     from binmat.model_defs.network import Example as Example
+    from binmat.pipeline.convert_checkpoint import convert_checkpoint as convert_checkpoint
     from binmat.pipeline.deployment import export as export
     from binmat.pipeline.deployment import verify as verify
+    from binmat.pipeline.matte_clip import matte_clip as matte_clip
     from binmat.quantizers import get_scheme as get_scheme
     from binmat.reports import report as report
     from binmat.transforms.checkpoint import load as load
@@ -25,34 +27,34 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: Public name -> the module that defines it, or that it is.
-_HOMES = {
+#: Public name -> the module that defines it; errors is a module itself.
+_DEFINED_IN = {
     "BinmatError": "binmat.errors",
     "Example": "binmat.model_defs.network",
     "Recipe": "binmat.transforms.recipe",
     "convert": "binmat.transforms.convert",
+    "convert_checkpoint": "binmat.pipeline.convert_checkpoint",
     "errors": "binmat.errors",
     "export": "binmat.pipeline.deployment",
     "get_scheme": "binmat.quantizers",
     "load": "binmat.transforms.checkpoint",
     "lower": "binmat.transforms.lowering.lower",
     "matte": "binmat.data.inference",
+    "matte_clip": "binmat.pipeline.matte_clip",
     "report": "binmat.reports",
     "save": "binmat.transforms.checkpoint",
     "verify": "binmat.pipeline.deployment",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_DEFINED_IN]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _DEFINED_IN:
         raise AttributeError(f"module 'binmat' has no attribute '{name}'")
-    module = importlib.import_module(_HOMES[name])
-    value = module if module.__name__ == f"binmat.{name}" else getattr(module, name)
-    # A room that has its function's name is bound by the import itself, and can be called like the function.
-    return globals().setdefault(name, value)
+    module = importlib.import_module(_DEFINED_IN[name])
+    return globals().setdefault(name, module if name == "errors" else getattr(module, name))
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_DEFINED_IN})

@@ -1,4 +1,4 @@
-"""Write a folder's files atomically: all or not at all."""
+"""Write the files of a folder atomically: all of them, or none after an error."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from binmat.errors import InputError
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into, whose files move into the target when the block ends without an error.
+    """A temporary folder to write into. Its files move into the target when the block ends without an error.
 
-    Files of the same name are replaced. After an error the target is as it was, also if it did not exist.
+    They replace files of the same name. After an error the target is as it was before.
     Raises InputError where the target is a file or cannot be written.
     """
     try:
         if target.exists() and not target.is_dir():
             raise InputError(f"{target} is a file: name a folder to write to")
-        # Inside a target that exists (it may be on a disk of its own), else beside what exists of its path.
+        # On the disk of the target: inside it where it exists, else in the nearest parent that exists.
         place = next(path for path in (target, *target.parents) if path.exists())
         stage = place / f".binmat-{os.getpid()}"
         stage.mkdir()
@@ -42,7 +42,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _termination_raises() -> Iterator[None]:
-    """Let SIGTERM end the program by SystemExit, so that what is being written is cleared away."""
+    """Turn SIGTERM into SystemExit, so that the temporary folder is removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -68,7 +68,7 @@ def _move(stage: Path, target: Path) -> None:
 
 
 def _check_free(target: Path, file: Path) -> None:
-    """Before anything is moved: a file where a folder must be, or a folder where the file must be."""
+    """Raise InputError for a file where a folder must be, or a folder where the file must be."""
     taken = [
         target / parent for parent in file.parents if (target / parent).exists() and not (target / parent).is_dir()
     ]

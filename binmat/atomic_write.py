@@ -1,4 +1,4 @@
-"""Write a file atomically: whole or not at all."""
+"""Write a file atomically: the whole file, or nothing after an error."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to. It becomes ``path`` when the block ends, and vanishes after an error.
+    """A temporary path to write to, beside ``path``. It is renamed to ``path`` at the end, or removed after an error.
 
-    The name keeps its suffix, and the file gets the permissions of any new file, whatever its writer gave it. OSError
-    goes through.
+    It keeps the suffix of ``path``. The file gets the permissions of any new file, whatever its writer set. An OSError
+    is passed on.
     """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -1,6 +1,6 @@
-"""The errors binmat raises on bad input: one line that says what is wrong, where, and the way out.
+"""The errors that binmat raises on purpose. Each message is one line: what is wrong, where, and the way out.
 
-The command line prints the message and exits 1; library users catch :class:`BinmatError`.
+The command line prints the message and exits with status 1. Library users catch :class:`BinmatError`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 def suggestion(name: str, known: Iterable[str], hint: str = "did you mean '{}'? ", cutoff: float = 0.4) -> str:
-    """``hint`` with the known name that is spelled most like ``name``; empty where none reaches the likeness cutoff."""
+    """``hint`` with the known name that is most similar to ``name``; empty where none reaches the cutoff in [0, 1]."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return hint.format(near[0]) if near else ""
 
@@ -49,7 +49,7 @@ class TraceError(BinmatError):
 
 
 class LoweringError(BinmatError):
-    """A graph that cannot be turned into the deployment graph."""
+    """A network that cannot be turned into a lowered graph."""
 
 
 class ExportError(BinmatError):
@@ -57,7 +57,7 @@ class ExportError(BinmatError):
 
 
 class VerificationError(BinmatError):
-    """An exported model that does not compute what the PyTorch graph computes."""
+    """An exported model that does not compute what the PyTorch network computes."""
 
 
 class InputError(BinmatError):

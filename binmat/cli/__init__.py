@@ -1,4 +1,4 @@
-"""The command line, one file per command, thin: parse, call the library, print."""
+"""The command line. Each command has a file and does three things: parse, call the library, print."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program ``binmat`` and return its exit status.
 
-    arguments: without the program's name; sys.argv's by default. 0: done. 1: an error of binmat's, as one line on
-    stderr. 2: wrong usage, likewise. 130: interrupted.
+    arguments: without the program's name; by default those of sys.argv. Status 0: done. 1: an error that binmat raised,
+    printed as one line on stderr. 2: wrong usage, printed likewise. 130: interrupted.
     """
     import typer
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            # A bar of a chart must not end the program where the terminal has no such character.
+            # A character that the terminal does not have must not end the program.
             stream.reconfigure(errors="replace")
     try:
         status = app(arguments, prog_name="binmat", standalone_mode=False)
@@ -29,16 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1)
     except typer.TyperException as error:
         path = getattr(getattr(error, "ctx", None), "command_path", "binmat")
-        return _fail(f"{_one_line(error.format_message())} See '{path} --help'", error.exit_code)
+        return _fail(f"{error.format_message()} See '{path} --help'", error.exit_code)
     except typer.Abort:
         return INTERRUPTED
     return status if isinstance(status, int) else 0
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"binmat: error: {_one_line(message)}", file=sys.stderr)
+    print(f"binmat: error: {' '.join(message.split())}", file=sys.stderr)
     return status
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())

@@ -1,4 +1,4 @@
-"""The program: its commands and what it says of itself."""
+"""The program: its commands, its help and its version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from binmat.cli.report import report
 from binmat.cli.schemes import schemes
 from binmat.cli.verify import verify
 
-#: Plain help: rich's panels take longer to import than everything else together, and cut long lines at 80 columns.
+# Help is plain: rich takes longer to import than everything else together, and cuts long lines at 80 columns.
 app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
@@ -30,7 +30,7 @@ def program(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Turn matting networks into 1-bit networks, checked and counted.
+    """Turn matting networks into 1-bit networks, verified and counted.
 
     \b
     Try:

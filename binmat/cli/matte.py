@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 def matte(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or a converted folder.")],
     input: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="An image, a video, or a folder of frames: one clip, by name.")
+        Path, typer.Argument(metavar="INPUT", help="An image, a video, or a folder of frames sorted by name.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder to write to.")],
     downsample_ratio: RatioOption = None,
     trimap: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="What is known: white foreground, black background; as INPUT is."),
+        typer.Option(metavar="PATH", help="Foreground white, background black, unknown grey; same form as INPUT."),
     ] = None,
     background: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Image behind the composite. Default: green.")
     ] = None,
     options: NetworkOptions = None,
     one_frame_delay: Annotated[
-        bool, typer.Option("--one-frame-delay", help="Take single frames' flicker out of a clip's alpha (MODNet).")
+        bool, typer.Option("--one-frame-delay", help="Filter flicker of single frames out of the alpha of a clip.")
     ] = False,
     show_mask: Annotated[
-        bool, typer.Option("--show-mask", help="Also a picture of what a sparse-assisted decoder computed.")
+        bool, typer.Option("--show-mask", help="Also write the mask picture.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a network, float or converted, on an image, a folder of frames or a video.
 
-    Writes OUT/alpha.png, foreground.png and composite.png; of a folder OUT/alpha/NAME.png and so on, of a video
-    OUT/alpha.mp4 (H.264, constant frame rate, no sound), with the states carried from frame to frame. Where a network
-    predicts no foreground, the composite takes the image's colours. --show-mask adds mask: frame, alpha and what the
-    decoder computed.
+    An image gives OUT/alpha.png, foreground.png and composite.png. A folder gives OUT/alpha/NAME.png and so on. A video
+    gives OUT/alpha.mp4 and so on (H.264, constant frame rate, no sound). States are carried from frame to frame. Where
+    a network predicts no foreground, there is no foreground file, and the composite takes the colours of the image.
+    --show-mask adds a picture of the frame, its alpha and the pixels that a sparse-assisted decoder computed.
 
     \b
     Examples:
@@ -54,15 +54,15 @@ def matte(
       binmat matte lsa.pth photo.jpg --trimap trimap.png -o matte \\
         --option refinement_steps=100
     """
-    steps = Steps()
-    with steps.step("start, with PyTorch"):
+    with Steps() as steps:
+        steps("start, with PyTorch")
         from binmat.model_defs.network_option import parse_options
         from binmat.pipeline.matte_clip import matte_clip
         from binmat.transforms.checkpoint import load
-    with steps.step("read the network"):
+
+        steps("read the network")
         network = load(model)
         chosen = parse_options(network.name, network.options, options or ())
-    with steps.step(f"matte {input.name}") as show:
         made = matte_clip(
             network,
             input,
@@ -72,7 +72,7 @@ def matte(
             downsample_ratio=downsample_ratio,
             one_frame_delay=one_frame_delay,
             show_mask=show_mask,
-            progress=show,
+            progress=steps.step(f"matte {input.name}"),
             **chosen,
         )
     if as_json:

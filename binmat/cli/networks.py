@@ -9,38 +9,39 @@ from binmat.cli.options import JsonFlag
 
 
 def networks(as_json: JsonFlag = False) -> None:
-    """List the networks whose checkpoints convert: inputs, parameters, operations, paper, layouts, options.
+    """List the networks whose checkpoints binmat knows.
 
-    Operations are counted when asked for, at each network's usual size; this takes some seconds.
+    Operations are counted at each network's usual size, which takes some seconds.
 
     \b
-    Example:
+    Examples:
       binmat networks
       binmat convert matting.ckpt --network modnet -o out
     """
-    steps = Steps()
-    with steps.step("start, with PyTorch"):
+    found: dict[str, dict[str, Any]] = {}
+    with Steps() as steps:
+        steps("start, with PyTorch")
         from binmat.model_defs.registry import NETWORKS, build
         from binmat.reports import CONVENTIONS, CROSS_CHECKS, report
-    found: dict[str, dict[str, Any]] = {}
-    for name, spec in NETWORKS.items():
-        with steps.step(f"count {name}"):
+
+        for name, spec in NETWORKS.items():
+            steps(f"count {name}")
             network = build(name)
             counted = report(network)
-        assert counted.before is not None
-        found[name] = {
-            "task": spec.task,
-            "inputs": spec.inputs,
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "size": {"height": counted.height, "width": counted.width},
-            "flops": {c: counted.before.counts[c].total.flops for c in CONVENTIONS} | dict(counted.cross_checks),
-            "paper": spec.paper,
-            "layouts": list(spec.layouts),
-            "options": {
-                option.name: {"type": option.type.__name__, "help": option.help, "converts": option.converts}
-                for option in network.options
-            },
-        }
+            assert counted.before is not None
+            found[name] = {
+                "task": spec.task,
+                "inputs": spec.inputs,
+                "parameters": sum(parameter.numel() for parameter in network.parameters()),
+                "size": {"height": counted.height, "width": counted.width},
+                "flops": {c: counted.before.counts[c].total.flops for c in CONVENTIONS} | dict(counted.cross_checks),
+                "paper": spec.paper,
+                "layouts": list(spec.layouts),
+                "options": {
+                    option.name: {"type": option.type.__name__, "help": option.help, "converts": option.converts}
+                    for option in network.options
+                },
+            }
     if as_json:
         print_json(found)
         return
@@ -54,8 +55,7 @@ def networks(as_json: JsonFlag = False) -> None:
         for name, about in found.items()
     ]
     conventions = CONVENTIONS | CROSS_CHECKS
-    heads = ["parameters", *(f"{convention}, G FLOPs" for convention in conventions), "at"]
-    print_table({"network": "left"} | dict.fromkeys(heads, "right"), rows)
+    print_table(["network", "parameters", *(f"{name}, G FLOPs" for name in conventions), "at"], rows)
     for name, about in found.items():
         say(f"{name}: {about['task']}")
         say(f"  inputs: {about['inputs']}", indent="    ")

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands have."""
 
 from __future__ import annotations
 
@@ -11,22 +11,18 @@ import typer
 
 
 class Size(NamedTuple):
-    """Height and width in pixels, written HxW."""
+    """Height and width in pixels."""
 
     height: int
     width: int
 
-    def __str__(self) -> str:
-        return f"{self.height}x{self.width}"
-
 
 def parse_size(text: str) -> Size:
     """HxW with two positive integers. Raises typer.BadParameter."""
-    found = re.fullmatch(r"([0-9]{1,9})[xX]([0-9]{1,9})", text.strip())
-    size = Size(int(found[1]), int(found[2])) if found else None
-    if size is None or min(size) < 1:
+    found = re.fullmatch(r"0*([1-9][0-9]{0,8})x0*([1-9][0-9]{0,8})", text.strip(), re.IGNORECASE)
+    if found is None:
         raise typer.BadParameter(f"'{text}' is not a size: give height and width in pixels, for example 288x512.")
-    return size
+    return Size(int(found[1]), int(found[2]))
 
 
 def parse_ratio(text: str) -> float:
@@ -36,7 +32,7 @@ def parse_ratio(text: str) -> float:
     except ValueError:
         ratio = math.nan
     if not 0 < ratio < math.inf:
-        raise typer.BadParameter(f"'{text}' is not a positive number: give for example 0.25.")
+        raise typer.BadParameter(f"'{text}' is not a positive number: give a number such as 0.25.")
     return ratio
 
 
@@ -46,7 +42,8 @@ SizeOption = Annotated[
         "--size",
         metavar="HxW",
         parser=parse_size,
-        help="Height and width of the frames. Default: what MODEL was converted for, else the network's usual size.",
+        help="Height and width of the frames. Default: the size that the network was converted for, else its usual "
+        "size.",
     ),
 ]
 RatioOption = Annotated[
@@ -55,8 +52,8 @@ RatioOption = Annotated[
         "--downsample-ratio",
         metavar="R",
         parser=parse_ratio,
-        help="Predict at this share of the size and enlarge the result: RVM with its guided filter. "
-        "Default: what MODEL was converted for, else 1.",
+        help="Predict at this fraction of the size and enlarge the result (RVM: by its guided filter). Default: the "
+        "ratio that the network was converted for, else 1.",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
@@ -66,6 +63,12 @@ NetworkOptions = Annotated[
     typer.Option(
         "--option",
         metavar="NAME=VALUE",
-        help="What this network alone takes, such as cost_limit of pam (binmat networks lists it); may be repeated.",
+        help="An option of this network, such as cost_limit of pam; may be repeated. binmat networks lists them all.",
+    ),
+]
+ClipOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--clip", metavar="PATH", help="Run on this image, video or folder of frames instead of binmat's photograph."
     ),
 ]

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def recipes(as_json: JsonFlag = False) -> None:
-    """List the recipes: scheme, policy and structure of a conversion, each a small TOML file.
+    """List the recipes. A recipe is a small TOML file: scheme, policy and structure of a conversion.
 
     \b
-    Example:
+    Examples:
       binmat recipes
       binmat convert rvm_mobilenetv3.pth --recipe arm -o out
       binmat convert rvm_mobilenetv3.pth --recipe my_recipe.toml -o out
@@ -27,14 +27,14 @@ def recipes(as_json: JsonFlag = False) -> None:
         print_json({name: recipe.model_dump() for name, recipe in found.items()})
         return
     rows = [[name, recipe.scheme, "\n".join(_settings(recipe))] for name, recipe in found.items()]
-    print_table(dict.fromkeys(("recipe", "scheme", "what else it sets"), "left"), rows)
+    print_table(("recipe", "scheme", "what else it sets"), rows, align="left")
     for name, recipe in found.items():
         say(f"{name}: {recipe.description}", indent="  ")
-    say("A scheme's name alone is a recipe too: binmat convert ... --scheme NAME")
+    say("The name of a scheme is a recipe too: binmat convert ... --scheme NAME")
 
 
 def _settings(recipe: Recipe) -> list[str]:
-    """What differs from a plain recipe of the scheme, as --set takes it; lists as TOML has them."""
+    """What differs from the plain recipe of the scheme, in the form that --set takes."""
     changed = recipe.model_dump(exclude_defaults=True, exclude={"name", "description", "scheme", "options", "layers"})
     fields = {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
     options = {f"options.{key}": value for key, value in recipe.options.items()}

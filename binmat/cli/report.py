@@ -32,15 +32,15 @@ def report(
     clip: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Credit it as well with the share measured on this image, video or folder of frames."
+            metavar="PATH", help="Also credit it with the share measured on this image, video or folder of frames."
         ),
     ] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Every layer with what it costs.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="List every layer and its cost.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Count operations and storage of checkpoints and converted folders, in two named conventions.
+    """Count the operations and the storage of checkpoints and converted folders.
 
-    A converted folder is counted beside its float network.
+    Operations are counted in two named conventions. A converted network is counted beside its float network.
 
     \b
     Examples:
@@ -49,12 +49,13 @@ def report(
       binmat report out/bnn out/reactnet out/threshold --compare
       binmat report out/bimatting --clip frames/
     """
-    steps = Steps()
-    with steps.step("start, with PyTorch"):
-        from binmat.reports import compare as beside_each_other
     counted = []
-    for model in models:
-        with steps.step(f"count {model}"):
+    with Steps() as steps:
+        steps("start, with PyTorch")
+        from binmat.reports import compare as beside_each_other
+
+        for model in models:
+            steps(f"count {model}")
             counted.append(_count(model, size, downsample_ratio, density, clip))
     if (density is not None or clip is not None) and not any(result.sparse for result in counted):
         raise InputError(

@@ -9,7 +9,7 @@ def schemes(as_json: JsonFlag = False) -> None:
     """List the binarization schemes: what a 1-bit layer computes.
 
     \b
-    Example:
+    Examples:
       binmat schemes
       binmat convert rvm_mobilenetv3.pth -o out --scheme xnor \\
         --set options.input_scale_map=true
@@ -18,18 +18,12 @@ def schemes(as_json: JsonFlag = False) -> None:
     from binmat.quantizers import SCHEMES
 
     if as_json:
-        print_json(
-            {
-                name: {
-                    "summary": scheme.summary,
-                    "source": scheme.source,
-                    "options": scheme.options(),
-                    "formula": scheme.description,
-                }
-                for name, scheme in SCHEMES.items()
-            }
-        )
+        found = {
+            name: {"summary": s.summary, "source": s.source, "options": s.options(), "formula": s.description}
+            for name, s in SCHEMES.items()
+        }
+        print_json(found)
         return
     rows = [[name, scheme.summary, scheme.source] for name, scheme in SCHEMES.items()]
-    print_table({"scheme": "left", "a 1-bit layer has": "left", "paper": "left"}, rows)
+    print_table(("scheme", "a 1-bit layer has", "paper"), rows, align="left")
     print("Formulas, gradients and options: binmat schemes --json")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from binmat.cli.console import Steps, print_json, print_table, say
-from binmat.cli.options import ConvertedArgument, JsonFlag
+from binmat.cli.options import ClipOption, ConvertedArgument, JsonFlag
 
 if TYPE_CHECKING:
     from binmat.verification.results import SignFlips, Verification
@@ -16,33 +15,28 @@ if TYPE_CHECKING:
 
 def verify(
     folder: ConvertedArgument,
-    clip: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH", help="Run on this image, video or folder of frames instead of binmat's photograph."
-        ),
-    ] = None,
+    clip: ClipOption = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="List the signs of every layer, not only of those with flipped ones.")
+        bool, typer.Option("--layers", help="List all layers with signs, not only those where signs flipped.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run DIR's model file in its own interpreter and compare it with the network in DIR.
+    """Compare the model file in DIR with the network in DIR.
 
-    Two questions are kept apart. Operator by operator: does the file compute what PyTorch computes from the same
-    inputs? Any difference beyond rounding is systematic, and the exit status is 1. End to end, over two frames with
-    states: how far do the outputs drift, and how many signs flip because a value sits at its threshold?
+    The file runs in its own interpreter. Each operator is compared on equal inputs: does the file compute what PyTorch
+    computes? Any difference beyond rounding is systematic, and the exit status is 1. Outputs are compared end to end,
+    over two frames with states: how far do they drift, and how many signs flip because a value lies at its threshold?
 
     \b
     Examples:
       binmat verify out
       binmat verify out --clip frames/ --json
     """
-    steps = Steps()
-    with steps.step("start, with PyTorch"):
+    with Steps() as steps:
+        steps("start, with PyTorch")
         from binmat.pipeline.converted_folder import verify_folder
-    with steps.step(f"verify {folder}") as progress:
-        found = verify_folder(folder, clip, progress)
+
+        found = verify_folder(folder, clip, steps.step(f"verify {folder}"))
     if as_json:
         faults = (verification.systematic for verification in found.values())
         print_json(
@@ -54,14 +48,14 @@ def verify(
         )
     else:
         for verification in found.values():
-            print_outputs(verification)
-            print_flips(verification, every=layers)
+            _print_outputs(verification)
+            _print_flips(verification, every=layers)
             say(str(verification))
     for verification in found.values():
         verification.check()
 
 
-def print_outputs(verification: Verification) -> None:
+def _print_outputs(verification: Verification) -> None:
     """How far each output lies from PyTorch's, end to end."""
     runs = verification.runs
     names = dict.fromkeys(output.name for run in runs.values() for output in run.outputs)
@@ -70,12 +64,12 @@ def print_outputs(verification: Verification) -> None:
         [name, *(f"{max(o.max_abs for o in run.outputs if o.name == name):.1e}" for run in runs.values())]
         for name in names
     ]
-    heads = {"output": "left", **{f"{clip}, {kernel} kernel": "right" for clip, kernel in runs}}
-    print_table(heads, rows, title=f"Largest difference of each output, end to end over {frames} frames")
+    heads = ["output", *(f"{clip}, {kernel} kernel" for clip, kernel in runs)]
+    print_table(heads, rows, f"Largest difference of each output, end to end over {frames} frames")
 
 
-def print_flips(verification: Verification, *, every: bool) -> None:
-    """Signs that differ end to end, by layer, all runs together: layers with flipped ones, or every one."""
+def _print_flips(verification: Verification, *, every: bool) -> None:
+    """Signs that differ end to end, all runs together: of every layer, or of those where any flipped."""
     layers: dict[str, list[SignFlips]] = {}
     for run in verification.runs.values():
         for flip in run.flips:
@@ -91,7 +85,7 @@ def print_flips(verification: Verification, *, every: bool) -> None:
         if every or any(flip.flipped for flip in flips)
     ]
     if rows:
-        heads = {"layer": "left", "flipped": "right", "signs": "right", "from threshold, in std": "right"}
-        print_table(heads, rows, title="Flipped signs, end to end, all runs together (each of them: --json)")
+        heads = ["layer", "flipped", "signs", "from threshold, in std"]
+        print_table(heads, rows, "Flipped signs, end to end, all runs together (each of them: --json)")
     else:
         print(f"No sign flipped in any of {len(layers)} binary layers.")

@@ -1,4 +1,4 @@
-"""A clip: an image by itself, a folder of frames or a video."""
+"""A clip: a single image, a folder of frames or a video."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .video import Video, open_video
 
 @dataclass(frozen=True)
 class Clip:
-    """Consecutive pictures. paths: of its images; video: the file that they are in instead."""
+    """Consecutive frames. paths: the image files, empty for a video. video: None for image files."""
 
     path: Path
     paths: list[Path]
@@ -26,20 +26,20 @@ class Clip:
 
     @property
     def count(self) -> int:
-        """How many pictures there are; 0 where a video does not say."""
+        """How many frames there are; 0 where a video does not say."""
         return self.video.count if self.video else len(self.paths)
 
     def frames(self) -> Iterator[Tensor]:
-        """The pictures one by one, [1, 3, H, W] in [0, 1]. Raises InputError."""
+        """The frames one by one, [1, 3, H, W] in [0, 1]. Raises InputError."""
         return self.video.frames() if self.video else map(read_image, self.paths)
 
     def values(self) -> Iterator[Tensor]:
-        """The pictures' own numbers, for trimaps; see :func:`binmat.data.image.read_values`. Raises InputError."""
+        """The stored values, for trimaps; see :func:`binmat.data.image.read_values`. Raises InputError."""
         return self.video.values() if self.video else map(read_values, self.paths)
 
 
 def open_clip(path: str | Path) -> Clip:
-    """An image by itself, the images of a folder in the order of their names, numbers by value, or a video.
+    """A single image, a video, or the images of a folder in the order of their names (frame2 before frame10).
 
     Raises InputError for a folder without images and a video that cannot be read.
     """
@@ -59,6 +59,5 @@ def open_clip(path: str | Path) -> Clip:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """frame2 before frame10."""
     parts = re.split(r"(\d+)", name.lower())
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

@@ -1,4 +1,4 @@
-"""Images as tensors: read any common format as RGB in [0, 1], write 8-bit files whole or not at all."""
+"""Images as tensors: any common format is read as RGB in [0, 1], 8-bit files are written atomically."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch.nn import functional as F
 from binmat.atomic_write import atomic_write
 from binmat.errors import InputError
 
-#: Suffixes that a folder of frames is searched for.
+#: Suffixes of the files that count as frames of a folder.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_image(path: str | Path) -> Tensor:
-    """[1, 3, H, W] float32 in [0, 1].
+    """An image file as [1, 3, H, W] float32 in [0, 1].
 
-    Grey becomes three equal channels, 16-bit grey keeps its precision (16-bit colour is read as 8 bits), transparency
-    is dropped (colours as stored), EXIF orientation is applied. Raises InputError, also for numbers that are no
+    Grey becomes three equal channels. 16-bit grey keeps its precision; 16-bit colour is read as 8 bits. Transparency is
+    dropped, and the colours stay as stored. EXIF orientation is applied. Raises InputError, also for values that are no
     brightness: floats outside [0, 1], integers outside 0 to 65535.
     """
     return to_rgb(_open(path))
@@ -35,9 +35,9 @@ def read_values(path: str | Path) -> Tensor:
 
 
 def to_values(image: Image.Image) -> Tensor:
-    """A Pillow image's own numbers: [H, W] or [H, W, channels], uint8, int32 (more than 8 bits) or float32.
+    """The stored values of a Pillow image: [H, W] or [H, W, channels], uint8, int32 (more than 8 bits) or float32.
 
-    1-bit images become 0 and 255, palettes the colours that they stand for.
+    1-bit images become 0 and 255. Palette indices become the colours that they stand for.
     """
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
@@ -48,21 +48,31 @@ def to_values(image: Image.Image) -> Tensor:
 
 
 def to_rgb(image: Image.Image) -> Tensor:
-    """A Pillow image as [1, 3, H, W] float32 in [0, 1]. Raises InputError for numbers that are no brightness."""
-    pixels = _pixels(image)
-    rgb = np.stack([pixels] * 3, -1) if pixels.ndim == 2 else pixels[..., :3]
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32))[None]
+    """A Pillow image as [1, 3, H, W] float32 in [0, 1]. Raises InputError for values that are no brightness."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float32)
+        largest = 1 if image.mode == "F" else 65535
+        if not (values.min() >= 0 and values.max() <= largest):
+            raise InputError(
+                f"the image's values go from {values.min():g} to {values.max():g} and are read as 0 to {largest}: "
+                "save it as 8-bit RGB"
+            )
+        return torch.from_numpy(values / np.float32(largest)).expand(1, 3, -1, -1).contiguous()
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns where transparency is dropped in one step.
+    values = np.asarray(image.convert("RGB"), np.float32) / 255
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]
 
 
 def to_bytes(picture: Tensor) -> Tensor:
-    """[C, H, W] in [0, 1] as 8 bits, [H, W, C] uint8 on the CPU, rounded half up."""
+    """[C, H, W] in [0, 1] as 8 bits: [H, W, C] uint8 on the CPU, rounded half up."""
     return (picture.detach().clamp(0, 1) * 255 + 0.5).to("cpu", torch.uint8).permute(1, 2, 0)
 
 
 def write_image(image: Tensor, path: str | Path) -> None:
-    """Write [1, 1 or 3 or 4, H, W] in [0, 1] as 8 bits, rounded half up; the suffix names the format.
+    """Write [1, C, H, W] in [0, 1] with C = 1, 3 or 4 as 8 bits, rounded half up, atomically.
 
-    Written whole or not at all. Raises InputError.
+    The suffix names the format. Raises InputError.
     """
     path = Path(path)
     pixels = to_bytes(image[0]).numpy()
@@ -74,14 +84,14 @@ def write_image(image: Tensor, path: str | Path) -> None:
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """A picture [N, C, H, W] in [0, 1] at another size, bilinearly and without aliasing."""
+    """Resize a picture [N, C, H, W] in [0, 1], bilinearly and without aliasing."""
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
 def cover(picture: Tensor, height: int, width: int, align: Literal["top", "middle"] = "middle") -> Tensor:
-    """A picture [N, C, H, W] in [0, 1] resized to cover another size, then cropped to it.
+    """Resize a picture [N, C, H, W] in [0, 1] to cover another size, then crop it to that size.
 
-    align: which rows are kept where it is too high. Of the columns the middle ones are.
+    align: which rows are kept where it is too high. Where it is too wide, the middle columns are kept.
 
     >>> cover(torch.rand(1, 3, 30, 40), 20, 20).shape
     torch.Size([1, 3, 20, 20])
@@ -93,7 +103,7 @@ def cover(picture: Tensor, height: int, width: int, align: Literal["top", "middl
 
 
 def photograph(height: int, width: int) -> Tensor:
-    """The photograph that comes with binmat, [1, 3, height, width]: resized to cover the size, then cropped to it."""
+    """The photograph that comes with binmat, [1, 3, height, width] in [0, 1], resized and cropped to the size."""
     with resources.as_file(resources.files("binmat.data") / "pictures" / "astronaut.jpg") as path:
         picture = read_image(path)
     # The head is at the top.
@@ -112,20 +122,3 @@ def _open(path: str | Path) -> Image.Image:
         raise InputError(f"no such image: {path}") from error
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
-
-
-def _pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """[H, W] or [H, W, channels] in [0, 1]."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float32)
-        largest = 1 if image.mode == "F" else 65535
-        if not (values.min() >= 0 and values.max() <= largest):
-            raise InputError(
-                f"the image's values go from {values.min():g} to {values.max():g} and are read as 0 to {largest}: "
-                "save it as 8-bit RGB"
-            )
-        return values / np.float32(largest)
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    values = np.asarray(image, np.float32) / 255
-    return values[..., 0] if image.mode == "LA" else values

@@ -1,11 +1,11 @@
-"""Run a matting network on an image or on the frames of a clip, and compose the result."""
+"""Run a matting network on an image or on the frames of a clip, and composite the result over a background."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import repeat
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,8 @@ from binmat.progress import Progress, silent
 
 from .image import read_image, read_values, to_rgb, to_values
 
-#: The green that composites are laid on.
+#: The default background of a composite.
 GREEN = (120 / 255, 1.0, 155 / 255)
-#: Where there is no further trimap; None is a frame without one.
-_ABSENT: Any = object()
 
 
 def matte(
@@ -47,13 +45,13 @@ def matte(
     image: a path, a Pillow image, or a tensor [3, H, W] or [1, 3, H, W] in [0, 1]. trimap: likewise, one channel of
     any values that :func:`binmat.model_defs.trimap.read_trimap` reads. progress: called by networks that compute one
     image in several steps. options: those that the network declares in its ``options``, such as ``refinement_steps``
-    of lsa_matting or ``path`` and ``cost_limit`` of pam. What is not plain about the input is said by a Python
-    warning. Raises InputError, SizeError, and UnknownNameError for an option that the network does not have.
+    of lsa_matting or ``path`` and ``cost_limit`` of pam. Warns where the input is unusual. Raises InputError,
+    SizeError, and UnknownNameError for an option that the network does not have.
     """
     frames = matte_frames(
         network,
         [_as_tensor(image)],
-        trimaps=[_as_values(trimap)],
+        trimaps=None if trimap is None else [_as_values(trimap)],
         downsample_ratio=downsample_ratio,
         progress=progress,
         **options,
@@ -68,70 +66,64 @@ def matte_frames(
     network: Network,
     frames: Iterable[Tensor],
     *,
-    trimaps: Iterable[Tensor | None] = repeat(None),
+    trimaps: Iterable[Tensor] | None = None,
     downsample_ratio: float = 1.0,
     progress: Progress = silent,
     **options: Any,
 ) -> Iterator[Prediction]:
-    """Predictions for consecutive frames [1, 3, H, W] of one size, states carried along.
+    """Predictions for consecutive frames [1, 3, H, W] of one size, with the states carried from frame to frame.
 
     >>> from binmat.model_defs.registry import build
     >>> predictions = matte_frames(build("rvm_mobilenetv3"), torch.rand(2, 1, 3, 32, 48))
     >>> [prediction.foreground.shape for prediction in predictions]
     [torch.Size([1, 3, 32, 48]), torch.Size([1, 3, 32, 48])]
 
-    The network is put in evaluation mode. progress, options: as for :func:`matte`. Raises UnknownNameError for an
-    option that the network does not have, InputError where the size changes within the clip and where there is not a
-    trimap for each frame.
+    The network is put in evaluation mode. trimaps: one for each frame. progress, options: as for :func:`matte`.
+    Raises at the first frame UnknownNameError for an option that the network does not have. Raises InputError where the
+    size changes within the clip and where there is not a trimap for each frame.
     """
     check_options(network.name, network.options, options)
     network.eval()
     options |= {"downsample_ratio": downsample_ratio, "progress": progress}
-    return _predictions(network, frames, trimaps, options)
-
-
-def without_flicker(predictions: Iterable[Prediction], threshold: float = THRESHOLD) -> Iterator[Prediction]:
-    """The same predictions with alpha filtered by the one-frame delay, each given out once the next is there.
-
-    threshold: see :func:`binmat.model_defs.one_frame_delay.fix_flicker`.
-    """
-    delay = OneFrameDelay(threshold)
-    waiting: Prediction | None = None
-    for prediction in predictions:
-        ready = delay.push(prediction.alpha)
-        if waiting is not None and ready is not None:
-            yield replace(waiting, alpha=ready)
-        waiting = prediction
-    last = delay.flush()
-    if waiting is not None and last is not None:
-        yield replace(waiting, alpha=last)
-
-
-def _predictions(
-    network: Network, frames: Iterable[Tensor], trimaps: Iterable[Tensor | None], options: Mapping[str, Any]
-) -> Iterator[Prediction]:
-    memory, size = None, None
-    given = iter(trimaps)
-    for number, frame in enumerate(frames):
-        trimap = next(given, _ABSENT)
-        if trimap is _ABSENT:
+    memory: Any = None
+    size: tuple[int, int] | None = None
+    for number, (frame, trimap) in enumerate(zip_longest(frames, () if trimaps is None else trimaps)):
+        if frame is None:
+            raise InputError("there are more trimaps than frames: pass one for each")
+        if trimap is None and trimaps is not None:
             raise InputError(f"there are {number} trimaps and more frames: pass one for each")
-        if size is not None and frame.shape[2:] != size:
+        height, width = frame.shape[2:]
+        if size is not None and size != (height, width):
             raise InputError(
-                f"a clip's frames have one size: {_size(frame)} follows {size[0]}x{size[1]}; matte them apart"
+                f"a clip's frames have one size: {height}x{width} follows {size[0]}x{size[1]}; matte them apart"
             )
-        size = frame.shape[2:]
+        size = height, width
         parameter = next(network.parameters())
         with torch.no_grad():
             prediction = network.predict(frame.to(parameter.device, parameter.dtype), memory, trimap=trimap, **options)
         memory = prediction.memory
         yield prediction
-    if next(given, None) is not None:
-        raise InputError("there are more trimaps than frames: pass one for each")
+
+
+def without_flicker(predictions: Iterable[Prediction], threshold: float = THRESHOLD) -> Iterator[Prediction]:
+    """The same predictions with alpha filtered by the one-frame delay: each is yielded once the next is there.
+
+    threshold: see :func:`binmat.model_defs.one_frame_delay.fix_flicker`.
+    """
+    delay = OneFrameDelay(threshold)
+    waiting: Prediction | None = None
+    for prediction in chain(predictions, [None]):
+        ready = delay.flush() if prediction is None else delay.push(prediction.alpha)
+        if waiting is not None and ready is not None:
+            yield replace(waiting, alpha=ready)
+        waiting = prediction
 
 
 def composite(prediction: Prediction, image: Tensor, background: Tensor | None = None) -> Tensor:
-    """alpha F + (1 - alpha) B, [1, 3, H, W]; F is the image where the network predicts no foreground, B GREEN."""
+    """alpha F + (1 - alpha) B, [1, 3, H, W] in [0, 1].
+
+    F: the predicted foreground, or the image where the network predicts none. B: the background, by default GREEN.
+    """
     foreground = image if prediction.foreground is None else prediction.foreground
     if background is None:
         background = torch.tensor(GREEN, dtype=foreground.dtype, device=foreground.device).view(1, 3, 1, 1)
@@ -147,13 +139,7 @@ def _as_tensor(image: str | Path | Image.Image | Tensor) -> Tensor:
     return to_rgb(image) if isinstance(image, Image.Image) else read_image(image)
 
 
-def _as_values(trimap: str | Path | Image.Image | npt.NDArray[Any] | Tensor | None) -> Tensor | None:
+def _as_values(trimap: str | Path | Image.Image | npt.NDArray[Any] | Tensor) -> Tensor:
     if isinstance(trimap, (str, Path)):
         return read_values(trimap)
-    if isinstance(trimap, Image.Image):
-        return to_values(trimap)
-    return trimap if trimap is None else torch.as_tensor(trimap)
-
-
-def _size(frame: Tensor) -> str:
-    return f"{frame.shape[2]}x{frame.shape[3]}"
+    return to_values(trimap) if isinstance(trimap, Image.Image) else torch.as_tensor(trimap)

@@ -1,4 +1,4 @@
-"""A picture of what a sparse-assisted decoder computed: frame, alpha, mask, and the share of each level."""
+"""A picture of what a sparse-assisted decoder computed: frame, alpha, mask, and each masked path's active share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BACKGROUND, _TEXT, _EMPTY = (24, 24, 28), (232, 232, 232), (70, 70, 78)
 
 @dataclass(frozen=True)
 class FrameMask:
-    """What of one frame was computed.
+    """What a sparse-assisted decoder computed of one frame.
 
     mask: [1, 1, h, w] of 0 and 1, on the coarse grid. levels: masked path -> the share of its pixels that was active,
     in order of execution.
@@ -36,7 +36,7 @@ class FrameMask:
 
 
 def with_masks(network: Network, predictions: Iterable[Prediction], masks: list[FrameMask]) -> Iterator[Prediction]:
-    """The same predictions, as the network makes them frame by frame; each frame's mask is added to the list.
+    """The same predictions; the mask of each frame is appended to the list as the network computes the frame.
 
     Raises InputError for a network without a sparse-assisted decoder.
     """

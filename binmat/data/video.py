@@ -1,4 +1,4 @@
-"""Videos as tensors: frames of a file one by one, and H.264 files written whole or not at all."""
+"""Videos as tensors: frames are read one by one, H.264 files are written atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from binmat.errors import InputError, MissingExtraError
 
 from .image import to_bytes
 
-#: Suffixes by which a path is taken for a video.
+#: A path with one of these suffixes is a video.
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 #: x264's constant rate factor: a matte's soft edges must survive.
 _QUALITY = "10"
@@ -27,7 +27,7 @@ _DEFAULT_RATE = Fraction(30)
 
 @dataclass(frozen=True)
 class Video:
-    """The first video stream of a file. rate: frames per second, the average. count: of frames, 0 where unknown."""
+    """The first video stream of a file. rate: average frames per second. count: number of frames, 0 where unknown."""
 
     path: Path
     rate: Fraction
@@ -73,8 +73,8 @@ def open_video(path: str | Path) -> Video:
 def video_writer(path: str | Path, rate: Fraction) -> Iterator[Callable[[Tensor], None]]:
     """A function that adds a frame [1, 1 or 3, H, W] in [0, 1] to a new H.264 file, .mp4.
 
-    All frames have one size. Colours at half resolution, as players expect, but where a side is odd. The file is there
-    once the block ends without an error. Raises InputError, MissingExtraError without PyAV.
+    All frames have one size. Colours have half the resolution, as players expect, unless a side is odd. The file
+    appears when the block ends without an error. Raises InputError, MissingExtraError without PyAV.
     """
     av = _load_av()
     path = Path(path)

@@ -1,1 +1,1 @@
-"""Whole jobs as library calls: what a command does, without the command line."""
+"""Whole jobs as library calls: what the commands do, without the command line."""

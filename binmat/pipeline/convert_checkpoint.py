@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +13,10 @@ from binmat.atomic_folder import atomic_folder
 from binmat.backends.registry import get_backend
 from binmat.data.clip import open_clip
 from binmat.model_defs.example_inputs import example_inputs, ratio_of
-from binmat.model_defs.network import Network
 from binmat.model_defs.network_option import parse_options
 from binmat.pipeline.converted_folder import RECIPE, REPORTS, WEIGHTS, check_free, model_files, model_name
 from binmat.pipeline.deployment import deploy
-from binmat.progress import Progress, StepProgress, silent_step
+from binmat.progress import Progress, StepProgress, silent
 from binmat.reports import Report, report
 from binmat.transforms.checkpoint import load, save
 from binmat.transforms.convert import convert, recipe_of
@@ -29,9 +28,9 @@ DEFAULT_SCHEME = "reactnet"
 
 @dataclass(frozen=True)
 class ConvertedCheckpoint:
-    """What a conversion wrote. files: in the folder, in the order in which a reader wants them.
+    """What a conversion wrote.
 
-    verifications: by format. seconds: by step, in order.
+    verifications: by format. files: what was written. seconds: by step, in the order of the steps.
     """
 
     report: Report
@@ -53,43 +52,52 @@ def convert_checkpoint(
     formats: Iterable[str] = ("lce",),
     clip: str | Path | None = None,
     options: Iterable[str] = (),
-    progress: StepProgress = silent_step,
+    progress: StepProgress = silent,
 ) -> ConvertedCheckpoint:
-    """Read a checkpoint, convert it, write and verify its model files, count it, and write everything to a folder.
+    """Convert a checkpoint, write and verify its model files, count it, and write everything to a folder.
 
-    checkpoint: float; or converted, which then keeps its recipe where none of scheme, recipe and settings is given.
-    output: a new folder, an empty one, or an earlier conversion, which is replaced once everything is verified.
-    scheme: DEFAULT_SCHEME by default. network: what the checkpoint holds, where its keys alone should not decide.
+    checkpoint: of a float network; or of a converted one, which is then written again for another size or format.
+    output: a new folder, an empty one, or an earlier conversion. It is written when everything is verified, or not at
+    all. scheme: DEFAULT_SCHEME by default. network: what the checkpoint holds; by default its keys decide.
     recipe, settings, size, downsample_ratio: as for :func:`binmat.convert`; the size is the network's usual one by
     default. formats: of the model files (:data:`binmat.backends.registry.BACKENDS`). clip: an image, a video or a
     folder of frames to verify on, and to measure a sparse-assisted decoder on. options: NAME=VALUE, as the network
     declares them. progress: called with (step, done, of how many), first with (step, 0, 0).
 
     Raises the errors of :func:`binmat.load`, :func:`binmat.convert` and :func:`binmat.export`, UnknownNameError for a
-    format, InputError for folders and clips, and VerificationError where a file is not what the network computes: then
-    nothing is written.
+    format, InputError for folders and clips, and VerificationError where a file does not compute what the network does.
     """
-    output = Path(output)
+    output, settings = Path(output), tuple(settings)
     backends = {name: get_backend(name) for name in formats}
     check_free(output)
-    steps = _Steps(progress)
-    verifications = {}
+    verifications: dict[str, Verification] = {}
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(title: str) -> Iterator[Progress]:
+        progress(title, 0, 0)
+        started = time.perf_counter()
+        yield partial(progress, title)
+        seconds[title] = time.perf_counter() - started
+
     with atomic_folder(output) as folder:
-        with steps.step("read the checkpoint"):
+        with step("read the checkpoint"):
             original = load(checkpoint, network)
-            chosen = parse_options(original.name, original.options, options)
-            original = original.specialised(size, **chosen)
-        with steps.step("trace and rewrite"):
-            converted = _convert(original, scheme, recipe, tuple(settings), size, downsample_ratio)
+            original = original.specialised(size, **parse_options(original.name, original.options, options))
+        with step("trace and rewrite"):
+            ratio = ratio_of(original, downsample_ratio)
+            size = size or example_inputs(original, None, ratio).size
+            if scheme is None and recipe is None and (settings or recipe_of(original) is None):
+                scheme = DEFAULT_SCHEME
+            converted = convert(original, scheme, recipe=recipe, settings=settings, size=size, downsample_ratio=ratio)
         for name, backend in backends.items():
-            with steps.step(f"lower and write the {backend.title} model"):
+            with step(f"lower and write the {backend.title} model"):
                 deployment = deploy(converted, format=name)
                 deployment.write(folder / model_name(name))
-            with steps.step(f"verify it in {backend.title}'s interpreter") as show:
-                clips = deployment.clips(() if clip is None else open_clip(clip).frames())
-                verifications[name] = deployment.verify(clips=clips, progress=show)
+            with step(f"verify it in {backend.title}'s interpreter") as show:
+                verifications[name] = deployment.verify(clips=deployment.clips(clip), progress=show)
                 verifications[name].check()
-        with steps.step("count, write weights and report"):
+        with step("count, write weights and report"):
             save(converted, folder / WEIGHTS)
             made_by = recipe_of(converted)
             assert made_by is not None
@@ -105,36 +113,6 @@ def convert_checkpoint(
                 counted.save(folder / name)
     for name, path in model_files(output).items():
         if name not in backends:
-            path.unlink()  # Of the earlier conversion.
+            path.unlink()  # It belongs to the earlier conversion.
     names = [WEIGHTS, *(path.name for path in models.values()), RECIPE, *REPORTS]
-    return ConvertedCheckpoint(counted, verifications, tuple(output / name for name in names), steps.seconds)
-
-
-def _convert(
-    original: Network,
-    scheme: str | None,
-    recipe: Recipe | str | Path | None,
-    settings: tuple[str, ...],
-    size: tuple[int, int] | None,
-    downsample_ratio: float | None,
-) -> Network:
-    ratio = ratio_of(original, downsample_ratio)
-    size = size or example_inputs(original, None, ratio).size
-    if scheme is None and recipe is None and (settings or recipe_of(original) is None):
-        scheme = DEFAULT_SCHEME
-    return convert(original, scheme, recipe=recipe, settings=settings, size=size, downsample_ratio=ratio)
-
-
-@dataclass
-class _Steps:
-    """Times the steps of a job, and says which one runs and how far it is."""
-
-    progress: StepProgress
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[Progress]:
-        self.progress(title, 0, 0)
-        started = time.perf_counter()
-        yield partial(self.progress, title)
-        self.seconds[title] = time.perf_counter() - started
+    return ConvertedCheckpoint(counted, verifications, tuple(output / name for name in names), seconds)

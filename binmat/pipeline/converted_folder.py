@@ -1,12 +1,10 @@
-"""The folder that a conversion is: its weights, recipe and report, and a model file for each format."""
+"""A converted folder: weights, recipe and report of a converted network, and a model file for each format."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from binmat.backends.registry import BACKENDS, get_backend
-from binmat.data.clip import open_clip
 from binmat.errors import CheckpointError, ExportError, InputError
 from binmat.model_defs.weights_metadata import WeightsMetadata, read_weights_metadata
 from binmat.pipeline.deployment import deploy, read_model_file
@@ -31,23 +29,23 @@ def model_files(folder: Path) -> dict[str, Path]:
     return {format: path for format, path in found.items() if path.is_file()}
 
 
-def is_converted(path: Path) -> bool:
-    """Whether a path is a folder with a converted network."""
-    about = read_weights_metadata(path / WEIGHTS)
-    return about is not None and about.recipe is not None
+def conversion_in(folder: Path) -> WeightsMetadata | None:
+    """The metadata of the converted network in a folder; None for any other path."""
+    about = read_weights_metadata(folder / WEIGHTS)
+    return None if about is None or about.recipe is None else about
 
 
 def read_converted(path: Path) -> WeightsMetadata:
-    """What a converted folder says of itself. Raises CheckpointError for anything else."""
-    about = read_weights_metadata(path / WEIGHTS)
-    if about is None or about.recipe is None:
+    """The metadata of the converted network in a folder. Raises CheckpointError for any other path."""
+    about = conversion_in(path)
+    if about is None:
         fault = f"is not a converted folder (no {WEIGHTS} of a conversion in it)" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {fault}: name a folder that binmat convert wrote")
     return about
 
 
 def check_free(path: Path) -> None:
-    """Raise InputError unless a conversion may be written to a path: new, empty, or an earlier conversion alone."""
+    """Raise InputError for a folder that holds anything but an earlier conversion."""
     if not path.is_dir():
         return
     try:
@@ -55,7 +53,7 @@ def check_free(path: Path) -> None:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): name another folder with -o") from error
     known = {WEIGHTS, RECIPE, *REPORTS, *map(model_name, BACKENDS)}
-    foreign = sorted(names - known if is_converted(path) else names)
+    foreign = sorted(names - known if conversion_in(path) else names)
     if foreign:
         others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise InputError(
@@ -66,11 +64,11 @@ def check_free(path: Path) -> None:
 def verify_folder(
     folder: str | Path, clip: str | Path | None = None, progress: Progress = silent
 ) -> dict[str, Verification]:
-    """Compare each model file in a converted folder with the network in it, by format.
+    """Compare each model file in a converted folder with the network in it; the results by format.
 
-    clip: an image, a video or a folder of frames to run on instead of binmat's photograph. Differences are not raised:
-    see :meth:`Verification.check`. Raises CheckpointError for another folder, ExportError where there is no model file
-    or one does not run, InputError for a clip that cannot be read.
+    clip: an image, a video or a folder of frames to run on instead of binmat's photograph.
+    Differences are not raised: see :meth:`Verification.check`. Raises CheckpointError for a path that is no converted
+    folder, ExportError for a model file that is missing or does not run, InputError for a clip that cannot be read.
     """
     folder = Path(folder)
     read_converted(folder)
@@ -81,17 +79,8 @@ def verify_folder(
     found = {}
     for format, content in contents.items():
         deployment = deploy(network, format=format)
-        clips = deployment.clips(() if clip is None else open_clip(clip).frames())
-        found[format] = deployment.verify(content, clips, progress)
+        found[format] = deployment.verify(content, deployment.clips(clip), progress)
     return found
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """A model file that was written, and the verification that it passed."""
-
-    path: Path
-    verification: Verification
 
 
 def export_folder(
@@ -101,13 +90,15 @@ def export_folder(
     size: tuple[int, int] | None = None,
     downsample_ratio: float | None = None,
     progress: Progress = silent,
-) -> ExportedFile:
+) -> tuple[Path, Verification]:
     """Write the network in a converted folder as a model file again: after training, or for another size.
 
-    The file is verified before it takes its place. output: by default the format's file in the folder, whose report is
-    then written anew. size, downsample_ratio: by default those that it was converted for.
-    Raises CheckpointError for another folder, UnknownNameError for another format, InputError for an output that does
-    not fit, VerificationError for a file that would be wrong, and the errors of :func:`binmat.export`.
+    Returns the path of the file and the verification that it passed before it was written.
+    output: by default the format's file in the folder, whose report is then written anew. size, downsample_ratio: by
+    default those that the network was converted for.
+    Raises CheckpointError for a path that is no converted folder, UnknownNameError for an unknown format, InputError
+    for an output that does not fit, VerificationError for a file that would be wrong, and the errors of
+    :func:`binmat.export`.
     """
     folder = Path(folder)
     about, backend = read_converted(folder), get_backend(format)
@@ -131,4 +122,4 @@ def export_folder(
         counted = report(network, verification=verification.summary(), files=files)
         for name in REPORTS:
             counted.save(folder / name)
-    return ExportedFile(target, verification)
+    return target, verification

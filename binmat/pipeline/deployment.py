@@ -1,16 +1,17 @@
-"""Export a network by its file's suffix, and verify what was written, in one call each."""
+"""Export a network as a model file, and verify such a file against the network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count, product
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from binmat.atomic_write import atomic_write
 from binmat.backends.backend import Backend, Model
 from binmat.backends.registry import backend_of, get_backend
+from binmat.data.clip import open_clip
 from binmat.errors import ExportError
 from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Example, Network
@@ -26,10 +27,7 @@ from binmat.verification.results import Verification
 
 @dataclass(frozen=True)
 class Deployment:
-    """A network as it ships: the network, its lowered graph and the model file made of it.
-
-    example: the call that was lowered.
-    """
+    """A network, its lowered graph and the model made of it. example: the inputs that it was lowered with."""
 
     network: nn.Module
     example: Example
@@ -38,55 +36,43 @@ class Deployment:
     model: Model
 
     def write(self, path: str | Path) -> None:
-        """Write the model file whole or not at all. Raises ExportError."""
+        """Write the model file atomically. Raises ExportError."""
         try:
             with atomic_write(Path(path)) as temporary:
                 temporary.write_bytes(self.model.content)
         except OSError as error:
             raise ExportError(f"cannot write {path}: {error.strerror}") from error
 
-    def clips(self, pictures: Iterable[Tensor] = ()) -> Clips:
-        """What it is verified on: pictures [1, 3, H, W] in [0, 1] of a clip, else a photograph; and noise."""
-        return clips_of(self.example, pictures, self.network)
+    def clips(self, path: str | Path | None = None) -> Clips:
+        """What to verify on: an image, a video or a folder of frames, by default binmat's photograph; and noise."""
+        return clips_of(self.example, () if path is None else open_clip(path).frames(), self.network)
 
     def verify(
-        self,
-        content: bytes | None = None,
-        clips: Clips | None = None,
-        progress: Progress = silent,
+        self, content: bytes | None = None, clips: Clips | None = None, progress: Progress = silent
     ) -> Verification:
-        """Compare network and lowered graph, and that graph with the file in its interpreter; see :func:`verify`.
+        """Compare the network with its lowered graph, and that graph with the file in its interpreter.
 
-        progress: called with (comparisons done, comparisons to do).
+        content: of the file, by default the model's. clips: by default :meth:`clips`. progress: called with
+        (comparisons done, comparisons to do). See :func:`verify`.
         """
         clips = clips or self.clips()
         kernels = self.backend.kernels or ("",)
         to_do = 1 + len(kernels) * sum(len(frames) for frames in clips.values())
-        done = 0
+        done = count(1)
 
         def step() -> None:
-            nonlocal done
-            done += 1
-            progress(done, to_do)
+            progress(next(done), to_do)
 
         network = check_network(self.network, self.example, next(iter(clips.values())))
         step()
         models = {kernels[0]: self.model}
         models |= {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
-        runs = {
-            (name, kernel): check_file(
-                self.backend,
-                self.lowered,
-                model,
-                frames,
-                kernel,
-                # Another form of the graph is another file.
-                content=None if model.form else content,
-                progress=step,
+        runs = {}
+        for (name, frames), (kernel, model) in product(clips.items(), models.items()):
+            judged = None if model.form else content  # Another form of the graph is another file.
+            runs[name, kernel] = check_file(
+                self.backend, self.lowered, model, frames, kernel, content=judged, progress=step
             )
-            for name, frames in clips.items()
-            for kernel, model in models.items()
-        }
         return Verification(self.backend.name, self.backend.title, network, runs)
 
 
@@ -98,11 +84,11 @@ def deploy(
     format: str = "lce",
     example: Example | None = None,
 ) -> Deployment:
-    """Lower a network at the size of one call and make its model, without writing a file.
+    """Lower a network for frames of a fixed size and make its model, without writing a file.
 
     size: (height, width), by default the one that the network was converted for, else the registry's example size.
-    downsample_ratio: by default likewise, else 1. format: a backend's name. example: the call itself, for modules that
-    do not say what theirs is. Raises UnknownNameError, SizeError, TraceError, LoweringError and ExportError.
+    downsample_ratio: by default likewise, else 1. format: a backend's name. example: the example inputs themselves, for
+    modules that have none of their own. Raises UnknownNameError, SizeError, TraceError, LoweringError, ExportError.
     """
     backend = get_backend(format)
     if example is None:
@@ -120,11 +106,11 @@ def export(
     *,
     example: Example | None = None,
 ) -> Deployment:
-    """Write a network, converted or float, as a model file of fixed size; the suffix names the format.
+    """Write a network, converted or float, as a model file for frames of a fixed size, atomically.
 
-    .tflite: Larq Compute Engine; 4-D inputs and outputs are NHWC, states are inputs and outputs of the same name.
-    size, downsample_ratio, example: as for :func:`deploy`, whose errors it raises; UnknownNameError for a suffix that
-    stands for no format. The file is written whole or not at all.
+    path: its suffix names the format. .tflite is Larq Compute Engine: 4-D inputs and outputs are NHWC, states are
+    inputs and outputs of the same name. size, downsample_ratio, example: as for :func:`deploy`.
+    Raises the errors of :func:`deploy`, and UnknownNameError for a suffix that names no format.
     """
     backend = backend_of(path)
     deployment = deploy(network, size, downsample_ratio, format=backend.name, example=example)
@@ -143,14 +129,14 @@ def verify(
 ) -> Verification:
     """Compare a model file with the network it was made from.
 
-    Network and lowered graph are compared in float64; lowered graph and file operator by operator on equal inputs, and
-    end to end over frames with states.
+    Network and lowered graph are compared in float64. Lowered graph and file are compared operator by operator on equal
+    inputs, and end to end over frames with states.
 
-    path: the file, whose suffix names the format; None verifies a fresh LCE export that is not written. size,
+    path: the file; its suffix names the format. Without one a fresh LCE export is verified and not written. size,
     downsample_ratio, example: what the file was exported with, as for :func:`deploy`. clips: name -> inputs of
-    consecutive frames; by default a photograph that moves and noise, two frames each.
-    Returns a verdict on systematic differences; it is not raised: see :meth:`Verification.check`. Raises the errors of
-    :func:`deploy`, ExportError for a file that does not run, MissingExtraError without the interpreter.
+    consecutive frames; by default a photograph that moves, and noise, two frames each.
+    Differences are not raised: see :meth:`Verification.check`. Raises the errors of :func:`deploy`, ExportError for a
+    file that does not run, MissingExtraError without the interpreter.
     """
     content = None if path is None else read_model_file(path)
     format = "lce" if path is None else backend_of(path).name

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import repeat, tee
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from binmat.atomic_folder import atomic_folder
 from binmat.data.clip import Clip, open_clip
-from binmat.data.image import cover, read_image, to_rgb
+from binmat.data.image import cover, read_image, to_rgb, write_image
 from binmat.data.inference import composite, matte_frames, without_flicker
 from binmat.data.mask_picture import FrameMask, mask_picture, with_masks
+from binmat.data.video import video_writer
 from binmat.errors import InputError
 from binmat.model_defs.example_inputs import ratio_of
 from binmat.model_defs.network import Network
 from binmat.progress import Progress, silent
-
-from .matte_files import matte_files
 
 
 @dataclass(frozen=True)
 class ClipMatte:
     """What was written and how it was made.
 
-    downsample_ratio: the one that was taken. files: in the order in which they were begun. notes: what the user should
+    downsample_ratio: the one that was used. files: in the order in which they were begun. notes: what the user should
     know about how the input was read, each once. details: of each frame, see
     :class:`binmat.model_defs.network.Prediction`. active: of each frame, masked path -> the share of its pixels that a
-    sparse-assisted decoder computed; empty where no mask was asked for.
+    sparse-assisted decoder computed; empty without ``show_mask``.
     """
 
     downsample_ratio: float
@@ -63,12 +65,12 @@ def matte_clip(
     ['alpha.png', 'foreground.png', 'composite.png']
 
     source: an image, a folder of frames or a video, see :func:`binmat.data.clip.open_clip`. output: a folder, which
-    gets all files or, after an error, none; how they are named: :func:`.matte_files.matte_files`.
-    trimap: of the same form as the source, one for each frame. background: an image, which is resized to cover the
-    frame; green by default. downsample_ratio: by default the one that the network was converted for, else 1.
-    one_frame_delay: take single frames' flicker out of alpha. show_mask: also draw what a sparse-assisted decoder
-    computed. progress: called with (frames done, frames); of a single image with (steps done, steps), by networks that
-    compute it in several. options: as for :func:`binmat.matte`.
+    gets all files or, after an error, none. A file is KIND.png for an image, KIND/NAME.png for a folder of frames, and
+    KIND.mp4 for a video, at its frame rate. trimap: in the same form as the source, one for each frame. background: an
+    image, resized to cover the frame; green by default. downsample_ratio: by default the one that the network was
+    converted for, else 1. one_frame_delay: filter flicker of single frames out of alpha. show_mask: also draw what a
+    sparse-assisted decoder computed. progress: called with (frames done, frames); for a single image with (steps done,
+    steps), by networks that compute it in several steps. options: as for :func:`binmat.matte`.
 
     Raises InputError, SizeError, UnknownNameError, and MissingExtraError for a video without PyAV.
     """
@@ -82,7 +84,7 @@ def matte_clip(
     predictions = matte_frames(
         network,
         frames,
-        trimaps=repeat(None) if trimaps is None else trimaps.values(),
+        trimaps=None if trimaps is None else trimaps.values(),
         downsample_ratio=ratio,
         progress=for_steps,
         **options,
@@ -96,7 +98,7 @@ def matte_clip(
     if one_frame_delay:
         predictions = without_flicker(predictions)
     with atomic_folder(Path(output)) as folder:
-        with matte_files(folder, clip, written) as write:
+        with _writer(folder, clip, written) as write:
             for number, (prediction, image) in enumerate(zip(predictions, images, strict=False)):
                 write(number, "alpha", prediction.alpha)
                 if prediction.foreground is not None:
@@ -120,6 +122,27 @@ def _check_names(clip: Clip, trimaps: Clip | None) -> None:
         other = taken.setdefault(path.stem, path)
         if other is not path:
             raise InputError(f"{other.name} and {path.name} in {clip.path} would both be written as {path.stem}.png")
-    # A video's own count of its frames may be wrong: matte_frames sees how many there are.
+    # The frame count that a video states may be wrong; matte_frames counts the frames themselves.
     if trimaps and trimaps.paths and clip.paths and len(trimaps.paths) != len(clip.paths):
         raise InputError(f"there are {len(trimaps.paths)} trimaps for {len(clip.paths)} images: pass one for each")
+
+
+@contextmanager
+def _writer(folder: Path, clip: Clip, written: list[Path]) -> Iterator[Callable[[int, str, Tensor], None]]:
+    """A function of (frame number, kind, picture [1, C, H, W]) that writes the picture and lists its file."""
+    with ExitStack() as open_files:
+        videos: dict[str, Callable[[Tensor], None]] = {}
+
+        def write(number: int, kind: str, picture: Tensor) -> None:
+            if clip.video is not None:
+                if kind not in videos:
+                    written.append(folder / f"{kind}.mp4")
+                    videos[kind] = open_files.enter_context(video_writer(written[-1], clip.video.rate))
+                videos[kind](picture)
+                return
+            path = folder / kind / f"{clip.paths[number].stem}.png" if clip.path.is_dir() else folder / f"{kind}.png"
+            path.parent.mkdir(exist_ok=True)
+            write_image(picture, path)
+            written.append(path)
+
+        yield write

@@ -11,7 +11,8 @@ from binmat.cli.console import Steps
 def test_progress_is_shown_on_a_terminal_only(title: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     for terminal in (True, False):
         monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal, raising=False)
-        with Steps().step(title) as show:
+        with Steps() as steps:
+            show = steps.step(title)
             show(1, 2)
             show(3, 0)
         said = capsys.readouterr().err
