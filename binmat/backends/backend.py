@@ -1,4 +1,4 @@
-"""What a backend is: it writes a lowered graph as a model file, and runs such files."""
+"""What a backend does: it writes a lowered graph as a model file, and runs such files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Runner(Protocol):
     """A model file loaded into its interpreter."""
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """One frame. Inputs and outputs in the graph's order, NCHW. Raises ExportError where they do not fit."""
+        """Run one frame. Inputs and outputs are NCHW, in the graph's order. Raises ExportError for wrong inputs."""
         ...
 
 
 class Model(Protocol):
-    """A lowered graph as it was written."""
+    """A lowered graph, written by a backend."""
 
     @property
     def content(self) -> bytes:
-        """The file."""
+        """The bytes of the file."""
         ...
 
     @property
@@ -38,17 +38,17 @@ class Model(Protocol):
     def stored(self) -> Mapping[str, object]:
         """Node -> where its value lies in the file.
 
-        Missing are nodes that were folded into constants, or taken over by the operator that reads them.
+        Nodes that were folded into constants, or fused into the operator that reads them, are missing.
         """
         ...
 
     def values(
         self, groups: Sequence[Group], inputs: Sequence[Tensor], kernel: str
     ) -> Iterator[tuple[list[Group], Mapping[str, Tensor]]]:
-        """Run one frame and hand out the values of nodes: each group once, when all its values are there.
+        """Run one frame and yield (groups that are complete, values of their nodes), each group once.
 
-        groups: of stored nodes. inputs: as for :meth:`Runner.run`. A backend that cannot hold every value at once hands
-        out as many groups at a time as fit into memory. Values are in torch's layout, bits as +-1.
+        groups: of stored nodes. inputs: as for :meth:`Runner.run`. A backend that cannot hold every value at once
+        yields as many groups at a time as fit into memory. Values are in torch's layout, bits as +-1.
         """
         ...
 
@@ -56,8 +56,9 @@ class Model(Protocol):
 class Backend(Protocol):
     """One format of model files.
 
-    name: in ``--formats`` and in reports. title: in messages. suffix: of its files, with the dot. kernels: of its
-    interpreter, the default first, all of which verification runs; empty where there is one and it has no name.
+    name: what ``--formats`` and reports call it. title: what messages call it. suffix: of its files, with the dot.
+    kernels: of its interpreter, the default first; verification runs them all. Empty if there is only one, without a
+    name.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Backend(Protocol):
     kernels: tuple[str, ...]
 
     def write(self, lowered: LoweredGraph, kernel: str | None = None) -> Model:
-        """The graph as a model. kernel: one that must be able to run it; None gives the file that ships.
+        """Write the graph. kernel: one that must be able to run the model; None gives the file that ships.
 
         Raises ExportError where an operator cannot be written exactly, naming layer, node and operator.
         """

@@ -8,7 +8,7 @@ from binmat.backends.backend import Backend
 from binmat.backends.lce.backend import LCE
 from binmat.errors import UnknownNameError
 
-#: Format -> what writes and runs it.
+#: Name of a format -> its backend.
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (LCE,)}
 
 
@@ -20,7 +20,7 @@ def get_backend(name: str) -> Backend:
 
 
 def backend_of(path: str | Path) -> Backend:
-    """The backend that a file's suffix names; of several the longest suffix counts. Raises UnknownNameError."""
+    """The backend of a file, by its suffix; where several fit, the longest one counts. Raises UnknownNameError."""
     name = Path(path).name
     fitting = [backend for backend in BACKENDS.values() if name.endswith(backend.suffix)]
     if not fitting:

@@ -1,1 +1,1 @@
-"""Whether a model file computes what its network computes: network against lowered graph, then graph against file."""
+"""Does a model file compute what its network computes? Network against lowered graph, then graph against file."""

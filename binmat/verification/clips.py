@@ -1,4 +1,4 @@
-"""What a model file is verified on: consecutive frames of a photograph, of noise, or of a clip."""
+"""The clips that a model file is verified on: consecutive frames of a photograph, of noise, or of a video."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from binmat.data.image import photograph, resize
 from binmat.errors import ExportError
 from binmat.model_defs.network import Example, Network
 
-#: Name of a clip -> the inputs of its frames, by name, without states.
+#: Name of a clip -> for each frame its inputs by name, without states.
 Clips = Mapping[str, Sequence[Mapping[str, Tensor]]]
 
 #: Frames per clip: the second one sees the states of the first.
@@ -24,10 +24,10 @@ _STEP = 8
 def clips_of(example: Example, pictures: Iterable[Tensor] = (), network: nn.Module | None = None) -> Clips:
     """Two frames of pictures, named ``clip``, and two of noise in [0, 1], named ``noise``.
 
-    pictures: of a clip, [1, 3, H, W] in [0, 1]; the first two count. A single one moves to the left, and without any
-    binmat's photograph does, named ``photograph``. They are resized to the call's size. network: says what its inputs
-    are for a picture; where it does not, each input takes the picture's colours, in turn where it has other than three
-    channels.
+    pictures: of a video, [1, 3, H, W] in [0, 1]; the first two are used. A single picture moves to the left. Without
+    any, binmat's photograph does, and the clip is named ``photograph``. Pictures are resized to the size of the
+    example. network: may say what its inputs are for a picture. If it does not, each input takes the picture's colour
+    channels, over and over where it has other than three. Raises ExportError for an input that is not [1, C, H, W].
     """
     first = list(islice(pictures, FRAMES))
     images = _images(example)
@@ -63,7 +63,7 @@ def _noise(images: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def _images(example: Example) -> dict[str, Tensor]:
-    """The tensors that a frame brings along: inputs that are not states."""
+    """The inputs that every frame brings along: the tensors that are not states."""
     images = {n: v for n, v in example.inputs.items() if isinstance(v, Tensor) and n not in example.states}
     if not all(value.dim() == 4 and value.shape[0] == 1 for value in images.values()):
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in images.items())

@@ -1,9 +1,9 @@
 """The lowered graph against a model file, run in its own interpreter.
 
-Two questions are kept apart. Does every operator compute what torch computes from the same inputs? Each node is
-evaluated in torch on the values that the file itself gave its inputs, so one node's rounding does not blur the next
-one's check: a difference there is a bug. And how far do the outputs drift end to end, where rounding may flip a sign
-that sits at its threshold? That is measured over consecutive frames with the states fed back.
+Two questions are kept apart. Does every operator compute what torch computes from the same inputs? Torch evaluates each
+node on the values that the file itself gave its inputs. The rounding of one node then does not blur the check of the
+next one, and a difference is a bug. How far do the outputs drift end to end, where rounding may flip a sign that lies
+at its threshold? That is measured over consecutive frames with the states fed back.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def check_file(
     checked_frames: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> FileRun:
-    """Run a model by one kernel and compare it with the lowered graph.
+    """Run a model with one kernel and compare it with the lowered graph.
 
-    model: what the backend wrote for this kernel. frames: the inputs of consecutive frames by name, NCHW float32. The
-    first frame may leave states out, which then are zeros; later frames take the states each side has computed itself.
-    content: the file to judge; None means the model's own. checked_frames: how many frames, from the last one back, are
-    compared node by node, with the states that the file gave on the frames before; the others end to end only.
-    progress: called after each frame.
-    Raises MissingExtraError without the interpreter, ExportError where inputs are missing.
+    model: what the backend wrote for this kernel. frames: the inputs of consecutive frames by name, NCHW float32.
+    States that the first frame leaves out are zeros; on later frames each side goes on with the states it has computed
+    itself. content: the file to judge; None means the model's own. checked_frames: how many of the last frames are
+    compared node by node, with the states that the file computed on the frames before. The others are compared end to
+    end only. progress: called after each frame. Raises MissingExtraError without the interpreter, ExportError where
+    inputs are missing.
     """
     checked_frames = min(checked_frames, len(frames))
     result = FileRun(kernel, model.form, len(frames), checked_frames)
@@ -66,7 +66,7 @@ def check_file(
 
 
 class _Run:
-    """One model by one kernel."""
+    """One model, run with one kernel."""
 
     def __init__(self, lowered: LoweredGraph, model: Model, kernel: str, result: FileRun) -> None:
         self.lowered = lowered
@@ -93,7 +93,7 @@ class _Run:
         return values
 
     def check_nodes(self, inputs: list[Tensor], outputs: list[Tensor], *, checked: bool) -> dict[Node, Tensor]:
-        """Compare the nodes of one frame; returns the bits of all binarizations that lie in the file."""
+        """Compare the nodes of one frame; returns where the binarizations that lie in the file gave -1."""
         given = dict(zip(self.placeholders, inputs, strict=True))
         stored = {node for node in self.nodes.values() if node.name in self.model.stored}
         groups: dict[Group, Node] = {}

@@ -25,14 +25,14 @@ _ABOVE = torch.ops.aten.gt.Scalar
 def check_network(network: nn.Module, example: Example, frames: Sequence[Mapping[str, Tensor]]) -> NetworkCheck:
     """Run the network in evaluation mode and its lowered graph, both in float64, and compare on the last frame.
 
-    frames: the inputs that are not states, by name, NCHW, of consecutive frames. States are zeros before the first; the
-    last frame has those that the network gave the one before, so that what is done with states counts. Each binary
-    layer of the lowered graph goes on with the network's own signs, and the mask of a sparse decoder with its own
-    region: where sums cancel to a rounding residue its sign is arbitrary (weights that are not trained give many such
-    sums), and what follows from it would hide a real difference.
+    frames: the inputs of consecutive frames that are not states, by name, NCHW. States are zeros before the first
+    frame. The last frame has the states that the network computed on the one before, so that what is done with states
+    counts. Each binary layer of the lowered graph goes on with the network's signs, and the mask of a sparse decoder
+    with the network's region. The reason: where sums cancel to a rounding residue, the sign of the residue is
+    arbitrary, and what follows from it would hide a real difference. Untrained weights give many such sums.
     """
     owner = trace(copy.deepcopy(network)).eval().double()
-    # What skips is another order of sums, and hands its layers gathered pixels.
+    # Sparse execution adds in another order, and its layers get gathered pixels.
     set_execution(owner, "dense")
     inputs = {**example.inputs}
     with torch.no_grad():

@@ -15,8 +15,8 @@ from binmat.verification.signs import BINARIZE, TINY, distance_from_threshold
 
 #: Relative to a tensor's range: float operators of TFLite differ from torch's by at most about 1e-5.
 VALUE_LIMIT = 5e-5
-#: Where an operator amplifies rounding, such as a normalisation of an almost constant map, a backend may differ by as
-#: much as the result moves when the operands move by this much, relatively.
+#: Relative to each operand. An operator may amplify rounding, as the normalisation of an almost constant map does. A
+#: backend may then differ by as much as the result moves when the operands move by this much.
 OPERAND_LIMIT = 1e-5
 #: In units of the float32 spacing at |sum| * |multiplier| + |bias|: a backend rounds its own bias, product and sum.
 ROUNDINGS = 4
@@ -43,7 +43,7 @@ class Evaluator:
     """Evaluates single nodes in torch from known values; nodes without one are computed from their own operands."""
 
     def __init__(self, lowered: GraphModule, known: Mapping[Node, Tensor], exact: bool = False) -> None:
-        """exact: in float64, with float64 values."""
+        """known: values of nodes. exact: compute in float64; the known values are float64."""
         self.lowered = lowered
         self.interpreter = Interpreter(lowered)
         self.known = known
@@ -104,7 +104,7 @@ def _value_error(node: Node, expected: Tensor, actual: Tensor, evaluator: Evalua
 
 
 def _wrong_signs(node: Node, expected: Tensor, actual: Tensor, evaluator: Evaluator) -> float:
-    """Signs of denormals do not count: they are +1 here, and what the machine makes of them in a backend."""
+    """Signs of denormals do not count: here they are +1, and in a backend they depend on the machine."""
     x, threshold = (evaluator.operand(operand) for operand in node.all_input_nodes)
     return float(((expected != actual) & ~(distance_from_threshold(x, threshold).abs() < TINY)).sum())
 

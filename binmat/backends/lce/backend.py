@@ -16,8 +16,8 @@ from binmat.transforms.lowering.lowered_graph import LoweredGraph
 class LceBackend:
     """.tflite files: 4-D inputs and outputs are NHWC, a state is an input and an output of the same name.
 
-    Verified with LCE's default kernel and the one that is plain enough to be trusted. The latter cannot run every
-    operator, so it gets the portable form of the same graph.
+    Verification runs LCE's default kernel and its reference kernel, which is plain enough to be trusted. The reference
+    kernel cannot run every operator, so it gets the portable form of the same graph.
     """
 
     name = "lce"

@@ -38,21 +38,21 @@ def rule(*targets: object) -> Callable[[_Rule], _Rule]:
 
 
 def rule_by_kind(write: Callable[..., Any], kinds: Mapping[object, str]) -> None:
-    """Registers one rule for operators that differ in the TFLite operator alone, its second argument."""
+    """Registers one rule for several operators. kinds: operator -> its TFLite operator, the rule's second argument."""
     for target, kind in kinds.items():
         RULES[target] = lambda e, *operands, kind=kind: write(e, kind, *operands)
 
 
 class Emitter:
-    """What rules write with. portable: keep to what LCE's reference kernel computes as well."""
+    """What rules write with. portable: whether LCE's reference kernel must be able to run the model."""
 
     def __init__(self, portable: bool) -> None:
         self.builder = ModelBuilder()
         self.portable = portable
         self.node: Node
-        #: Nodes whose value stands in a tensor; an activation may only be fused into a tensor of one node.
+        #: Tensor -> the nodes whose value it holds; an activation may only be fused into a tensor of one node.
         self.owners: dict[int, list[Node]] = {}
-        #: Nodes that have no tensor of their own because their only user took them over.
+        #: Nodes without a tensor of their own, because they were fused with their only user.
         self.absorbed: set[Node] = set()
         #: Tensors that never hold -0.0, whose sign bit is then the sign that torch sees.
         self.without_negative_zero: set[int] = set()

@@ -11,62 +11,62 @@ from binmat.backends.lce.tflite.schema import Array
 
 #: (model, its inputs in order) -> its outputs in order, as stored.
 Run = Callable[[bytes, Sequence[Array]], Sequence[Array]]
-#: Tensors, by number, that are looked at together.
-Look = tuple[int, ...]
+#: Tensors, by number, whose values are needed together.
+TensorGroup = tuple[int, ...]
 
 
 def run_in_segments(
-    builder: ModelBuilder, looks: Sequence[Look], given: Mapping[int, Array], run: Run, segment_bytes: int
-) -> Iterator[tuple[list[Look], Mapping[int, Array]]]:
-    """Compute the tensors that are to be looked at, each once, and hand them out as they come: (looks, arrays).
+    builder: ModelBuilder, groups: Sequence[TensorGroup], given: Mapping[int, Array], run: Run, segment_bytes: int
+) -> Iterator[tuple[list[TensorGroup], Mapping[int, Array]]]:
+    """Compute the tensors of all groups and yield (groups that are complete, arrays by tensor), each group once.
 
-    Each segment of operators is a model of its own that goes on with the values of the one before, so the work is that
-    of one run, and the values are bit for bit those of the whole model. given: the model's inputs. run: the
-    interpreter. segment_bytes: how much of what is looked at one segment may compute; at least one operator runs. What
-    no later operator or look needs is dropped.
+    Each segment of operators is a model of its own that goes on with the values of the one before. The work is that of
+    one run, and the values are bit for bit those of the whole model. given: the model's inputs. run: the interpreter.
+    segment_bytes: how many bytes of requested tensors one segment may compute; at least one operator runs. Arrays that
+    no later operator and no later group needs are dropped.
     """
-    looked_at = {tensor for look in looks for tensor in look}
-    operators = builder.needed_operators(looked_at, given)
+    requested = {tensor for group in groups for tensor in group}
+    operators = builder.needed_operators(requested, given)
     made_by = {tensor: index for index, op in enumerate(operators) for tensor in op.outputs}
-    ready = {look: max((made_by.get(tensor, -1) for tensor in look), default=-1) for look in looks}
+    ready = {group: max((made_by.get(tensor, -1) for tensor in group), default=-1) for group in groups}
     last_use = _last_uses(operators, ready)
     arrays = dict(given)
-    for tensor in looked_at - made_by.keys() - arrays.keys():
+    for tensor in requested - made_by.keys() - arrays.keys():
         data = builder.tensors[tensor].data
-        assert data is not None, "what no operator makes is given or constant"
+        assert data is not None, "a tensor that no operator computes is an input or a constant"
         arrays[tensor] = data
-    yield [look for look in looks if ready[look] < 0], arrays
+    yield [group for group in groups if ready[group] < 0], arrays
     start = 0
     while start < len(operators):
-        end = _segment_end(builder, operators, start, looked_at, segment_bytes)
+        end = _segment_end(builder, operators, start, requested, segment_bytes)
         arrays = {tensor: array for tensor, array in arrays.items() if last_use.get(tensor, -1) >= start}
         segment = operators[start:end]
         made = [tensor for op in segment for tensor in op.outputs]
-        wanted = [tensor for tensor in made if tensor in looked_at or last_use.get(tensor, -1) >= end]
+        wanted = [tensor for tensor in made if tensor in requested or last_use.get(tensor, -1) >= end]
         read = dict.fromkeys(tensor for op in segment for tensor in op.inputs if tensor in arrays)
         model = builder.build([(f"t{t}", t) for t in read], [(f"t{t}", t) for t in wanted])
         arrays.update(zip(wanted, run(model, [arrays[tensor] for tensor in read]), strict=True))
-        yield [look for look in looks if start <= ready[look] < end], arrays
+        yield [group for group in groups if start <= ready[group] < end], arrays
         start = end
 
 
-def _last_uses(operators: Sequence[Operator], ready: Mapping[Look, int]) -> dict[int, int]:
-    """Tensor -> the last operator that reads it, or at which something that it is part of is looked at."""
+def _last_uses(operators: Sequence[Operator], ready: Mapping[TensorGroup, int]) -> dict[int, int]:
+    """Tensor -> the last operator that reads it, or that completes a group with it."""
     last: dict[int, int] = {}
     for index, op in enumerate(operators):
         last.update(dict.fromkeys(op.inputs, index))
-    for look, index in ready.items():
-        for tensor in look:
+    for group, index in ready.items():
+        for tensor in group:
             last[tensor] = max(last.get(tensor, -1), index)
     return last
 
 
 def _segment_end(
-    builder: ModelBuilder, operators: Sequence[Operator], start: int, looked_at: Set[int], limit: int
+    builder: ModelBuilder, operators: Sequence[Operator], start: int, requested: Set[int], limit: int
 ) -> int:
     size = 0
     for end in range(start, len(operators)):
-        tensors = [builder.tensors[tensor] for tensor in operators[end].outputs if tensor in looked_at]
+        tensors = [builder.tensors[tensor] for tensor in operators[end].outputs if tensor in requested]
         size += sum(int(np.prod(tensor.shape)) * tensor.dtype.itemsize for tensor in tensors)
         if size > limit and end > start:
             return end

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from binmat.backends.backend import Group
-from binmat.backends.lce.intermediate_values import Look, run_in_segments
+from binmat.backends.lce.intermediate_values import TensorGroup, run_in_segments
 from binmat.backends.lce.interpreter import LceInterpreter
 from binmat.backends.lce.tflite.builder import ModelBuilder
 from binmat.backends.lce.tflite.schema import Array
 from binmat.backends.lce.values import StoredValue, to_stored
 
-#: Bytes of values that are looked at together.
+#: Bytes of requested values that one segment computes.
 SEGMENT_BYTES = 64 * 2**20
 
 
@@ -34,20 +34,20 @@ class LceModel:
     def values(
         self, groups: Sequence[Group], inputs: Sequence[Tensor], kernel: str, segment_bytes: int = SEGMENT_BYTES
     ) -> Iterator[tuple[list[Group], Mapping[str, Tensor]]]:
-        """See :class:`binmat.backends.backend.Model`: LCE gives outputs only, so the model runs in segments.
+        """See :class:`binmat.backends.backend.Model`. LCE returns outputs only, so the model runs in segments.
 
-        segment_bytes: of values that one segment may compute; more mean fewer and larger segments.
+        segment_bytes: how many bytes of values one segment may compute; more mean fewer and larger segments.
         """
-        looks: dict[Look, list[Group]] = {}
+        by_tensors: dict[TensorGroup, list[Group]] = {}
         for group in groups:
-            look = tuple(dict.fromkeys(self.stored[node].tensor for node in group))
-            looks.setdefault(look, []).append(group)
+            tensors = tuple(dict.fromkeys(self.stored[node].tensor for node in group))
+            by_tensors.setdefault(tensors, []).append(group)
         given = {t: to_stored(value) for t, value in zip(self.inputs, inputs, strict=True)}
 
         def run(content: bytes, arrays: Sequence[Array]) -> Sequence[Array]:
             return LceInterpreter(content, kernel).run_stored(arrays)
 
-        for found, arrays in run_in_segments(self.builder, list(looks), given, run, segment_bytes):
-            ready = [group for look in found for group in looks[look]]
+        for found, arrays in run_in_segments(self.builder, list(by_tensors), given, run, segment_bytes):
+            ready = [group for tensors in found for group in by_tensors[tensors]]
             stored = {node: self.stored[node] for group in ready for node in group}
             yield ready, {node: where.read(arrays[where.tensor]) for node, where in stored.items()}

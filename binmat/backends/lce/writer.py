@@ -24,7 +24,7 @@ METADATA = "binmat"
 def write_model(lowered: LoweredGraph, *, portable: bool = False) -> LceModel:
     """Write a lowered graph as a .tflite model that Larq Compute Engine runs.
 
-    4-D inputs and outputs are NHWC in the file. portable: use nothing that LCE's reference kernel does not compute.
+    4-D inputs and outputs are NHWC in the file. portable: use only what LCE's reference kernel computes too.
     Raises ExportError where an operator has no exact counterpart, naming node, layer and operator.
     """
     e = Emitter(portable)

@@ -39,11 +39,11 @@ def test_values_are_those_of_the_whole_model(segment_bytes: int) -> None:
     seen: dict[int, np.ndarray] = {}
     segments = 0
     # Each tensor together with the one before it, which may have been made in an earlier segment.
-    looks = [tuple(tensors[max(0, index - 1) : index + 1]) for index in range(len(tensors))]
-    for found, arrays in run_in_segments(model.builder, looks, given, run, segment_bytes):
+    groups = [tuple(tensors[max(0, index - 1) : index + 1]) for index in range(len(tensors))]
+    for found, arrays in run_in_segments(model.builder, groups, given, run, segment_bytes):
         segments += 1
-        for look in found:
-            for tensor in look:
+        for group in found:
+            for tensor in group:
                 assert np.array_equal(arrays[tensor], expected[tensor])
                 seen[tensor] = arrays[tensor]
     assert seen.keys() == expected.keys()
@@ -59,6 +59,6 @@ def test_what_is_given_or_constant_needs_no_run() -> None:
     model = export(lambda x: x + 1, [x])
     tensor = model.stored["x_1"].tensor
     given = {tensor: x.permute(0, 2, 3, 1).contiguous().numpy()}
-    [(looks, arrays)] = run_in_segments(model.builder, [(tensor,)], given, lambda *_: pytest.fail("nothing runs"), 1)
-    assert looks == [(tensor,)]
+    [(groups, arrays)] = run_in_segments(model.builder, [(tensor,)], given, lambda *_: pytest.fail("nothing runs"), 1)
+    assert groups == [(tensor,)]
     assert arrays[tensor] is given[tensor]
