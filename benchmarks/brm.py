@@ -1,9 +1,9 @@
-"""Backpropagating refinement of LSA-Matting: encoder passes, and time of all steps over one forward.
+"""Backpropagating refinement of LSA-Matting: encoder passes, and the time of all steps relative to one forward.
 
     python benchmarks/brm.py [HxW [STEPS]]
 
-Random weights; by default 256x256 and the paper's 100 steps, of which all but the last run the decoder forward and
-backward.
+By default 256x256 and the paper's 100 steps. The weights are random. Every step but the last runs the decoder forward
+and backward.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python benchmarks/crop_and_stitch.py [HxW]
 
-By default 4000x6000. Random weights. A photograph is enlarged to the size; its trimap is unknown in a band round an
-ellipse, as round a person. Peak memory is the process's, with PyTorch, the image and the trimap in it.
+By default 4000x6000. The weights are random. A photograph is enlarged to the size. Its trimap is unknown in a band
+round an ellipse, as it would be round a person. Peak memory is that of the process, with PyTorch, image and trimap in
+it.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
     python benchmarks/sab.py [CHECKPOINT]
 
-First table: BiMatting's masked paths at 512x512, the mask a ring of 1/16 cells that leaves about a fifth of the pixels
-active; time of the dense execution over that of the sparse one, best of several runs that take turns. Second table: the
-same for one path as the density grows, which is where binmat.nn.masked_path.PAYS_BELOW comes from. Third: density and
-operations saved on binmat's photograph and on a clip in which it moves. CHECKPOINT: official BiMatting or a converted
-network; without one the weights are random, and so is the matte whose border the mask follows.
+First table: the masked paths of BiMatting at 512x512. The mask is a ring of 1/16 cells, which leaves about a fifth of
+the pixels active. The ratio is the time of the dense execution over that of the sparse one, each the best of several
+runs that take turns. Second table: the same for one path as the density grows; binmat.nn.masked_path.PAYS_BELOW comes
+from it. Third table: density and saved operations on binmat's photograph and on a clip in which it moves. CHECKPOINT:
+official BiMatting or a converted network. Without one the weights are random, and so is the matte whose border the mask
+follows.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FRAMES = 4
 
 
 def ring(share: float) -> Tensor:
-    """A mask [1, 1, CELLS, CELLS] of 0 and 1 round a disc, about that share of a full-size map once it is enlarged."""
+    """A ring [1, 1, CELLS, CELLS] of 0 and 1 round a disc that covers about that share of a map once it is enlarged."""
     rows, columns = torch.meshgrid(torch.arange(CELLS), torch.arange(CELLS), indexing="ij")
     distance = ((rows - (CELLS - 1) / 2) ** 2 + (columns - (CELLS - 1) / 2) ** 2).sqrt()
     off_the_ring = (distance - CELLS / 4).abs()
@@ -54,7 +55,7 @@ def active(mask: Tensor) -> float:
 
 
 def ratio(run: Callable[[], object], owner: nn.Module) -> float:
-    """Best dense time over best sparse time; the two take turns, so that the machine's load falls on both."""
+    """Best dense time over best sparse time. The two take turns, so that the load of the machine affects both."""
     best = {"dense": float("inf"), "sparse": float("inf")}
     for _ in range(RUNS):
         for execution in best:
@@ -66,7 +67,7 @@ def ratio(run: Callable[[], object], owner: nn.Module) -> float:
 
 
 def masked_calls(network: Network, mask: Tensor) -> list[tuple[str, nn.Module, tuple[Tensor, ...]]]:
-    """The masked rows and recurrences with the inputs that they get in one frame, the mask being the given one."""
+    """The masked rows and recurrences, each with the inputs that it gets in one frame under the given mask."""
     network.get_submodule("decoder.decode4.conv_mask").forward = lambda alpha: mask  # type: ignore[method-assign]
     calls: list[tuple[str, nn.Module, tuple[Tensor, ...]]] = []
     hooks = [

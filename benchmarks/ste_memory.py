@@ -2,9 +2,9 @@
 
     python benchmarks/ste_memory.py
 
-First table: sign with each estimator, and what autograd keeps when the estimator is written as the difference of a
-detached sign and a differentiable function (the usual way). Second table: a whole 3x3 binary convolution of each scheme
-in training, against a convolution of that usual sign; a convolution keeps its float input, 4 bytes per activation.
+First table: sign with each estimator, and what autograd keeps when the estimator is written in the usual way, as the
+difference of a detached sign and a differentiable function. Second table: a whole 3x3 binary convolution of each scheme
+in training, and a convolution of that usual sign. A convolution keeps its float input, 4 bytes per activation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONVOLUTION_BYTES = 4
 
 
 def kept_bytes(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """Bytes of all distinct storages, smaller than an activation map's eighth left out, kept per element of x."""
+    """Bytes kept per element of x, in distinct storages. Storages below one bit per element do not count."""
     storages: dict[int, torch.UntypedStorage] = {}
 
     def record(tensor: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""The main job on what comes with binmat: a checkpoint in, a verified 1-bit network, its model file and a matte out.
+"""The main job with nothing but what comes with binmat: a checkpoint becomes a verified 1-bit network and a matte.
 
-No trained weights can be shipped here, so the checkpoint is RVM in the official layout with random weights: every count
-and size is what a trained one gives, and it is proven the same way, but the matte shows no person. Your own checkpoint:
+binmat comes without trained weights, so the checkpoint is RVM in the official layout with random weights. Its counts
+and sizes are those of a trained one, and it is verified in the same way, but the matte shows no person. With a
+checkpoint of your own:
 
     python examples/demo.py rvm_mobilenetv3.pth
 """
@@ -26,14 +27,14 @@ def main() -> int:
     _binmat("matte", checkpoint, PHOTOGRAPH, "-o", OUT / "matte_float")
     _binmat("matte", converted, PHOTOGRAPH, "-o", OUT / "matte_1bit")
     print(
-        f"\nThe results lie in {OUT}:\n"
+        f"\nThe results are in {OUT}:\n"
         f"  {converted}/model.tflite        ship this: Larq Compute Engine, verified against PyTorch\n"
         f"  {converted}/model.safetensors   train this: binmat.load('{converted}') gives the network\n"
-        f"  {converted}/report.md           every layer's operations, bytes and precision, and the verification\n"
+        f"  {converted}/report.md           operations, bytes and precision of every layer, and the verification\n"
         f"  {OUT}/matte_1bit/                  alpha.png, foreground.png, composite.png"
     )
     if len(sys.argv) == 1:
-        print("The checkpoint is not trained, so the mattes are noise; the counts and proofs hold for any weights.")
+        print("The checkpoint is not trained, so the mattes are noise. Counts and verification hold for any weights.")
     return 0
 
 
@@ -45,7 +46,7 @@ def _untrained_checkpoint(path: Path) -> Path:
     torch.manual_seed(0)
     network = registry.build("rvm_mobilenetv3")
     for layer in network.modules():
-        # Fresh batch norms leave sums that cancel exactly, so that signs hang on rounding; trained ones do not.
+        # Behind fresh batch norms sums cancel exactly, so that rounding decides signs. Behind trained ones they do not.
         if isinstance(layer, torch.nn.BatchNorm2d):
             assert layer.running_mean is not None and layer.running_var is not None
             layer.running_mean.uniform_(-0.1, 0.1)

@@ -63,7 +63,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_holds_the_whole_package_and_nothing_beside_it(wheel: Path) -> None:
     files = wheel_files(wheel)
-    assert {"binmat/model_defs/network.py", "binmat/transforms/lowered_ops.py", "binmat/py.typed"} <= files
+    assert {"binmat/model_defs/network.py", "binmat/transforms/lowering/lowered_graph.py", "binmat/py.typed"} <= files
     assert package_files(ROOT) <= files
     assert {name.split("/")[0] for name in files} == {"binmat", f"binmat-{binmat.__version__}.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in files)
@@ -81,7 +81,7 @@ def test_every_module_imports_from_the_wheel(wheel: Path, tmp_path: Path) -> Non
         archive.extractall(tmp_path)
     sources = (Path(name).with_suffix("") for name in wheel_files(wheel) if name.endswith(".py"))
     modules = {".".join(path.parts).removesuffix(".__init__") for path in sources if path.name != "__main__"}
-    assert "binmat.transforms.lowered_ops" in modules
+    assert "binmat.transforms.lowering.lowered_graph" in modules
     code = f"import importlib\nfor name in {sorted(modules)}: print(importlib.import_module(name).__file__)"
     origins = python(code, tmp_path, cwd=tmp_path).split()
     assert len(origins) == len(modules)

@@ -74,16 +74,12 @@ def _print_flips(verification: Verification, *, every: bool) -> None:
     for run in verification.runs.values():
         for flip in run.flips:
             layers.setdefault(flip.layer or flip.node, []).append(flip)
-    rows = [
-        [
-            layer,
-            f"{sum(flip.flipped for flip in flips):,}",
-            f"{sum(flip.elements for flip in flips):,}",
-            f"{max(flip.distance for flip in flips):.1e}" if any(flip.flipped for flip in flips) else "",
-        ]
-        for layer, flips in layers.items()
-        if every or any(flip.flipped for flip in flips)
-    ]
+    rows = []
+    for layer, flips in layers.items():
+        flipped = sum(flip.flipped for flip in flips)
+        if every or flipped:
+            distance = f"{max(flip.distance for flip in flips):.1e}" if flipped else ""
+            rows.append([layer, f"{flipped:,}", f"{sum(flip.elements for flip in flips):,}", distance])
     if rows:
         heads = ["layer", "flipped", "signs", "from threshold, in std"]
         print_table(heads, rows, "Flipped signs, end to end, all runs together (each of them: --json)")

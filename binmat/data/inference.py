@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -79,12 +79,18 @@ def matte_frames(
     [torch.Size([1, 3, 32, 48]), torch.Size([1, 3, 32, 48])]
 
     The network is put in evaluation mode. trimaps: one for each frame. progress, options: as for :func:`matte`.
-    Raises at the first frame UnknownNameError for an option that the network does not have. Raises InputError where the
-    size changes within the clip and where there is not a trimap for each frame.
+    Raises UnknownNameError at once for an option that the network does not have. Raises InputError where the size
+    changes within the clip and where there is not a trimap for each frame.
     """
     check_options(network.name, network.options, options)
     network.eval()
     options |= {"downsample_ratio": downsample_ratio, "progress": progress}
+    return _predictions(network, frames, trimaps, options)
+
+
+def _predictions(
+    network: Network, frames: Iterable[Tensor], trimaps: Iterable[Tensor] | None, options: Mapping[str, Any]
+) -> Iterator[Prediction]:
     memory: Any = None
     size: tuple[int, int] | None = None
     for number, (frame, trimap) in enumerate(zip_longest(frames, () if trimaps is None else trimaps)):

@@ -65,8 +65,7 @@ class Deployment:
 
         network = check_network(self.network, self.example, next(iter(clips.values())))
         step()
-        models = {kernels[0]: self.model}
-        models |= {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
+        models = {kernels[0]: self.model} | {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
         runs = {}
         for (name, frames), (kernel, model) in product(clips.items(), models.items()):
             judged = None if model.form else content  # Another form of the graph is another file.
