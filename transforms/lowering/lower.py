@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from binmat.errors import LoweringError
@@ -33,7 +34,8 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
     Batch norm, scales and biases are folded into the convolutions (in float64); DoReFa's {0, 1} activations become
     +-1 with the sums corrected exactly; XNOR-Net's K map stays as float operators. The result computes what
     ``network.eval()`` computes, up to the rounding of ``dtype``. Outputs that the network has names for and the example
-    does not name (a sparse decoder's side outputs) are left out of the graph. Raises LoweringError.
+    does not name (a sparse decoder's side outputs) are left out of the graph. Operators that work in place become those
+    that do not. Raises LoweringError.
     """
     owner = trace(copy.deepcopy(network)).eval().to(dtype)
     _swap_binary_layers(owner)
@@ -50,7 +52,8 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
 
     try:
         with torch.no_grad():
-            module = make_fx(frame, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors.values())
+            record = make_fx(functionalize(frame), tracing_mode="fake", _allow_non_fake_inputs=True)
+            module = record(*tensors.values())
     except Exception as error:
         size = "x".join(str(n) for n in next(iter(tensors.values())).shape[2:])
         raise LoweringError(f"{owner.name} cannot be lowered at {size}: {str(error).splitlines()[0]}") from error

@@ -130,6 +130,10 @@ MOVING = {
     "squeeze all": lambda x: x[:, :1].squeeze(),
     "unsqueeze": lambda x: x.unsqueeze(2),
     "slice": lambda x: (x[:, 1:4], x[:, :, 2:], x[..., :-2], x[:, ::2], x[..., 1:8:3]),
+    "slice scatter": lambda x: tuple(
+        x.slice_scatter(torch.ones_like(x.narrow(dim, start, size)) * 2, dim, start, start + size)
+        for dim, start, size in ((1, 1, 2), (1, 0, 3), (2, 2, x.shape[2] - 2), (3, 0, x.shape[3]))
+    ),
     "select": lambda x: (x[:, 2], x[0], x[..., -1]),
     "chunk": lambda x: x.chunk(2, 1),
     "split": lambda x: x.split(4, 1),

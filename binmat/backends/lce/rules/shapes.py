@@ -118,6 +118,20 @@ def slice_(e: Emitter, x: Operand, dim: int, start: int | None, end: int | None,
     return narrow(e, e.value(x), dim, start, end, step)
 
 
+@rule(aten.slice_scatter.default)
+def slice_scatter(
+    e: Emitter, x: Operand, part: Operand, dim: int, start: int | None, end: int | None, step: int
+) -> Value:
+    """x with part in the place of a slice: what stands before it, the part, what stands behind it."""
+    if step != 1:
+        raise ExportError(f"it writes every {step}th element, which TFLite cannot do: write them all")
+    value = e.value(x)
+    begin, stop, _ = slice(start, end).indices(value.shape[dim])
+    around = [(0, begin), (max(begin, stop), value.shape[dim])]
+    before, behind = ([narrow(e, value, dim, *bounds)] if bounds[0] < bounds[1] else [] for bounds in around)
+    return e.concat(_alike(e, [*before, part, *behind]), dim)
+
+
 @rule(aten.select.int)
 def select(e: Emitter, x: Operand, dim: int, index: int) -> Value:
     value = e.value(x)
