@@ -81,6 +81,32 @@ def test_any_geometry_lowers_exactly(channels, kernel, stride, padding, dilation
     assert_lowers_exactly(convert(randomize(module), scheme, settings=[f"padding={pad}"]), 13, 17)
 
 
+class InPlace(nn.Module):
+    """Modules, functions and methods that work in place, on views too, read by others and by nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 1, 1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = self.relu(self.first(x))
+        z = self.second(y)
+        y.add_(z)
+        y[:, :3].mul_(-2)
+        nn.functional.hardtanh_(z)
+        return self.last(y + z).sigmoid_()
+
+
+@pytest.mark.parametrize("scheme", [None, "reactnet"])
+def test_operators_in_place_lower_exactly(scheme):
+    network = InPlace() if scheme is None else convert(InPlace(), scheme)
+    lowered = assert_lowers_exactly(network, 7, 10)
+    assert not any(target._schema.is_mutable for target in operators(lowered) if hasattr(target, "_schema"))
+    # A result that nobody reads has been written into its operand all the same.
+    assert torch.ops.aten.slice_scatter.default in operators(lowered)
+
+
 def test_batch_norm_and_shifts_vanish_into_the_convolution():
     module = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 1, 1)
