@@ -33,7 +33,7 @@ def _product(call: Call) -> Cost:
 
 
 def _branches(call: Call) -> int:
-    """How many convolutions the paper has in the place of this one: each copy that a sub-SBB makes of its input."""
+    """How many convolutions the paper draws for this one: a sub-SBB copies its input once for each of them."""
     if isinstance(call.parent, SubSBB) and call.module is call.parent.conv1:
         return max(1, call.parent.conv1.out_channels // call.parent.conv1.in_channels)
     return 1

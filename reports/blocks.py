@@ -1,4 +1,4 @@
-"""Which part of a network a layer belongs to, for tables that a person can take in."""
+"""Groups layers by the parts of a network, for tables that are short enough to read."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Amount = TypeVar("Amount", int, Cost)
 
 
 class Blocks:
-    """Two levels of names: a network's parts, and the blocks of those parts that are made of several.
+    """Two levels of names: the parts of a network, and the blocks of some parts.
 
-    A part (``backbone``, ``decoder``) is a child of the network. It is split into its own children
-    (``decoder.decode0``) where at least two of these are composed and have a class of their own, neither torch.nn's
-    nor a leaf's.
+    A part (``backbone``, ``decoder``) is a child of the network. A part is split into blocks, its own children
+    (``decoder.decode0``), where at least two of them have children themselves. Modules of torch.nn and leaf modules do
+    not count as blocks.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -28,7 +28,7 @@ class Blocks:
         self.parts = {name: _blocks(part) for name, part in network.named_children()}
 
     def of(self, layer: str) -> tuple[str, str | None]:
-        """The part and, in a part that is split, the block of a layer or function by its full name."""
+        """The part of a layer or function, by its full name, and its block where the part is split."""
         part, *inside = layer.split(".")
         if part not in self.parts:
             return OUTSIDE, None
@@ -44,7 +44,7 @@ class Blocks:
         return totals
 
     def order(self) -> list[str]:
-        """Every part, each followed by its blocks, and last what is outside."""
+        """Every part, followed by its blocks. The last name stands for what is in no part."""
         names = []
         for part, blocks in self.parts.items():
             names += [part, *(f"{part}.{block}" for block in blocks)]

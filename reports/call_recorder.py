@@ -1,4 +1,4 @@
-"""What a network computes at its example inputs, by shape propagation: no arithmetic on data, no weights copied."""
+"""Records what a network calls at its example inputs. Shapes are propagated; no data is computed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ from binmat.transforms.tracer import trace_method
 
 @dataclass(frozen=True)
 class Call:
-    """One layer, function or method at work. Tensors are shapes without data.
+    """One call of a layer, function or method. Its tensors have shapes and no data.
 
     name: the layer's full name (``decoder.decode4.gru.ih.0``); for a function or a method, its node's name under the
     module that calls it (``refiner.mul_9``).
     parent: the module that has the layer.
-    path: the masked path (:class:`binmat.nn.masked_path.MaskedPath`) that it is part of, whose work only counts where
-    the mask is not 0; empty outside of one.
+    path: the masked path (:class:`binmat.nn.masked_path.MaskedPath`) that it is part of; empty outside of one.
     """
 
     name: str
@@ -43,7 +42,7 @@ class Call:
     path: str = ""
 
     def argument(self, position: int, name: str) -> Any:
-        """An argument however it was passed; None where it was not."""
+        """An argument, passed by position or by name; None where it was not passed."""
         return self.args[position] if position < len(self.args) else self.kwargs.get(name)
 
     @property
@@ -61,8 +60,9 @@ class Call:
 def record_calls(network: nn.Module, example: Example) -> list[Call]:
     """Every call of one frame, in order, in evaluation mode. The network is left as it was.
 
-    A recurrence is looked into: its step is one frame; so is a masked path, as if it were computed everywhere. Raises
-    TraceError where the network cannot be traced or where what it does depends on the values of tensors.
+    The step of a recurrence and the layers of a masked path are recorded one by one; a masked path as if it were
+    computed everywhere. Raises TraceError where the network cannot be traced, and where what it does depends on the
+    values of tensors.
     """
     owner = traced(network)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -147,7 +147,7 @@ def _caller(node: fx.Node) -> str:
 
 
 def _first_names(owner: nn.Module) -> dict[int, str]:
-    """Layers by identity: one that is registered twice is known by its first name."""
+    """Name of each layer, by identity; the first name of a layer that is registered twice."""
     return {id(module): name for name, module in owner.named_modules()}
 
 

@@ -69,7 +69,7 @@ def compare(*reports: Report) -> Comparison:
 
 
 def _credits(sparse: Sparse, ops: Unit) -> list[list[str]]:
-    """A sparse-assisted decoder's rows: what it is credited with; its row above is dense, as executed."""
+    """The rows with credited operations, below the row with the dense ones."""
     figures = {f"density {sparse.density:g}": [sparse.credited(name) for name in CONVENTIONS]}
     if sparse.measured is not None:
         figures["density on the clip"] = [sparse.on_clip(name) or 0.0 for name in CONVENTIONS]

@@ -1,4 +1,4 @@
-"""What a counting convention is: rules by operator, and what it leaves out on purpose."""
+"""What a counting convention is: what each kind of operator costs, and which operators are free."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .call_recorder import Call
 
 @dataclass(frozen=True)
 class Cost:
-    """Operations. flops: on floats; bops: multiply-accumulates on bits, 64 of which cost what one of flops does."""
+    """Operations. flops: on floats. bops: multiply-accumulates on bits; 64 of them cost as much as one flop."""
 
     flops: int = 0
     bops: int = 0
@@ -26,7 +26,7 @@ class Cost:
         return Cost(self.flops + other.flops, self.bops + other.bops)
 
     def share(self, part: float) -> Cost:
-        """That part of it, rounded to whole operations."""
+        """A share of the cost, rounded to whole operations."""
         return Cost(round(self.flops * part), round(self.bops * part))
 
 
@@ -39,9 +39,9 @@ class Convention:
     """A named way to count.
 
     definition: what is counted, in a sentence or two that reports print.
-    rules: kind of operators, or one operator that differs from its kind -> its cost. float_rules: more rules, for
-    networks without any binary layer. What has no rule is free by definition, if it is in the table of operators
-    (:mod:`binmat.nn.operators`); what is not is not counted either, but reports name it.
+    rules: cost by kind of operator, or by operator where one differs from its kind. float_rules: further rules for
+    networks without any binary layer. An operator in the table (:mod:`binmat.nn.operators`) that has no rule is free.
+    An operator that is not in the table is not counted, and reports name it.
     """
 
     name: str

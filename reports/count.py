@@ -21,9 +21,9 @@ from .conventions import get_convention
 class Count:
     """Operations of one frame in one convention.
 
-    costs: layer (or function) name -> cost, in order of execution; what is called twice is summed; what is free is
-    there with no cost. not_counted: operators that the convention does not know -> how often they were called.
-    masked: layer (or function) name -> the masked path that it is part of, for those that are part of one.
+    costs: by the name of the layer or function, in order of execution, summed over its calls. Free ones cost nothing.
+    not_counted: how often each operator was called that the convention does not know.
+    masked: the masked path of each layer or function that is part of one, by name.
     """
 
     convention: Convention
@@ -36,7 +36,7 @@ class Count:
         return sum(self.costs.values(), FREE)
 
     def credited(self, density: float | Mapping[str, float]) -> Cost:
-        """The total where masked paths cost only their share of active pixels: one for all, or one for each path."""
+        """The total where masked paths cost their share of active pixels. density: one for all, or one by path."""
         total = FREE
         for name, cost in self.costs.items():
             path = self.masked.get(name)
@@ -60,6 +60,10 @@ def count(
     example: Example | None = None,
 ) -> Count:
     """Count a network at its example inputs, batch 1 and one frame, by shape propagation.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+    >>> count(network, size=(4, 4)).total
+    Cost(flops=3456, bops=0)
 
     convention: ``textbook``, ``bimatting`` or ``fvcore``; see their modules for what they count.
     size, downsample_ratio, example: as for :func:`binmat.model_defs.example_inputs.example_inputs`.

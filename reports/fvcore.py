@@ -1,4 +1,4 @@
-"""fvcore's convention, as a cross-check: papers whose FLOPs are fvcore's totals can be compared with."""
+"""The convention of fvcore, as a cross-check: many papers print what fvcore counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of a report: every convolution, linear layer and matrix product, on the path or not."""
+"""The layers of a report: every convolution, linear layer and matrix product, called or not."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Layer:
     kind: conv, pointwise, grouped, depthwise, linear, or the class (function) where it is none of these.
     precision: ``binary`` or ``float``; scheme: the binary layer's.
     macs: multiply-accumulates in one frame, whatever their precision; bops: those of them that are done on bits.
-    weight_bits: of one weight. bytes: what the layer stores, by formula. path: the masked
-    path of a sparse-assisted decoder that it is part of; None for others.
-    reason: why the layer is float, what a structure pass did to it, that its input signs are constant, why it has no
-    macs; empty where there is nothing to explain.
+    weight_bits: of one weight. bytes: what the layer stores, by formula. path: the masked path of a sparse-assisted
+    decoder that the layer is part of, or None.
+    reason: why the layer is float, what a pass did to it, that its input signs are constant, or why it has no macs;
+    empty where there is nothing to explain.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Layer:
 def list_layers(
     network: nn.Module, calls: Sequence[Call], downsample_ratio: float, blind: Collection[str] = ()
 ) -> tuple[Layer, ...]:
-    """The network's layers in its own order, then products that are called as functions, in order of execution.
+    """The layers in the order of the network, then products called as functions, in order of execution.
 
     blind: layers whose input signs are constant (:mod:`binmat.transforms.nonnegative_inputs`).
     """

@@ -35,7 +35,7 @@ class Report(ReportContent):
     """The numbers of :class:`binmat.reports.report_content.ReportContent` and their texts; made by :func:`report`."""
 
     def table(self, layers: bool = False) -> str:
-        """For the terminal: the summary, then blocks, then what else there is, and layers if asked for."""
+        """The report for the terminal: summary, blocks, what else there is, and the layers if asked for."""
         return report_text.terminal(self, layers=layers)
 
     def to_markdown(self) -> str:
@@ -65,14 +65,18 @@ def report(
 ) -> Report:
     """Count a float network, a converted one, or both, for one frame.
 
-    networks: one or two, in any order. The float counterpart of a converted network from the registry is built where it
-    is not passed; that of any other is unknown, and the report then has no ratios.
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 1, 1))
+    >>> found = report(network, convert(network, "bnn"), size=(6, 6))
+    >>> round(found.ratio("textbook"), 1)
+    9.0
+
+    networks: a float one, a converted one, or both, in any order. The float counterpart of a converted network of the
+    registry is built where it is not passed. For other networks the report then has no ratios.
     size: (height, width), by default the one that it was converted for, else the registry's example size.
     downsample_ratio: likewise, else 1. example: the example inputs themselves, for modules that do not say theirs.
-    verification, files: what exporting found and wrote, to be part of the report.
-    density, clip: for a sparse-assisted decoder, the share of active pixels to credit it with, and the frames
-    [1, 3, H, W] of a clip, resized to the size that is counted, to measure it on as well. Without such a decoder they
-    are not looked at.
+    verification, files: what verifying found and what was written, to be part of the report.
+    density: the share of active pixels that a sparse-assisted decoder is credited with. clip: frames [1, 3, H, W] to
+    measure that share on as well; they are resized to the size that is counted. Both count for such a decoder alone.
 
     Raises SizeError, TraceError, and InputError for networks that do not belong together or files that are not there.
     """
@@ -157,7 +161,7 @@ def _sort_out(networks: tuple[nn.Module, ...]) -> tuple[Network | None, Network 
 
 
 def _counterpart(converted: Network) -> Network | None:
-    """The float network of the same architecture, with fresh weights: their values are not looked at."""
+    """The float network of the same architecture. Its weights are fresh, because counting does not read them."""
     if converted.name not in registry.NETWORKS:
         return None
     return registry.build(converted.name, **converted.config)

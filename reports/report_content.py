@@ -19,8 +19,8 @@ SCHEMA = 1
 class Side:
     """One network's numbers.
 
-    counts: by convention. bits: stored bits by module, by formula. bytes: what the network takes in storage: the size
-    of a float network's saved state_dict, the formula's sum for a converted one.
+    counts: by convention. bits: stored bits by module, by formula. bytes: storage of the whole network: for a float one
+    the size of its saved state_dict, for a converted one the sum of the formula.
     """
 
     counts: Mapping[str, Count]
@@ -32,12 +32,11 @@ class Side:
 class ReportContent:
     """Operations and storage of a float network, of a converted one, or of both.
 
-    before: the float network's numbers, after: the converted one's; None where there is no such network.
-    blocks: how layers are grouped. layers: of the converted network, else of the float one. notes: what a reader should
-    know, warnings: what a reader must not overlook, one sentence or two each. files: name -> bytes of the files that
-    were written, sha256: name -> what is in them. verification: backend -> {max_abs, mean_abs, flipped_signs}.
-    cross_checks: convention -> FLOPs of the float network, for comparison with what other programs print. sparse: what
-    a sparse-assisted decoder is credited with; None without one.
+    before, after: the numbers of the float and of the converted network; None where there is no such network.
+    blocks: how layers are grouped. layers: of the converted network, or else of the float one. notes: what a reader
+    should know. warnings: what a reader must not overlook. files: size in bytes of each file that was written, by name.
+    sha256: checksum of each file. verification: {max_abs, mean_abs, flipped_signs} by backend. cross_checks: FLOPs of
+    the float network in conventions of other programs. sparse: the credits of a sparse-assisted decoder, or None.
     """
 
     network: str

@@ -54,7 +54,7 @@ def over_threshold(scheme: str, after: Side, baseline: Side) -> str:
 
 
 def blind_layers(names: Sequence[str], network: Network) -> tuple[str, ...]:
-    """That some binary layers see constant signs, and the way out; nothing where there are none."""
+    """The warning that some binary layers see constant signs, with the way out; empty where there are none."""
     if not names:
         return ()
     binary = sum(isinstance(module, BinaryLayer) for module in network.modules())
@@ -103,7 +103,7 @@ def _summary(report: ReportContent) -> Table:
 
 
 def _credits(sparse: Sparse, ops: Unit) -> list[list[str]]:
-    """The network's totals with the masked paths credited; what stands above is what runs where nothing skips."""
+    """The rows with credited totals. The rows above them count every pixel."""
     rows = [[f"credited at density {sparse.density:g}", *(ops.show(sparse.credited(c)) for c in CONVENTIONS), ""]]
     if sparse.measured is not None:
         counted = (sparse.on_clip(c) for c in CONVENTIONS)
@@ -164,7 +164,7 @@ def _indented(block: str, report: ReportContent) -> str:
 
 
 def _chart(report: ReportContent) -> str:
-    """Where the operations are and where the bytes are: in a matting network not in the same place."""
+    """Bars of operations and bytes by block: in a matting network they are in different places."""
     side = report.after or report.before
     assert side is not None
     costs = report.blocks.sums(side.counts["bimatting"].costs, FREE)
@@ -200,7 +200,7 @@ def _number(value: Any) -> str:
 
 
 def _layers(report: ReportContent) -> Table:
-    """Every layer with its own operations; the last row is what stands between them."""
+    """Every layer with its operations. The last row sums up everything that is no layer."""
     side = report.after or report.before
     assert side is not None
     largest = max(side.counts[c].total.ops for c in CONVENTIONS)
@@ -241,7 +241,7 @@ def _layers(report: ReportContent) -> Table:
 
 
 def _densities(report: ReportContent) -> dict[str, dict[str, float]]:
-    """What a sparse-assisted decoder is credited with -> the share of pixels of each masked path; empty without one."""
+    """The shares of active pixels by masked path, under the head of each credited column; empty without a mask."""
     if report.sparse is None:
         return {}
     found = {f"at {report.sparse.density:g}": dict.fromkeys(report.sparse.paths, report.sparse.density)}

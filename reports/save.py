@@ -1,4 +1,4 @@
-"""Write a text file whole or not at all."""
+"""Atomic writes of text in the form that a suffix names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from binmat.errors import InputError, UnknownNameError
 
 
 def save_as(path: str | Path, forms: Mapping[str, Callable[[], str]]) -> None:
-    """Write what the form for the path's suffix gives, whole or not at all.
+    """Write a text file atomically, in the form that the path's suffix names.
 
     Raises UnknownNameError for a suffix without a form, InputError where the file cannot be written.
     """

@@ -22,7 +22,7 @@ PAPER_DENSITY = 0.351
 
 @dataclass(frozen=True)
 class ClipDensity:
-    """The share of active pixels in each masked path, by name, the mean over the frames of a clip."""
+    """The share of active pixels in each masked path, by name, averaged over the frames of a clip."""
 
     paths: Mapping[str, float]
     frames: int
@@ -30,9 +30,9 @@ class ClipDensity:
 
 @dataclass(frozen=True)
 class Sparse:
-    """The three figures of a sparse-assisted decoder: dense as executed, credited at a density, credited on a clip.
+    """Three figures of a sparse-assisted decoder: dense, credited at a given density, credited on a clip.
 
-    density: given. measured: on a clip; None without one. counts: by convention, dense.
+    density: the given one. measured: on a clip, or None. counts: the dense ones, by convention.
     """
 
     density: float

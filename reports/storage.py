@@ -15,12 +15,12 @@ FLOAT_BITS = 32
 
 
 def stored_bits(network: nn.Module) -> dict[str, int]:
-    """Bits per module, by its first name, that a deployed network has to keep.
+    """Bits that a deployed network has to store, by module, under the first name of each.
 
     One bit per weight of a binary layer; 32 per float weight, bias, gain and shift of a norm, scale of a binary layer
     (per output channel), threshold per channel, slope and shift of an activation. Left out, as in the BiMatting
-    paper's numbers: running statistics and other buffers, and what a binary layer has one number of (a layerwise
-    threshold, DoReFa's scale). Parameters that several modules share count once.
+    paper's numbers: running statistics and other buffers, and single numbers of a binary layer (a layerwise threshold,
+    DoReFa's scale). Parameters that several modules share count once.
     """
     seen: set[int] = set()
     bits = {}

@@ -14,7 +14,7 @@ _BAR_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under column heads; a head may have several lines, which Markdown gets as one.
+    """Rows of text under column heads. A head may have several lines; Markdown joins them.
 
     align: one letter per column, l or r.
     """
@@ -54,23 +54,23 @@ class Unit:
 
 
 def operations_unit(largest: float) -> Unit:
-    """G from a tenth of a G, M from a tenth of an M, else single operations."""
+    """The unit for amounts up to this one: G from 0.1 G on, M from 0.1 M on, else single operations."""
     return next((Unit(name, size) for name, size in (("G", 1e9), ("M", 1e6)) if largest >= size / 10), Unit("ops", 1))
 
 
 def bytes_unit(largest: float) -> Unit:
-    """MiB from a tenth of a MiB, KiB from a tenth of a KiB, else bytes."""
+    """The unit for amounts up to this one: MiB from 0.1 MiB on, KiB from 0.1 KiB on, else bytes."""
     units = (("MiB", 2.0**20), ("KiB", 2.0**10))
     return next((Unit(name, size) for name, size in units if largest >= size / 10), Unit("bytes", 1))
 
 
 def times(ratio: float | None) -> str:
-    """How many times less."""
+    """A ratio as text, such as 10.5x."""
     return "-" if ratio is None else f"{ratio:.1f}x"
 
 
 def wrapped(sentence: str) -> str:
-    """A sentence in lines that fit the terminal."""
+    """A sentence, wrapped to the width of a terminal."""
     return textwrap.fill(sentence, 100, break_on_hyphens=False)
 
 
