@@ -115,7 +115,11 @@ class ReplaceActivations(GraphPass[Network]):
             }
             if len(callers) == 1:
                 return str(old.target)
-        return f"{layer}_rprelu"
+        name = f"{layer}_rprelu"
+        taken = dict(network.named_modules())
+        while name in taken:
+            name += "_"
+        return name
 
 
 def _made_for(layer: BinaryConv2d | BinaryLinear, slope: float | Tensor) -> RPReLU:
@@ -130,5 +134,5 @@ def _made_for(layer: BinaryConv2d | BinaryLinear, slope: float | Tensor) -> RPRe
 
 def _start_slope_of(module: nn.Module) -> float | Tensor:
     if isinstance(module, nn.LeakyReLU):
-        return module.negative_slope
+        return module.negative_slope or DEFAULT_SLOPE
     return module.weight if isinstance(module, nn.PReLU) else DEFAULT_SLOPE

@@ -11,7 +11,7 @@ from binmat.errors import LoweringError
 from binmat.model_defs.network import Example, Network
 
 from .program import Program
-from .tracer import trace_method
+from .tracer import trace_method, works_in_place
 
 
 class TracedModule(Network):
@@ -83,14 +83,7 @@ def recompile(network: Network) -> None:
     """Compile every program anew after its graph was edited."""
     for program in network.programs.values():
         if isinstance(program, Program):
-            program.graph.eliminate_dead_code(lambda node: _counts_unread(node, network))
+            program.graph.eliminate_dead_code(
+                lambda node: node.op in ("placeholder", "output") or works_in_place(node, network)
+            )
             program.compile()
-
-
-def _counts_unread(node: fx.Node, network: Network) -> bool:
-    """Whether a node is part of the graph although nothing reads it: what works in place changes its operand."""
-    if node.op == "call_module":
-        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
-    return node.op in ("placeholder", "output") or in_place or bool(node.kwargs.get("inplace"))

@@ -41,7 +41,27 @@ def trace_method(module: nn.Module, method: str = "forward", name: str = "") -> 
         if node.op in ("call_module", "call_function") and not node.args and "input" in node.kwargs:
             node.args = (node.kwargs["input"],)
             node.kwargs = {key: value for key, value in node.kwargs.items() if key != "input"}
+    _read_results_of_writes(graph, module)
     return graph
+
+
+def works_in_place(node: fx.Node, owner: nn.Module) -> bool:
+    """Whether a node writes its result into an operand."""
+    if node.op == "call_module":
+        return bool(getattr(owner.get_submodule(str(node.target)), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    named = name.endswith("_") and not name.endswith("__")
+    return node.op.startswith("call") and (named or bool(node.kwargs.get("inplace")) or "out" in node.kwargs)
+
+
+def _read_results_of_writes(graph: fx.Graph, owner: nn.Module) -> None:
+    """Let those who read an operand after it was written to read the result, so that passes see the dependence."""
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        operand = node.args[0] if node.args else None
+        if isinstance(operand, fx.Node) and "out" not in node.kwargs and works_in_place(node, owner):
+            for user in [user for user in operand.users if order[user] > order[node]]:
+                user.replace_input_with(operand, node)
 
 
 def _explain(error: Exception, module: nn.Module, method: str, name: str) -> str:

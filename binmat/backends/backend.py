@@ -38,7 +38,8 @@ class Model(Protocol):
     def stored(self) -> Mapping[str, object]:
         """Node -> where its value lies in the file.
 
-        Nodes that were folded into constants, or fused into the operator that reads them, are missing.
+        Nodes that were folded into constants, or fused into the operator that reads them, are missing. What the graph
+        computes for its outputs must be there: it is compared with what the file puts out.
         """
         ...
 

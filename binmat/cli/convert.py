@@ -44,7 +44,7 @@ def convert(
     downsample_ratio: RatioOption = None,
     options: NetworkOptions = None,
     formats: Annotated[
-        str, typer.Option(metavar="NAMES", help="Formats of the model files, separated by commas: lce.")
+        str, typer.Option(metavar="NAMES", help="Formats of the model files, separated by commas. Default: lce.")
     ] = "lce",
     clip: ClipOption = None,
     as_json: JsonFlag = False,
@@ -83,7 +83,7 @@ def convert(
             settings=settings or (),
             size=size,
             downsample_ratio=downsample_ratio,
-            formats=[name.strip() for name in formats.split(",")],
+            formats=[name.strip() for name in formats.split(",") if name.strip()],
             clip=clip,
             options=options or (),
             progress=steps,

@@ -64,8 +64,9 @@ def _print_outputs(verification: Verification) -> None:
         [name, *(f"{max(o.max_abs for o in run.outputs if o.name == name):.1e}" for run in runs.values())]
         for name in names
     ]
-    heads = ["output", *(f"{clip}, {kernel} kernel" for clip, kernel in runs)]
-    print_table(heads, rows, f"Largest difference of each output, end to end over {frames} frames")
+    heads = ["output", *(f"{clip}, {kernel} kernel" if kernel else clip for clip, kernel in runs)]
+    title = f"{verification.title}: largest difference of each output, end to end over {frames} frames"
+    print_table(heads, rows, title)
 
 
 def _print_flips(verification: Verification, *, every: bool) -> None:
@@ -82,6 +83,7 @@ def _print_flips(verification: Verification, *, every: bool) -> None:
             rows.append([layer, f"{flipped:,}", f"{sum(flip.elements for flip in flips):,}", distance])
     if rows:
         heads = ["layer", "flipped", "signs", "from threshold, in std"]
-        print_table(heads, rows, "Flipped signs, end to end, all runs together (each of them: --json)")
+        title = f"{verification.title}: flipped signs, end to end, all runs together (each of them: --json)"
+        print_table(heads, rows, title)
     else:
-        print(f"No sign flipped in any of {len(layers)} binary layers.")
+        print(f"{verification.title}: no sign flipped in any of {len(layers)} binary layers.")

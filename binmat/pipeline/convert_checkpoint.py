@@ -49,7 +49,7 @@ def convert_checkpoint(
     settings: Iterable[str] = (),
     size: tuple[int, int] | None = None,
     downsample_ratio: float | None = None,
-    formats: Iterable[str] = ("lce",),
+    formats: str | Iterable[str] = ("lce",),
     clip: str | Path | None = None,
     options: Iterable[str] = (),
     progress: StepProgress = silent,
@@ -68,7 +68,7 @@ def convert_checkpoint(
     format, InputError for folders and clips, and VerificationError where a file does not compute what the network does.
     """
     output, settings = Path(output), tuple(settings)
-    backends = {name: get_backend(name) for name in formats}
+    backends = {name: get_backend(name) for name in ([formats] if isinstance(formats, str) else formats)}
     check_free(output)
     verifications: dict[str, Verification] = {}
     seconds: dict[str, float] = {}

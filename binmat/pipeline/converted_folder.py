@@ -118,8 +118,12 @@ def export_folder(
     verification.check()
     deployment.write(target)
     if output is None:
+        found = verification.summary()
+        for other, path in model_files(folder).items():
+            if other != format:  # The report speaks of the whole folder.
+                found |= deploy(network, format=other).verify(read_model_file(path)).summary()
         files = [folder / WEIGHTS, *model_files(folder).values()]
-        counted = report(network, verification=verification.summary(), files=files)
+        counted = report(network, verification=found, files=files)
         for name in REPORTS:
             counted.save(folder / name)
     return target, verification

@@ -19,7 +19,8 @@ class WeightMethod:
     """One weight method, in two differentiable steps that keep the shape [O, ...].
 
     source: w to v, the weight that the scale is measured of.
-    signed: (v, the training's progress in [0, 1]) to the number whose sign is taken.
+    signed: (v, the training's progress in [0, 1]) to the number whose sign is taken. The progress may change gradients
+        but no sign: what is deployed does not know it.
     """
 
     source: Callable[[Tensor], Tensor]

@@ -115,7 +115,16 @@ class _Run:
             for node, output in zip(self.output_nodes, outputs, strict=True):
                 if checked and node in nodes and not torch.equal(values[node], output):
                     self.result.faithful = False
+        if checked:
+            self._check_passed_on(outputs, stored, Evaluator(self.lowered.module, given))
         return bits
+
+    def _check_passed_on(self, outputs: list[Tensor], stored: set[Node], evaluator: Evaluator) -> None:
+        """Outputs that no operator of the file computes: inputs that are handed on, and constants."""
+        for node, output in zip(self.output_nodes, outputs, strict=True):
+            computed = node.op == "call_function" and node in stored
+            if not computed and not torch.equal(evaluator.operand(node), output):
+                self.result.faithful = False
 
 
 class _TorchRun(Interpreter):

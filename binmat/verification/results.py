@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -40,6 +41,8 @@ class NetworkCheck:
 
     def check(self) -> None:
         """Raise VerificationError where rounding does not explain the difference."""
+        if math.isnan(self.max_abs):
+            raise VerificationError("an output of the network is not a number: look for NaN in its weights")
         if not self.passed:
             raise VerificationError(
                 "the lowered graph is not the network: in float64 they differ by "
@@ -159,6 +162,8 @@ class FileRun:
         if self.failures:
             worst = max(self.failures, key=lambda node: node.worst / node.limit if node.limit else float("inf"))
             raise VerificationError(f"{worst}; {len(self.failures)} of {len(self.nodes)} nodes fail")
+        if self.checked_frames and not self.nodes:
+            raise VerificationError("no operator was compared: the backend names no node whose value is in the file")
         if not self.faithful:
             raise VerificationError("the file's outputs are not those of the network it was made from: export it again")
 

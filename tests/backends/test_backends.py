@@ -15,6 +15,7 @@ import binmat
 from binmat.backends.registry import BACKENDS, backend_of, get_backend
 from binmat.errors import UnknownNameError, VerificationError
 from binmat.pipeline.deployment import deploy
+from binmat.transforms.trace import trace
 
 
 @pytest.fixture
@@ -62,6 +63,32 @@ def test_a_wrong_operator_is_caught(
     monkeypatch.setitem(toy_backend.OPERATORS, operator, wrong)
     with pytest.raises(VerificationError, match=rf"on photograph, the toy: layer '.*' \({operator}\) differs"):
         deploy(network, (13, 18), format="toy").verify().check()
+
+
+def test_a_file_whose_values_cannot_be_read_is_not_verified(
+    toy: ToyBackend, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deploy(network, (13, 18), format="toy")
+    monkeypatch.setattr(deployment.model, "stored", {})
+    with pytest.raises(VerificationError, match="no operator was compared"):
+        deployment.verify().check()
+
+
+def test_an_input_that_is_handed_on_is_compared(toy: ToyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    class HandsOn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.conv(x), x
+
+    monkeypatch.setitem(toy_backend.OPERATORS, "aten.alias.default", lambda x: x)
+    network, run = trace(HandsOn()).eval(), toy_backend.ToyModel.run
+    deploy(network, (4, 5), format="toy").verify().check()
+    monkeypatch.setattr(toy_backend.ToyModel, "run", lambda self, inputs: [run(self, inputs)[0], inputs[0] + 9])
+    with pytest.raises(VerificationError, match="outputs are not those of the network"):
+        deploy(network, (4, 5), format="toy").verify().check()
 
 
 def test_a_wrong_constant_in_the_file_is_caught(toy: ToyBackend, network: nn.Module) -> None:

@@ -164,3 +164,30 @@ def test_an_activation_behind_a_norm_of_another_class_or_spelling_is_found():
     for norm in norms:
         network = convert(Between(lambda _, y, norm=norm: norm(y).relu()), "reactnet")
         assert set(rprelus(network)) == {"conv_rprelu"}
+
+
+def test_an_activation_in_place_is_replaced_although_its_operand_is_read_instead():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 1, 1)
+            self.second_rprelu = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            y = self.second(self.first(x))
+            y.relu_()
+            torch.mul(y, 2, out=y)
+            return self.last(self.second_rprelu(y))
+
+    network = convert(InPlace(), "bnn", settings=["options.replacement=rprelu", "second_rprelu=float"]).eval()
+    # A layer of the user's that has the new module's name keeps it.
+    assert set(rprelus(network)) == {"second_rprelu_"}
+    x = torch.rand(1, 3, 4, 4)
+    with torch.no_grad():
+        y = network.second_rprelu_(network.second(network.first(x)))
+        assert torch.equal(network(x), network.last(network.second_rprelu(2 * y)))
+
+
+def test_a_leaky_relu_without_a_leak_starts_like_a_relu():
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.LeakyReLU(0.0), nn.Conv2d(4, 1, 1))
+    assert torch.equal(convert(module, "reactnet").get_submodule("2").slope, torch.full((4,), 0.25))
