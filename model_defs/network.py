@@ -24,6 +24,10 @@ class Example:
     inputs: argument name -> tensor (NCHW float) or Python number, in the order of the mode's method.
     outputs: names of what the mode returns, in order. A name that is also an input is a state: it is fed back
         on the next frame.
+
+    >>> example = Example("forward", {"x": torch.zeros(1, 3, 4, 6), "h": torch.zeros(1, 8, 4, 6)}, ("alpha", "h"))
+    >>> example.size, example.states
+    ((4, 6), ('h',))
     """
 
     mode: str

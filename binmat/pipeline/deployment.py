@@ -27,7 +27,15 @@ from binmat.verification.results import Verification
 
 @dataclass(frozen=True)
 class Deployment:
-    """A network, its lowered graph and the model made of it. example: the inputs that it was lowered with."""
+    """A network, its lowered graph and the model made of it. example: the inputs that it was lowered with.
+
+    >>> from binmat.transforms.convert import convert
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 1, 1))
+    >>> deployment = deploy(convert(network, "bnn", size=(8, 8)))
+    >>> deployment.model.content[4:8]
+    b'TFL3'
+    >>> deployment.verify().check()
+    """
 
     network: nn.Module
     example: Example
