@@ -17,7 +17,7 @@ from binmat.backends.lce.rules.elementwise import unary
 from binmat.backends.lce.tflite.reader import read_model
 from binmat.data.image import photograph, write_image
 from binmat.pipeline import deployment
-from binmat.verification.results import FileRun, SignFlips
+from binmat.verification.results import FileRun, NodeCheck, SignFlips
 
 
 @pytest.fixture
@@ -124,7 +124,8 @@ def test_flips_by_layer(program, monkeypatch, converted: Path) -> None:
             SignFlips("binarize", "backbone.a", 0, 0, 100, 0.0),
             SignFlips("binarize_1", "decoder.b", 1, 3, 200, 2.5e-7),
         ]
-        return FileRun("optimized", "", 2, 1, flips=flips)
+        node = NodeCheck("add", "decoder.b", "aten.add.Tensor", "value", 1, worst=0.0, limit=1.0)
+        return FileRun("optimized", "", 2, 1, nodes=[node], flips=flips)
 
     monkeypatch.setattr(deployment, "check_file", flipping)
     status, out, _ = program("verify", converted)
