@@ -20,18 +20,25 @@ def example_inputs(
     define theirs. Raises SizeError where no size is known or where it does not fit.
     """
     if example is not None:
-        return example
+        return network.flattened(example)
     size = size or (network.conversion.size if network.conversion else None)
     if size is None and network.name in NETWORKS:
         size = NETWORKS[network.name].example_size
+    if size is None and network.traced_example is not None and not network.takes_an_image:
+        return network.traced_example
     if size is None:
         raise SizeError(f"{network.name} has no usual size: pass size=(height, width)")
-    if min(size) < 1:
-        raise SizeError(f"size {size[0]}x{size[1]} has no pixels: height and width must be at least 1")
+    check_pixels(size)
     try:
         return network.example(*size, ratio_of(network, downsample_ratio))
     except NotImplementedError as error:
         raise SizeError(f"{error}: pass example=Example(mode, inputs, outputs)") from error
+
+
+def check_pixels(size: tuple[int, int]) -> None:
+    """Raise SizeError for a height or a width below 1."""
+    if min(size) < 1:
+        raise SizeError(f"size {size[0]}x{size[1]} has no pixels: height and width must be at least 1")
 
 
 def ratio_of(network: Network, downsample_ratio: float | None = None) -> float:

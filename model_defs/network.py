@@ -90,6 +90,9 @@ class Network(nn.Module):
     mask_head_insertion_point: ClassVar[MaskHeadInsertionPoint | None] = None
     #: Options of this network alone, for mattes and conversions.
     options: ClassVar[tuple[NetworkOption, ...]] = ()
+    #: The call that a module of any other class was traced with, and whether it is one image, of no certain size.
+    traced_example: Example | None = None
+    takes_an_image: bool = False
 
     def __init__(self, **config: Any) -> None:
         super().__init__()
@@ -132,6 +135,10 @@ class Network(nn.Module):
             for name, channels in self.example_channels.items()
         }
         return Example("matting", inputs, self.example_outputs)
+
+    def flattened(self, example: Example) -> Example:
+        """An example that a user gives, with the tensors in its inputs by the names of the mode's arguments."""
+        return example
 
     def frame_inputs(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """An image [1, 3, H, W] in [0, 1] as example inputs, without states, to verify exported models on.

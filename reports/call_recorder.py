@@ -19,6 +19,7 @@ from binmat.nn.masked_path import MaskedPath
 from binmat.nn.operators import Operator, Target, operator_of
 from binmat.nn.recurrence import Recurrent
 from binmat.transforms.trace import graphs, trace
+from binmat.transforms.traced_module import TracedModule
 from binmat.transforms.tracer import trace_method
 
 
@@ -64,7 +65,7 @@ def record_calls(network: nn.Module, example: Example) -> list[Call]:
     computed everywhere. Raises TraceError where the network cannot be traced, and where what it does depends on the
     values of tensors.
     """
-    owner = traced(network)
+    owner = traced(network, example=example)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     inputs = [fake.from_tensor(v) if isinstance(v, Tensor) else v for v in example.inputs.values()]
     recorder = _Recorder(owner, graphs(owner)[example.mode], names=_first_names(owner))
@@ -79,13 +80,15 @@ def record_calls(network: nn.Module, example: Example) -> list[Call]:
     return recorder.calls
 
 
-def traced(network: nn.Module) -> Network:
+def traced(network: nn.Module, size: tuple[int, int] | None = None, example: Example | None = None) -> Network:
     """The network with its graphs, sharing its layers; the network itself is left as it was. Raises TraceError."""
     if isinstance(network, Network):
         # Tracing adds the graphs to the object it is given.
         network = copy.copy(network)
         network.programs = dict(network.programs)
-    return trace(network)
+        return trace(network)
+    # The graph of evaluation is enough, and nothing runs on real data.
+    return TracedModule(network, size, example)
 
 
 class _Recorder(fx.Interpreter):

@@ -70,7 +70,7 @@ def count(
     Raises UnknownNameError, SizeError and TraceError.
     """
     chosen = get_convention(convention)
-    owner = traced(network)
+    owner = traced(network, size, example)
     call = example_inputs(owner, size, downsample_ratio, example)
     return price(record_calls(owner, call), chosen, binary_network=is_binary(owner))
 

@@ -80,7 +80,7 @@ def report(
 
     Raises SizeError, TraceError, and InputError for networks that do not belong together or files that are not there.
     """
-    plain, converted = _sort_out(networks)
+    plain, converted = _sort_out(networks, size, example)
     notes: list[str] = []
     if plain is None and converted is not None:
         plain = _counterpart(converted)
@@ -145,7 +145,9 @@ def _sparse(
     return Sparse(density, measured, side.counts)
 
 
-def _sort_out(networks: tuple[nn.Module, ...]) -> tuple[Network | None, Network | None]:
+def _sort_out(
+    networks: tuple[nn.Module, ...], size: tuple[int, int] | None, example: Example | None
+) -> tuple[Network | None, Network | None]:
     """The float network and the converted one, traced."""
     converted = [network for network in networks if recipe_of(network) is not None or is_binary(network)]
     plain = [network for network in networks if not any(network is other for other in converted)]
@@ -154,7 +156,12 @@ def _sort_out(networks: tuple[nn.Module, ...]) -> tuple[Network | None, Network 
             f"a report takes one float network, one converted network or one of each, not {len(plain)} float and "
             f"{len(converted)} converted: make a report of each and pass them to binmat.reports.compare"
         )
-    before, after = (traced(found[0]) if found else None for found in (plain, converted))
+    after = traced(converted[0], size, example) if converted else None
+    if after is not None and size is None and example is None:
+        # The float network is called as the converted one was.
+        size = after.conversion.size if after.conversion else None
+        example = None if after.takes_an_image else after.traced_example
+    before = traced(plain[0], size, example) if plain else None
     if before is not None and after is not None and before.name != after.name:
         raise InputError(f"{after.name} was not made from {before.name}: pass the float network it was made from")
     return before, after

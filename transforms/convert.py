@@ -12,7 +12,7 @@ from torch import nn
 from binmat.errors import CheckpointError, RecipeError
 from binmat.model_defs.conversion_facts import ConversionFacts
 from binmat.model_defs.example_inputs import example_inputs
-from binmat.model_defs.network import Network
+from binmat.model_defs.network import Example, Network
 from binmat.quantizers import get_scheme
 
 from .binarize import Binarize
@@ -45,15 +45,18 @@ def convert(
     settings: Iterable[str] = (),
     size: tuple[int, int] | None = None,
     downsample_ratio: float | None = None,
+    example: Example | None = None,
 ) -> Network:
     """A binarized copy of the network, ready to train, count and export; the original is left alone.
 
-    network: a :class:`Network` or any module that torch.fx can trace. A converted one is copied for another size; it
-        takes no scheme, recipe or settings.
+    network: a :class:`Network` or any other module. A converted one is copied for another size; it takes no scheme,
+        recipe or settings.
     scheme: a scheme's name, short for a recipe that applies it to all but the input and output layers.
     recipe: a :class:`Recipe`, the name of a built-in one, or the path of a TOML file.
     settings: ``KEY=VALUE`` changes to the recipe (see :meth:`Recipe.with_settings`).
     size: (height, width) for exporting and counting where no other is given. downsample_ratio: likewise.
+    example: one call of a module that is no :class:`Network`, see
+        :class:`binmat.transforms.traced_module.TracedModule`. By default it is called with one image of this size.
 
     The result takes the same call as the network; its ``conversion`` tells how it was made. Raises the errors of
     recipes, policies and tracing, those of :func:`binmat.model_defs.example_inputs.example_inputs` for size and ratio,
@@ -68,7 +71,7 @@ def convert(
     if made_by is not None and (scheme is not None or recipe is not None or settings):
         raise CheckpointError("the network is converted already; convert the float checkpoint instead")
     chosen = made_by or _choose_recipe(scheme, recipe).with_settings(settings)
-    result = trace(copy.deepcopy(network))
+    result = trace(copy.deepcopy(network), size, example)
     _check_call(result, size, downsample_ratio)
     plan = _rewrite(result, chosen) if made_by is None else plan_of(network)
     before = result.conversion or ConversionFacts()

@@ -23,6 +23,7 @@ def probe_inputs(network: Network, example: Example | None = None) -> dict[str, 
 
     Raises LoweringError where the network cannot say what its example inputs are.
     """
+    example = example or network.traced_example
     if example is not None:
         return dict(example.inputs)
     size = max(_PROBE, network.min_size)

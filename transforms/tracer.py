@@ -50,7 +50,7 @@ def works_in_place(node: fx.Node, owner: nn.Module) -> bool:
     if node.op == "call_module":
         return bool(getattr(owner.get_submodule(str(node.target)), "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    named = name.endswith("_") and not name.endswith("__")
+    named = name == "setitem" or (name.endswith("_") and not name.endswith("__"))
     return node.op.startswith("call") and (named or bool(node.kwargs.get("inplace")) or "out" in node.kwargs)
 
 

@@ -98,11 +98,10 @@ def deploy(
     modules that have none of their own. Raises UnknownNameError, SizeError, TraceError, LoweringError, ExportError.
     """
     backend = get_backend(format)
-    if example is None:
-        owner = network if isinstance(network, Network) else trace(network)
-        example = example_inputs(owner, size, downsample_ratio)
-    lowered = lower(network, example)
-    return Deployment(network, example, lowered, backend, backend.write(lowered))
+    owner = network if isinstance(network, Network) else trace(network, size, example)
+    example = example_inputs(owner, size, downsample_ratio, example)
+    lowered = lower(owner, example)
+    return Deployment(owner, example, lowered, backend, backend.write(lowered))
 
 
 def export(

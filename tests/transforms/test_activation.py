@@ -162,7 +162,7 @@ def test_gates_and_subclasses_are_left_alone():
 def test_an_activation_behind_a_norm_of_another_class_or_spelling_is_found():
     norms = (lambda y: F.group_norm(y, 1), lambda y: F.layer_norm(y, (5,)))
     for norm in norms:
-        network = convert(Between(lambda _, y, norm=norm: norm(y).relu()), "reactnet")
+        network = convert(Between(lambda _, y, norm=norm: norm(y).relu()), "reactnet", size=(4, 5))
         assert set(rprelus(network)) == {"conv_rprelu"}
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from binmat.model_defs.modnet import MODNet
-from binmat.model_defs.network import Network
+from binmat.model_defs.network import Example, Network
 from binmat.model_defs.rvm import RVM
 from binmat.nn import BinaryLayer
 from binmat.transforms.convert import convert
@@ -136,4 +136,5 @@ def test_an_input_is_no_operator_whatever_its_name() -> None:
         def forward(self, image: torch.Tensor, relu: torch.Tensor) -> torch.Tensor:
             return self.last(self.middle(relu) + self.first(image))
 
-    assert nonnegative_inputs(convert(Two(), "bnn"), "forward") == ()
+    example = Example("forward", {"image": torch.rand(1, 3, 4, 4), "relu": torch.rand(1, 4, 4, 4)}, ())
+    assert nonnegative_inputs(convert(Two(), "bnn", example=example), "forward") == ()

@@ -364,8 +364,7 @@ class Pair(nn.Module):
 
 
 def test_a_gru_of_a_user():
-    network = trace(Remembering(ConvGRU(4)))
-    network.example = lambda *_: example(16)
+    network = trace(Remembering(ConvGRU(4)), (16, 16))
     SparseDecoder(["memory.*", "wide"], CHAIN_POINT).apply(network)
     assert isinstance(network.memory, SparseConvGRU)
     assert network(torch.rand(1, 3, 16, 16)).shape == (1, 4, 16, 16)
@@ -400,7 +399,7 @@ def example(side: int):
 )
 def test_what_cannot_be_is_named_in_one_line(module, targets, point, message):
     with pytest.raises(PolicyError, match=message) as error:
-        SparseDecoder(targets, point, example(16)).apply(trace(module))
+        SparseDecoder(targets, point, example(16)).apply(trace(module, (16, 16)))
     assert "\n" not in str(error.value)
 
 

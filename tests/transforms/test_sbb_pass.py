@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from binmat.errors import LoweringError, PolicyError
+from binmat.errors import PolicyError
 from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Example
 from binmat.model_defs.rvm import RVM
@@ -244,9 +244,7 @@ def test_a_part_that_no_graph_runs_is_named():
         ReplaceEncoder(SBBEncoder(SMALL), "idle").apply(trace(module))
 
 
-def test_a_call_that_cannot_be_guessed_is_asked_for():
-    with pytest.raises(LoweringError, match="Example"):
-        ReplaceEncoder(SBBEncoder(SMALL), "encoder").apply(trace(TwoInputs()))
+def test_a_call_with_two_inputs():
     frames = torch.zeros(1, 3, 32, 32)
     network = trace(TwoInputs())
     ReplaceEncoder(SBBEncoder(SMALL), "encoder", Example("forward", {"x": frames, "y": frames}, ("o",))).apply(network)

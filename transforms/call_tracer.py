@@ -1,0 +1,347 @@
+"""Record one call of a module as a torch.fx graph, with the shapes, dtypes and devices of its tensors known.
+
+The module runs for real, on fake tensors, which have everything but values. So code may branch on shapes and dtypes,
+loop, call its arguments by name, work in place, and take and return any structure. What depends on the values of
+tensors cannot be recorded.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import operator
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeCopyMode,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.overrides import TorchFunctionMode
+
+from binmat.errors import TraceError
+
+from .traced_number import NumberTracer, TracedNumber, plain
+
+_HERE = os.path.dirname(__file__)
+_TORCH = os.path.dirname(inspect.getfile(torch))
+
+#: Tensor methods and properties that give sizes.
+_SIZES = ("shape", "size", "numel", "nelement")
+
+#: Functions that make tensors of the default dtype from numbers.
+_FACTORIES = (
+    "arange", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randn", "scalar_tensor", "tensor",
+    "zeros",
+)  # fmt: skip
+
+#: Tensor's special methods as the functions that they stand for; True where the operands change places.
+_SPECIAL: dict[str, tuple[Callable[..., Any], bool]] = {
+    "__getitem__": (operator.getitem, False),
+    "__setitem__": (operator.setitem, False),
+    "__rsub__": (operator.sub, True),
+    "__rdiv__": (operator.truediv, True),
+    "__rtruediv__": (operator.truediv, True),
+    "__rfloordiv__": (operator.floordiv, True),
+    "__floordiv__": (operator.floordiv, False),
+    "__rpow__": (operator.pow, True),
+    "__rmod__": (operator.mod, True),
+    "__rmatmul__": (operator.matmul, True),
+    "__invert__": (operator.invert, False),
+    **{f"__{name}__": (getattr(operator, f"__{name}__"), False) for name in ("and", "or", "xor", "eq", "ne")},
+}
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """graph: its placeholders are the inputs, its output is a tuple of the tensors of the result.
+
+    result: what the call returns, with fake tensors and traced numbers in it. constants: name -> tensor that the graph
+    reads and that is not of the module.
+    """
+
+    graph: fx.Graph
+    result: Any
+    constants: dict[str, Tensor]
+
+
+def record_call(
+    module: nn.Module, call: Callable[[nn.Module, Sequence[Tensor]], Any], inputs: Mapping[str, Tensor], training: bool
+) -> RecordedCall:
+    """Record one call of a module, in training or in evaluation mode.
+
+    call: runs the module on the inputs. inputs: name of the graph's placeholder -> tensor. The module is left as it is.
+
+    Layers of torch.nn, of exactly these types, and layers that say ``is_leaf`` are called as modules; everything else
+    is a function or a method. Parameters and buffers are read when the graph runs, and what is computed from them is
+    computed then. Sizes are followed; where the code decides by a size, the graph checks that it decides alike
+    (:func:`binmat.transforms.traced_number.check_size`). Raises TraceError that names the line.
+    """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with FakeCopyMode(fake):
+        shadow = copy.deepcopy(module)
+    if shadow.training != training:
+        shadow.train(training)
+    recorder = _Recorder(shadow)
+    values = recorder.placeholders({name: fake.from_tensor(value.detach()) for name, value in inputs.items()})
+    try:
+        with torch.set_grad_enabled(training), _quiet(), fake, recorder.layers(), recorder:
+            result = call(shadow, values)
+            for leaf in torch.utils._pytree.tree_leaves(result):
+                if isinstance(leaf, TracedNumber):
+                    recorder.numbers.guard(leaf.node, leaf.value)
+        recorder.write_buffers()
+        recorder.graph.output(recorder.argument(tuple(tensors_in(result))))
+    except TraceError:
+        raise
+    except Exception as error:
+        raise TraceError(_explain(error, module, recorder.stack)) from error
+    return RecordedCall(recorder.graph, result, recorder.constants)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch logs shapes that do not fit, which the error says too."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def tensors_in(result: Any) -> list[Tensor]:
+    """The tensors of a nested result, in order."""
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+class _Recorder(TorchFunctionMode):
+    """Sees every call of a torch function and makes its node; knows the node of every tensor."""
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        self.root = root
+        self.graph = fx.Graph()
+        self.numbers = NumberTracer(self.graph, lambda: line_of(sys._getframe()))
+        self.nodes: dict[int, tuple[Tensor, fx.Node]] = {}
+        #: The modules that are being called, and whether the last one is a node of its own.
+        self.stack: list[str] = []
+        self.in_leaf = False
+        self.paths = {id(child): name for name, child in root.named_modules()}
+        self.state = {id(value): (value, name) for name, value in tensors_of(root).items()}
+        self.constants: dict[str, Tensor] = {}
+        #: The first floating-point tensor: the graph goes on with its dtype and device when they change.
+        self.like: Tensor | None = next((p for p in root.parameters() if p.is_floating_point()), None)
+        self._read: dict[str, fx.Node] = {}
+
+    def placeholders(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        for name, value in inputs.items():
+            self._bind(value, self.graph.placeholder(name))
+        self.like = next((value for value in inputs.values() if value.is_floating_point()), self.like)
+        return list(inputs.values())
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            name = func.__self__.__name__
+        result = func(*plain(args), **plain(kwargs))
+        if name in _SIZES:
+            return self._sizes(args[0], result, args[1:])
+        if name == "__len__":
+            self.numbers.guard(self._size(args[0], 0).node, result)
+            return result
+        if not tensors_in(result) and name != "__setitem__":
+            return result
+        self._record(func, name, args, kwargs, result)
+        return result
+
+    def _record(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        if getattr(func, "__name__", "") == "__get__":
+            node = self._node("call_function", getattr, (args[0], name), {})
+        elif name in _SPECIAL:
+            function, swapped = _SPECIAL[name]
+            node = self._node("call_function", function, tuple(reversed(args)) if swapped else args, kwargs)
+        elif name == "float":
+            node = self._node("call_method", "to", (args[0], torch.float32), {})
+        elif getattr(Tensor, name, None) is func:
+            node = self._node("call_method", name, args, kwargs)
+        else:
+            if name in _FACTORIES and result.dtype is torch.get_default_dtype():
+                kwargs = {**kwargs, "dtype": result.dtype}
+            node = self._node("call_function", func, args, kwargs)
+        self._bind(result, node)
+
+    def _node(self, kind: str, target: Any, args: Any, kwargs: Any) -> fx.Node:
+        if kind != "call_method" and not args and "input" in kwargs:
+            # Passes look for a call's input by position, also where the code names it, as in conv(input=x).
+            args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+        node = self.graph.create_node(kind, target, self.argument(tuple(args)), self.argument(dict(kwargs)))
+        node.meta["nn_module_stack"] = {path: (path, "") for path in self.stack if path}
+        node.meta["line"] = line_of(sys._getframe())
+        return node
+
+    def _bind(self, value: Any, node: fx.Node) -> None:
+        """Let a tensor, or each one of a structure, stand for its node. What works in place gives it a new one."""
+        if isinstance(value, Tensor):
+            self.nodes[id(value)] = (value, node)
+        elif isinstance(value, (tuple, list)):
+            for index, part in enumerate(value):
+                if isinstance(part, (Tensor, tuple, list)):
+                    self._bind(part, self.graph.call_function(operator.getitem, (node, index)))
+        elif isinstance(value, Mapping):
+            for key, part in value.items():
+                self._bind(part, self.graph.call_function(operator.getitem, (node, key)))
+
+    def argument(self, value: Any) -> Any:
+        """A value as an argument of a node."""
+        if isinstance(value, Tensor):
+            return self._node_of(value)
+        if isinstance(value, TracedNumber):
+            return value.node
+        if self.like is not None and isinstance(value, (torch.dtype, torch.device)):
+            name = "dtype" if isinstance(value, torch.dtype) else "device"
+            return self._read_from_input(name) if value == getattr(self.like, name) else value
+        if isinstance(value, slice):
+            return slice(*map(self.argument, (value.start, value.stop, value.step)))
+        if isinstance(value, (tuple, list)):
+            parts = [self.argument(part) for part in value]
+            return tuple(parts) if isinstance(value, tuple) else parts
+        if isinstance(value, Mapping):
+            return {key: self.argument(part) for key, part in value.items()}
+        return value
+
+    def _node_of(self, value: Tensor) -> fx.Node:
+        if id(value) not in self.nodes:
+            found = self.state.get(id(value))
+            self._bind(value, self.graph.get_attr(found[1] if found else self._constant(value)))
+        return self.nodes[id(value)][1]
+
+    def _read_from_input(self, name: str) -> fx.Node:
+        if name not in self._read:
+            assert self.like is not None
+            self._read[name] = self.graph.call_function(getattr, (self._node_of(self.like), name))
+        return self._read[name]
+
+    def _constant(self, value: Tensor) -> str:
+        """A tensor that code outside the module made before the call."""
+        if isinstance(value, FakeTensor):
+            raise TraceError(
+                f"{line_of(sys._getframe())}: a tensor of shape {list(value.shape)} comes from calls that cannot be "
+                "recorded (a script function, for example): call torch functions"
+            )
+        name = f"_constant{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+    def _sizes(self, tensor: Tensor, result: Any, index: Any) -> Any:
+        if isinstance(result, torch.Size):
+            sizes: list[Any] = [self._size(tensor, i) for i in range(len(result))]
+            return torch.Size(sizes)
+        if index:
+            return self._size(tensor, int(index[0]) % tensor.dim())
+        node = self._node_of(tensor)
+        return self.numbers.number(result, lambda: self.graph.call_method("numel", (node,)))
+
+    def _size(self, tensor: Tensor, index: int) -> TracedNumber:
+        node = self._node_of(tensor)
+
+        def make() -> fx.Node:
+            shape = self.graph.call_function(getattr, (node, "shape"))
+            return self.graph.call_function(operator.getitem, (shape, index))
+
+        return self.numbers.number(tensor.shape[index], make)
+
+    @contextmanager
+    def layers(self) -> Iterator[None]:
+        """While it lasts, a call of a layer of torch.nn makes one node."""
+        original = nn.Module.__call__
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            path = self.paths.get(id(module))
+            if path is None or self.in_leaf:
+                return original(module, *args, **kwargs)
+            self.stack.append(path)
+            if not path or not is_leaf_layer(module):
+                result = original(module, *args, **kwargs)
+            else:
+                self.in_leaf = True
+                with torch._C.DisableTorchFunction():
+                    result = original(module, *plain(args), **plain(kwargs))
+                self.in_leaf = False
+                self._bind(result, self._node("call_module", path, args, kwargs))
+            self.stack.pop()
+            return result
+
+        with patch.object(nn.Module, "__call__", call):
+            yield
+
+    def write_buffers(self) -> None:
+        """A buffer that the call gave a new tensor is written at the end."""
+        for name, value in self.root.named_buffers():
+            if id(value) not in self.state:
+                read = self.graph.get_attr(name)
+                self.graph.call_method("copy_", (read, self._node_of(value)))
+
+
+def is_leaf_layer(module: nn.Module) -> bool:
+    """Whether a call of the module is one node: torch.nn's own layers of exactly that type, and what says is_leaf."""
+    if getattr(module, "is_leaf", False):
+        return True
+    kind = type(module)
+    own = kind.__module__.startswith("torch.nn.modules.") and "forward" not in vars(module)
+    return own and (isinstance(module, nn.MultiheadAttention) or next(module.children(), None) is None)
+
+
+def line_of(frame: Any) -> str:
+    """File and line of the network's code that a frame runs."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not _is_machinery(name):
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "the network"
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename.startswith((_TORCH, _HERE, "<")) or filename.endswith(("contextlib.py", "unittest/mock.py"))
+
+
+def tensors_of(root: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
+    """Parameters, buffers and plain tensor attributes by name; without recurse the root's own."""
+    found: dict[str, Tensor] = {}
+    for path, module in root.named_modules() if recurse else [("", root)]:
+        own = {**vars(module), **module._parameters, **module._buffers}
+        prefix = f"{path}." if path else ""
+        found |= {f"{prefix}{key}": value for key, value in own.items() if isinstance(value, Tensor)}
+    return found
+
+
+def _explain(error: Exception, module: nn.Module, called: Sequence[str]) -> str:
+    where = f"{type(module).__name__}.forward"
+    if called and called[-1]:
+        where += f", in '{called[-1]}'"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not _is_machinery(frame.filename):
+            where = f"{where}, at {frame.filename}:{frame.lineno}: {frame.line}"
+            break
+    if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
+        return (
+            f"torch.fx cannot trace {where} (it needs the values of a tensor: {error}). Make the line independent of "
+            "tensor values, or move it into a submodule with the class attribute is_leaf = True"
+        )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{where}: {type(error).__name__}: {reason}"
