@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, product
 from pathlib import Path
 
@@ -19,10 +22,11 @@ from binmat.progress import Progress, silent
 from binmat.transforms.lowering.lower import lower
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.trace import trace
-from binmat.verification.clips import Clips, clips_of
-from binmat.verification.file_check import check_file
-from binmat.verification.network_check import check_network
-from binmat.verification.results import Verification
+from binmat.verification.clips import Clips, Frames, clips_of
+from binmat.verification.file_check import RecordedRun, compare_end_to_end, run_file
+from binmat.verification.network_check import ExactPair
+from binmat.verification.results import NetworkCheck, Verification
+from binmat.verification.side_by_side import Step, side_by_side
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,36 @@ class Deployment:
         def step() -> None:
             progress(next(done), to_do)
 
-        network = check_network(self.network, self.example, next(iter(clips.values())))
-        step()
         models = {kernels[0]: self.model} | {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
-        runs = {}
-        for (name, frames), (kernel, model) in product(clips.items(), models.items()):
+
+        pair = ExactPair(self.network, self.example)
+
+        def check_network(tell: Step) -> NetworkCheck:
+            found = pair.check(next(iter(clips.values())))
+            tell()
+            return found
+
+        def run(frames: Frames, kernel: str, model: Model, tell: Step) -> RecordedRun:
             judged = None if model.form else content  # Another form of the graph is another file.
-            runs[name, kernel] = check_file(
-                self.backend, self.lowered, model, frames, kernel, content=judged, progress=step
-            )
-        return Verification(self.backend.name, self.backend.title, network, runs)
+            return run_file(self.backend, self.lowered, model, frames, kernel, judged, progress=tell)
+
+        def compare(frames: Frames, recorded: Sequence[Future[RecordedRun]], _: Step) -> None:
+            runs = [each.result() for each in recorded]
+            compare_end_to_end(self.lowered, frames, runs)
+            for each in runs:
+                each.forget_values()
+
+        with side_by_side() as parts:
+            recorded = {
+                (name, kernel): parts.start(partial(run, frames, kernel, model))
+                for (name, frames), (kernel, model) in product(clips.items(), models.items())
+            }
+            network = parts.start(check_network)
+            for name, frames in clips.items():
+                parts.start(partial(compare, frames, [recorded[name, kernel] for kernel in models]))
+            parts.finish(step)
+        runs = {key: each.result().result for key, each in recorded.items()}
+        return Verification(self.backend.name, self.backend.title, network.result(), runs)
 
 
 def deploy(

@@ -12,8 +12,10 @@ from binmat.data.image import photograph, resize
 from binmat.errors import ExportError
 from binmat.model_defs.network import Example, Network
 
-#: Name of a clip -> for each frame its inputs by name, without states.
-Clips = Mapping[str, Sequence[Mapping[str, Tensor]]]
+#: For each frame of a clip its inputs by name, without states.
+Frames = Sequence[Mapping[str, Tensor]]
+#: Name of a clip -> its frames.
+Clips = Mapping[str, Frames]
 
 #: Frames per clip: the second one sees the states of the first.
 FRAMES = 2

@@ -9,8 +9,11 @@ at its threshold? That is measured over consecutive frames with the states fed b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
@@ -18,51 +21,114 @@ from torch.fx import Interpreter, Node
 from binmat.backends.backend import Backend, Group, Model
 from binmat.errors import ExportError
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
+from binmat.verification.clips import Frames
 from binmat.verification.node_check import Evaluator, check_node, sources
 from binmat.verification.results import FileRun, OutputDifference, SignFlips
 from binmat.verification.signs import BINARIZE, distance_from_threshold, furthest
+
+
+@dataclass
+class RecordedRun:
+    """What a file computed on a clip, for the comparison end to end.
+
+    result: what was found so far, without the end-to-end differences. outputs: of each frame, in the graph's order.
+    negative: of each frame, binarization -> one bit per sign, set where it is -1, in the order of torch's layout.
+    """
+
+    result: FileRun
+    outputs: list[list[Tensor]] = field(default_factory=list)
+    negative: list[dict[Node, npt.NDArray[np.uint8]]] = field(default_factory=list)
+
+    def forget_values(self) -> None:
+        """Keep the result alone."""
+        self.outputs.clear()
+        self.negative.clear()
 
 
 def check_file(
     backend: Backend,
     lowered: LoweredGraph,
     model: Model,
-    frames: Sequence[Mapping[str, Tensor]],
+    frames: Frames,
+    kernel: str = "",
+    content: bytes | None = None,
+    checked_frames: int = 1,
+) -> FileRun:
+    """Run a model with one kernel and compare it with the lowered graph: :func:`run_file`, then end to end."""
+    recorded = run_file(backend, lowered, model, frames, kernel, content, checked_frames)
+    compare_end_to_end(lowered, frames, [recorded])
+    return recorded.result
+
+
+def run_file(
+    backend: Backend,
+    lowered: LoweredGraph,
+    model: Model,
+    frames: Frames,
     kernel: str = "",
     content: bytes | None = None,
     checked_frames: int = 1,
     progress: Callable[[], None] = lambda: None,
-) -> FileRun:
-    """Run a model with one kernel and compare it with the lowered graph.
+) -> RecordedRun:
+    """Run a model with one kernel and compare it operator by operator with the lowered graph.
 
     model: what the backend wrote for this kernel. frames: the inputs of consecutive frames by name, NCHW float32.
-    States that the first frame leaves out are zeros; on later frames each side goes on with the states it has computed
-    itself. content: the file to judge; None means the model's own. checked_frames: how many of the last frames are
-    compared node by node, with the states that the file computed on the frames before. The others are compared end to
-    end only. progress: called after each frame. Raises MissingExtraError without the interpreter, ExportError where
-    inputs are missing.
+    States that the first frame leaves out are zeros; on later frames the file goes on with the states it has computed.
+    content: the file to judge; None means the model's own. checked_frames: how many of the last frames are compared
+    node by node, with the states that the file computed on the frames before. progress: called after each frame.
+    Raises MissingExtraError without the interpreter, ExportError where inputs are missing.
     """
     checked_frames = min(checked_frames, len(frames))
-    result = FileRun(kernel, model.form, len(frames), checked_frames)
-    run = _Run(lowered, model, kernel, result)
+    recorded = RecordedRun(FileRun(kernel, model.form, len(frames), checked_frames))
+    run = _Run(lowered, model, kernel, recorded.result)
     runner = backend.runner(model.content if content is None else content, kernel)
-    torch_states: dict[str, Tensor] = {}
-    file_states: dict[str, Tensor] = {}
+    states: dict[str, Tensor] = {}
     for index, frame in enumerate(frames):
-        torch_inputs = run.inputs(frame, torch_states, index)
-        file_inputs = run.inputs(frame, file_states, index)
-        outputs = runner.run(file_inputs)
-        bits = run.check_nodes(file_inputs, outputs, checked=index >= len(frames) - checked_frames)
-        with torch.no_grad():
-            leaves = _TorchRun(lowered, bits, index, result.flips).run(*torch_inputs)
-        expected = list(torch.utils._pytree.tree_leaves(leaves))
-        for name, wanted, got in zip(lowered.outputs, expected, outputs, strict=True):
-            difference = (wanted.double() - got.double()).abs()
-            result.outputs.append(OutputDifference(name, index, float(difference.max()), float(difference.mean())))
-        torch_states = dict(zip(lowered.outputs, expected, strict=True))
-        file_states = dict(zip(lowered.outputs, outputs, strict=True))
+        inputs = _inputs(lowered, frame, states, index)
+        outputs = runner.run(inputs)
+        recorded.outputs.append(outputs)
+        checked = index >= len(frames) - checked_frames
+        recorded.negative.append(run.check_nodes(inputs, outputs, checked=checked))
+        states = dict(zip(lowered.outputs, outputs, strict=True))
         progress()
-    return result
+    return recorded
+
+
+def compare_end_to_end(lowered: LoweredGraph, frames: Frames, runs: Sequence[RecordedRun]) -> None:
+    """Enter into each run's result how far its outputs and signs lie from torch's, each side with its own states.
+
+    Torch runs the graph once on the clip, whatever the number of runs.
+    """
+    states: dict[str, Tensor] = {}
+    for index, frame in enumerate(frames):
+        with torch.no_grad():
+            leaves = _TorchRun(lowered, index, runs).run(*_inputs(lowered, frame, states, index))
+        expected = list(torch.utils._pytree.tree_leaves(leaves))
+        for run in runs:
+            for name, wanted, got in zip(lowered.outputs, expected, run.outputs[index], strict=True):
+                difference = (wanted.double() - got.double()).abs()
+                run.result.outputs.append(
+                    OutputDifference(name, index, float(difference.max()), float(difference.mean()))
+                )
+        states = dict(zip(lowered.outputs, expected, strict=True))
+
+
+def _inputs(
+    lowered: LoweredGraph, frame: Mapping[str, Tensor], states: Mapping[str, Tensor], index: int
+) -> list[Tensor]:
+    values = []
+    placeholders = (node for node in lowered.module.graph.nodes if node.op == "placeholder")
+    for name, node in zip(lowered.inputs, placeholders, strict=True):
+        is_state = name in lowered.outputs
+        if is_state and index > 0:
+            values.append(states[name])
+        elif name in frame:
+            values.append(frame[name])
+        elif is_state:
+            values.append(torch.zeros(tuple(node.meta["val"].shape)))
+        else:
+            raise ExportError(f"frame {index} has no input '{name}': it gives {', '.join(frame)}")
+    return values
 
 
 class _Run:
@@ -78,21 +144,9 @@ class _Run:
         self.output_nodes: list[Node] = []
         torch.fx.node.map_arg(lowered.module.graph.output_node().args[0], self.output_nodes.append)
 
-    def inputs(self, frame: Mapping[str, Tensor], states: Mapping[str, Tensor], index: int) -> list[Tensor]:
-        values = []
-        for name, node in zip(self.lowered.inputs, self.placeholders, strict=True):
-            is_state = name in self.lowered.outputs
-            if is_state and index > 0:
-                values.append(states[name])
-            elif name in frame:
-                values.append(frame[name])
-            elif is_state:
-                values.append(torch.zeros(tuple(node.meta["val"].shape)))
-            else:
-                raise ExportError(f"frame {index} has no input '{name}': it gives {', '.join(frame)}")
-        return values
-
-    def check_nodes(self, inputs: list[Tensor], outputs: list[Tensor], *, checked: bool) -> dict[Node, Tensor]:
+    def check_nodes(
+        self, inputs: list[Tensor], outputs: list[Tensor], *, checked: bool
+    ) -> dict[Node, npt.NDArray[np.uint8]]:
         """Compare the nodes of one frame; returns where the binarizations that lie in the file gave -1."""
         given = dict(zip(self.placeholders, inputs, strict=True))
         stored = {node for node in self.nodes.values() if node.name in self.model.stored}
@@ -102,22 +156,23 @@ class _Run:
                 continue
             operands = sources(node, stored) if checked else []
             groups[tuple(dict.fromkeys(n.name for n in (node, *operands) if n not in given))] = node
-        bits: dict[Node, Tensor] = {}
+        negative: dict[Node, npt.NDArray[np.uint8]] = {}
         for ready, found in self.model.values(list(groups), inputs, self.kernel):
             values = {self.nodes[name]: value for name, value in found.items()}
             evaluator = Evaluator(self.lowered.module, {**values, **given})
             nodes = [groups[group] for group in ready]
             for node in nodes:
                 if node.target is BINARIZE:
-                    bits[node] = values[node] < 0
+                    negative[node] = np.packbits((values[node] < 0).contiguous().numpy())
                 if checked:
                     self.result.nodes.append(check_node(node, values[node], evaluator))
             for node, output in zip(self.output_nodes, outputs, strict=True):
                 if checked and node in nodes and not torch.equal(values[node], output):
                     self.result.faithful = False
+            del found, values, evaluator  # The next values need the memory.
         if checked:
             self._check_passed_on(outputs, stored, Evaluator(self.lowered.module, given))
-        return bits
+        return negative
 
     def _check_passed_on(self, outputs: list[Tensor], stored: set[Node], evaluator: Evaluator) -> None:
         """Outputs that no operator of the file computes: inputs that are handed on, and constants."""
@@ -128,20 +183,25 @@ class _Run:
 
 
 class _TorchRun(Interpreter):
-    """Runs the graph in torch and notes where its signs differ from the file's."""
+    """Runs the graph in torch and notes where its signs differ from the files'."""
 
-    def __init__(self, lowered: LoweredGraph, bits: Mapping[Node, Tensor], frame: int, flips: list[SignFlips]) -> None:
+    def __init__(self, lowered: LoweredGraph, frame: int, runs: Sequence[RecordedRun]) -> None:
         super().__init__(lowered.module)
-        self.bits = bits
         self.frame = frame
-        self.flips = flips
+        self.runs = runs
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
-        if n in self.bits:
-            (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
-            flipped = (result < 0) != self.bits[n]
-            distance = furthest(distance_from_threshold(x, threshold), flipped)
-            layer, count = str(n.meta.get("layer", "")), int(flipped.sum())
-            self.flips.append(SignFlips(n.name, layer, self.frame, count, result.numel(), distance))
+        if n.target is BINARIZE:
+            for run in self.runs:
+                if n in run.negative[self.frame]:
+                    run.result.flips.append(self._flips(n, result, run.negative[self.frame][n]))
         return result
+
+    def _flips(self, n: Node, result: Tensor, packed: npt.NDArray[np.uint8]) -> SignFlips:
+        bits = np.unpackbits(packed, count=result.numel()).view(np.bool_)
+        flipped = (result < 0) != torch.from_numpy(bits).view(result.shape)
+        count = int(flipped.sum())
+        (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
+        distance = furthest(distance_from_threshold(x, threshold), flipped) if count else 0.0
+        return SignFlips(n.name, str(n.meta.get("layer", "")), self.frame, count, result.numel(), distance)

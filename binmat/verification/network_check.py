@@ -1,66 +1,116 @@
-"""The network against its lowered graph, both in float64."""
+"""The network against its lowered graph, both in float64.
+
+What a binary layer adds up is whole numbers, which float32 holds exactly up to 2^24. Those sums are taken in float32,
+where torch's convolutions are several times as fast, and are float64 from there on.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from binmat.model_defs.network import Example, Network
-from binmat.nn import BinaryLayer
+from binmat.nn.binary_layer import BinaryLayer, Product
 from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.masked_path import set_execution
 from binmat.quantizers.sign import is_negative
 from binmat.transforms.lowering.lower import lower
 from binmat.transforms.trace import trace
+from binmat.verification.clips import Frames
 from binmat.verification.results import NetworkCheck
 from binmat.verification.signs import BINARIZE, TINY, distance_from_threshold, furthest
 
+_BINARY_CONV = torch.ops.binmat.binary_conv2d.default
 _ABOVE = torch.ops.aten.gt.Scalar
 
 
-def check_network(network: nn.Module, example: Example, frames: Sequence[Mapping[str, Tensor]]) -> NetworkCheck:
+def check_network(network: nn.Module, example: Example, frames: Frames) -> NetworkCheck:
     """Run the network in evaluation mode and its lowered graph, both in float64, and compare on the last frame.
 
-    frames: the inputs of consecutive frames that are not states, by name, NCHW. States are zeros before the first
-    frame. The last frame has the states that the network computed on the one before, so that what is done with states
-    counts. Each binary layer of the lowered graph goes on with the network's signs, and the mask of a sparse decoder
-    with the network's region. The reason: where sums cancel to a rounding residue, the sign of the residue is
-    arbitrary, and what follows from it would hide a real difference. Untrained weights give many such sums.
+    See :meth:`ExactPair.check`.
     """
-    owner = trace(copy.deepcopy(network)).eval().double()
-    # Sparse execution adds in another order, and its layers get gathered pixels.
-    set_execution(owner, "dense")
-    inputs = {**example.inputs}
-    with torch.no_grad():
-        for frame in frames[:-1]:
-            outputs = _run(owner, example, inputs | dict(frame))
-            inputs |= {name: value for name, value in zip(example.outputs, outputs, strict=True) if name in inputs}
-        inputs |= dict(frames[-1])
-        signs = _record_signs(owner)
-        expected = _run(owner, example, inputs)
-        run = _ForcedRun(lower(network, example, torch.float64).module, signs)
-        actual = run.run(*[value.double() for value in inputs.values() if isinstance(value, Tensor)])
-    differences = [(got - want).abs() for got, want in zip(actual, expected, strict=True)]
-    largest = torch.stack([difference.max() for difference in differences])
-    spans = torch.stack([want.abs().max() for want in expected]).clamp_min(TINY)
-    return NetworkCheck(
-        max_abs=float(largest.max()),
-        mean_abs=float(torch.stack([difference.mean() for difference in differences]).mean()),
-        worst=float((largest / spans).max()),
-        signs=run.compared,
-        flipped_signs=run.flipped / max(run.compared, 1),
-        distance=run.distance,
-    )
+    return ExactPair(network, example).check(frames)
+
+
+class ExactPair:
+    """A network in evaluation mode and its lowered graph, both in float64. Making it traces the network."""
+
+    def __init__(self, network: nn.Module, example: Example) -> None:
+        self.example = example
+        self.network = trace(copy.deepcopy(network)).eval()
+        # Sparse execution adds in another order, and its layers get gathered pixels.
+        set_execution(self.network, "dense")
+        self.lowered = lower(network, example, torch.float64).module
+
+    def check(self, frames: Frames) -> NetworkCheck:
+        """Compare on the last frame.
+
+        frames: the inputs of consecutive frames that are not states, by name, NCHW. States are zeros before the first
+        frame. The last frame has the states that the network computed on the one before, so that what is done with
+        states counts; any such states will do, so they are computed in float32. Each binary layer of the lowered graph
+        goes on with the network's signs, and the mask of a sparse decoder with the network's region. The reason: where
+        sums cancel to a rounding residue, the sign of the residue is arbitrary, and what follows from it would hide a
+        real difference. Untrained weights give many such sums.
+        """
+        example = self.example
+        inputs = {**example.inputs}
+        with torch.no_grad():
+            before = copy.deepcopy(self.network).float()
+            for frame in frames[:-1]:
+                outputs = _run(before, example, inputs | dict(frame))
+                inputs |= {name: value for name, value in zip(example.outputs, outputs, strict=True) if name in inputs}
+            inputs |= dict(frames[-1])
+            inputs = {name: value.double() if isinstance(value, Tensor) else value for name, value in inputs.items()}
+            exact = copy.deepcopy(self.network).double()
+            _add_exactly(exact)
+            signs = _record_signs(exact)
+            expected = _run(exact, example, inputs)
+            run = _ForcedRun(self.lowered, signs)
+            actual = run.run(*[value for value in inputs.values() if isinstance(value, Tensor)])
+        differences = [(got - want).abs() for got, want in zip(actual, expected, strict=True)]
+        largest = torch.stack([difference.max() for difference in differences])
+        spans = torch.stack([want.abs().max() for want in expected]).clamp_min(TINY)
+        return NetworkCheck(
+            max_abs=float(largest.max()),
+            mean_abs=float(torch.stack([difference.mean() for difference in differences]).mean()),
+            worst=float((largest / spans).max()),
+            signs=run.compared,
+            flipped_signs=run.flipped / max(run.compared, 1),
+            distance=run.distance,
+        )
 
 
 def _run(owner: Network, example: Example, inputs: Mapping[str, Tensor | float]) -> tuple[Tensor, ...]:
-    arguments = [value.double() if isinstance(value, Tensor) else value for value in inputs.values()]
-    result = owner.run(example.mode, *arguments)
+    result = owner.run(example.mode, *inputs.values())
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def _add_exactly(owner: nn.Module) -> None:
+    """Let the binary layers take their sums of -1, 0 and 1 in float32."""
+    for layer in owner.modules():
+        if isinstance(layer, BinaryLayer):
+            layer.product = partial(_exact_product, layer.product)  # type: ignore[method-assign]
+
+
+def _exact_product(product: Product, values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
+    if _adds_exactly(weight) and _are_units(values) and _are_units(weight):
+        return product(values.float(), weight.float(), pad_value).double()
+    return product(values, weight, pad_value)
+
+
+def _adds_exactly(weight: Tensor) -> bool:
+    """Whether float32 holds every sum of so many values of -1, 0 and 1. weight: [O, I, ...]."""
+    return weight[0].numel() <= 2**24
+
+
+def _are_units(x: Tensor) -> bool:
+    """Whether all values are -1, 0 or 1."""
+    return bool(((x == 0) | (x.abs() == 1)).all())
 
 
 def _record_signs(owner: nn.Module) -> dict[str, list[Tensor]]:
@@ -94,6 +144,11 @@ class _ForcedRun(fx.Interpreter):
         self.distance = 0.0
 
     def run_node(self, n: fx.Node) -> Any:
+        if n.target is _BINARY_CONV and _adds_exactly(self.fetch_args_kwargs_from_env(n)[0][1]):
+            (bits, weight, multiplier, bias, *geometry), _ = self.fetch_args_kwargs_from_env(n)
+            ones, zeros = torch.ones_like(multiplier), torch.zeros_like(bias)
+            total = _BINARY_CONV(bits.float(), weight, ones, zeros, *geometry).double()
+            return total.mul_(multiplier.view(-1, 1, 1)).add_(bias.view(-1, 1, 1))
         result = super().run_node(n)
         if n.target is BINARIZE:
             (x, threshold), _ = self.fetch_args_kwargs_from_env(n)

@@ -50,4 +50,7 @@ class LceModel:
         for found, arrays in run_in_segments(self.builder, list(by_tensors), given, run, segment_bytes):
             ready = [group for tensors in found for group in by_tensors[tensors]]
             stored = {node: self.stored[node] for group in ready for node in group}
-            yield ready, {node: where.read(arrays[where.tensor]) for node, where in stored.items()}
+            values = {node: where.read(arrays[where.tensor]) for node, where in stored.items()}
+            del arrays  # The next segment needs the memory.
+            yield ready, values
+            del values

@@ -65,12 +65,12 @@ class StoredValue:
     encoding: str = "plain"
 
     def read(self, stored: Array) -> torch.Tensor:
-        """The node's value in torch's layout from the stored tensor."""
+        """The node's value in torch's layout from the stored tensor, in the file's order in memory."""
         if self.encoding == "packed":
             stored = unpack_signs(stored, self.shape[1])
         elif self.encoding == "signs":
             stored = np.where(stored >= 0, np.float32(1), np.float32(-1))
-        return from_stored(stored.reshape(stored_shape(self.shape, self.order)), self.order)
+        return torch.from_numpy(stored.reshape(stored_shape(self.shape, self.order)).transpose(np.argsort(self.order)))
 
 
 def to_stored(value: torch.Tensor | Array) -> Array:
@@ -79,7 +79,6 @@ def to_stored(value: torch.Tensor | Array) -> Array:
     return array.transpose(preferred_order(array.ndim))
 
 
-def from_stored(stored: Array, order: Order | None = None) -> torch.Tensor:
-    """A tensor of the file, stored in `order` (default: the preferred one), in torch's layout."""
-    inverse = np.argsort(preferred_order(stored.ndim) if order is None else order)
-    return torch.from_numpy(stored.transpose(inverse)).contiguous()
+def from_stored(stored: Array) -> torch.Tensor:
+    """An input or output of the file in torch's layout."""
+    return torch.from_numpy(stored.transpose(np.argsort(preferred_order(stored.ndim)))).contiguous()
