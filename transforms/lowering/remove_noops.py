@@ -15,7 +15,7 @@ _VIEWS = (aten.view.default, aten._unsafe_view.default)
 
 
 class RemoveNoOps(GraphPass[fx.GraphModule]):
-    """Removes aliases, copies, and reshapes or expansions that keep the shape.
+    """Removes aliases, copies, casts to the same type, and reshapes or expansions that keep the shape.
 
     An input that is returned as an output keeps its alias: a model's output must be a node of its own.
     """
@@ -33,6 +33,8 @@ class RemoveNoOps(GraphPass[fx.GraphModule]):
     def _is_identity(node: fx.Node) -> bool:
         if node.target in _IDENTITIES:
             return True
+        if node.target is aten._to_copy.default:
+            return bool(node.args[0].meta["val"].dtype == node.meta["val"].dtype)
         reshapes = node.target in (*_VIEWS, aten.expand.default, aten.slice.Tensor)
         return reshapes and node.args[0].meta["val"].shape == node.meta["val"].shape
 
