@@ -34,4 +34,12 @@ class FoldConstants(GraphPass[fx.GraphModule]):
                 node.replace_all_uses_with(add_constant(lowered, node, value.detach().clone()))
             else:
                 results[node] = value
+                _spell_out(node, value)
         return clean_up(lowered)
+
+
+def _spell_out(node: fx.Node, value: Any) -> None:
+    """Where the value is a number, write it into the calls that read the node."""
+    if isinstance(value, (bool, int, float)):
+        for user in list(node.users):
+            user.args, user.kwargs = map_arg((user.args, user.kwargs), lambda n: value if n is node else n)

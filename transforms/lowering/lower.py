@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
+from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from binmat.errors import LoweringError
@@ -21,12 +22,13 @@ from binmat.transforms.swap import swap
 from binmat.transforms.trace import trace
 
 from . import binary_operators  # noqa: F401  (registers the operators)
+from .constants import add_constant
 from .decompositions import decompositions
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
 from .lowered_graph import LoweredGraph
 from .one_float_type import OneFloatType
-from .refuse import cannot_lower, refuse_unfixed
+from .refuse import cannot_lower, refuse_changes, refuse_random, refuse_unfixed
 from .remove_noops import RemoveNoOps
 
 #: What is done to a lowered graph, in order.
@@ -50,25 +52,32 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
     assert isinstance(program, Program)
     tensors = {name: value for name, value in example.inputs.items() if isinstance(value, Tensor)}
     tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
-    recorder = _Recorder(owner, graph=program.graph)
+    run = _Run(owner, program.graph)
+    constants = {name: value.detach() for name, value in [*run.named_parameters(), *run.named_buffers()]}
 
     def frame(*values: Tensor) -> tuple[Tensor, ...]:
-        bound = dict(zip(tensors, values, strict=True))
+        state = dict(zip(constants, values, strict=False))
+        bound = dict(zip(tensors, values[len(constants) :], strict=True))
         arguments = [bound.get(name, value) for name, value in example.inputs.items()]
         with OneFloatType(dtype):
-            result = recorder.run(*arguments)
+            result = functional_call(run, state, tuple(arguments))
+        refuse_changes(owner.name, state)
         return _asked_for(owner, example, tuple(result) if isinstance(result, (tuple, list)) else (result,))
 
     try:
         with torch.no_grad(), _plain_kernels(dtype):
             functional = dispatch_functionalize(frame, FunctionalTensorMode())
             record = make_fx(functional, decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
-            module = record(*tensors.values())
+            module = record(*constants.values(), *tensors.values())
+    except LoweringError:
+        raise
     except Exception as error:
-        raise cannot_lower(owner.name, tensors, error, recorder.current) from error
-    refuse_unfixed(owner.name, module.graph)
+        raise cannot_lower(owner.name, tensors, error, run.current) from error
+    _bind(module, constants.values())
+    refuse_random(owner.name, module.graph)
     for lowering_pass in LOWERING_PASSES:
         lowering_pass().apply(module)
+    refuse_unfixed(owner.name, module.graph)
     results = module.graph.output_node().args[0]
     assert isinstance(results, (tuple, list))
     if len(example.outputs) != len(results):
@@ -104,21 +113,44 @@ def _plain_kernels(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(default)
 
 
+class _Run(nn.Module):
+    """One frame of a network by the graph of a mode. current: the node that runs, or ran last."""
+
+    current: fx.Node | None = None
+
+    def __init__(self, owner: Network, graph: fx.Graph) -> None:
+        super().__init__()
+        self.owner, self.graph = owner, graph
+
+    def forward(self, *arguments: Any) -> Any:
+        return _Recorder(self).run(*arguments)
+
+
 class _Recorder(fx.Interpreter):
-    """Runs a mode's graph and marks what make_fx records for each call.
+    """Marks what make_fx records for each call of the graph.
 
     The marks are the call's place in the user's code and, for functions and methods, the node's name as the layer.
     """
 
-    current: fx.Node | None = None
+    def __init__(self, run: _Run) -> None:
+        super().__init__(run.owner, graph=run.graph)
+        self.frame = run
 
     def run_node(self, n: fx.Node) -> Any:
-        self.current = n
+        self.frame.current = n
         mark = _Mark(stack_trace=n.stack_trace, layer=None if n.op == "call_module" else n.name)
         mark.start()
         result = super().run_node(n)
         mark.stop()
         return result
+
+
+def _bind(module: fx.GraphModule, values: Iterable[Tensor]) -> None:
+    """Make constants of the first inputs of the graph."""
+    for node, value in zip(module.graph.find_nodes(op="placeholder"), values, strict=False):
+        if node.users:
+            node.replace_all_uses_with(add_constant(module, node, value))
+        module.graph.erase_node(node)
 
 
 def _name_layers(owner: nn.Module) -> None:
