@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
@@ -15,12 +17,29 @@ class FoldConstants(GraphPass[fx.GraphModule]):
     """Replaces every node that depends on constants alone by its value."""
 
     def apply(self, lowered: fx.GraphModule) -> fx.GraphModule:
+        #: Nodes with several results, which only their users can replace.
+        results: dict[fx.Node, Any] = {}
+
+        def known(node: fx.Node) -> Any:
+            return results[node] if node in results else constant(lowered, node)
+
         for node in list(lowered.graph.nodes):
-            if node.op != "call_function" or not all(is_constant(n) for n in node.all_input_nodes):
+            inputs = node.all_input_nodes
+            if node.op != "call_function" or not all(is_constant(n) or n in results for n in inputs):
                 continue
-            args, kwargs = map_arg((node.args, node.kwargs), lambda n: constant(lowered, n))
+            args, kwargs = map_arg((node.args, node.kwargs), known)
             with torch.no_grad():
                 value = node.target(*args, **kwargs)
             if isinstance(value, Tensor):
                 node.replace_all_uses_with(add_constant(lowered, node, value.detach().clone()))
+            else:
+                results[node] = value
+                _spell_out(node, value)
         return clean_up(lowered)
+
+
+def _spell_out(node: fx.Node, value: Any) -> None:
+    """Where the value is a number, write it into the calls that read the node."""
+    if isinstance(value, (bool, int, float)):
+        for user in list(node.users):
+            user.args, user.kwargs = map_arg((user.args, user.kwargs), lambda n: value if n is node else n)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functionalize
+from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
+from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from binmat.errors import LoweringError
@@ -19,9 +22,13 @@ from binmat.transforms.swap import swap
 from binmat.transforms.trace import trace
 
 from . import binary_operators  # noqa: F401  (registers the operators)
+from .constants import add_constant
+from .decompositions import decompositions
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
 from .lowered_graph import LoweredGraph
+from .one_float_type import OneFloatType
+from .refuse import cannot_lower, refuse_changes, refuse_random, refuse_unfixed
 from .remove_noops import RemoveNoOps
 
 #: What is done to a lowered graph, in order.
@@ -33,32 +40,44 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
 
     Batch norm, scales and biases are folded into the convolutions (in float64); DoReFa's {0, 1} activations become
     +-1 with the sums corrected exactly; XNOR-Net's K map stays as float operators. The result computes what
-    ``network.eval()`` computes, up to the rounding of ``dtype``. Outputs that the network has names for and the example
-    does not name (a sparse decoder's side outputs) are left out of the graph. Operators that work in place become those
-    that do not. Raises LoweringError.
+    ``network.eval()`` computes, up to the rounding of ``dtype``: every float has this type, whatever type the network
+    casts to; integers and booleans keep theirs. Outputs that the network has names for and the example does not name (a
+    sparse decoder's side outputs) are left out of the graph. Operators that work in place become those that do not, and
+    :mod:`binmat.transforms.lowering.decompositions` says which ones become simpler ones. Raises LoweringError.
     """
     owner = trace(copy.deepcopy(network)).eval().to(dtype)
     _swap_binary_layers(owner)
     _name_layers(owner)
     program = owner.programs[example.mode]
     assert isinstance(program, Program)
-    tensors = {name: value.to(dtype) for name, value in example.inputs.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in example.inputs.items() if isinstance(value, Tensor)}
+    tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
+    run = _Run(owner, program.graph)
+    constants = {name: value.detach() for name, value in [*run.named_parameters(), *run.named_buffers()]}
 
     def frame(*values: Tensor) -> tuple[Tensor, ...]:
-        bound = dict(zip(tensors, values, strict=True))
+        state = dict(zip(constants, values, strict=False))
+        bound = dict(zip(tensors, values[len(constants) :], strict=True))
         arguments = [bound.get(name, value) for name, value in example.inputs.items()]
-        result = _NameFunctions(owner, graph=program.graph).run(*arguments)
+        with OneFloatType(dtype):
+            result = functional_call(run, state, tuple(arguments))
+        refuse_changes(owner.name, state)
         return _asked_for(owner, example, tuple(result) if isinstance(result, (tuple, list)) else (result,))
 
     try:
-        with torch.no_grad():
-            record = make_fx(functionalize(frame), tracing_mode="fake", _allow_non_fake_inputs=True)
-            module = record(*tensors.values())
+        with torch.no_grad(), _plain_kernels(dtype):
+            functional = dispatch_functionalize(frame, FunctionalTensorMode())
+            record = make_fx(functional, decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
+            module = record(*constants.values(), *tensors.values())
+    except LoweringError:
+        raise
     except Exception as error:
-        size = "x".join(str(n) for n in next(iter(tensors.values())).shape[2:])
-        raise LoweringError(f"{owner.name} cannot be lowered at {size}: {str(error).splitlines()[0]}") from error
+        raise cannot_lower(owner.name, tensors, error, run.current) from error
+    _bind(module, constants.values())
+    refuse_random(owner.name, module.graph)
     for lowering_pass in LOWERING_PASSES:
         lowering_pass().apply(module)
+    refuse_unfixed(owner.name, module.graph)
     results = module.graph.output_node().args[0]
     assert isinstance(results, (tuple, list))
     if len(example.outputs) != len(results):
@@ -78,33 +97,76 @@ def _asked_for(network: Network, example: Example, results: tuple[Tensor, ...]) 
     return tuple(known[name] for name in example.outputs)
 
 
-class _NameFunctions(fx.Interpreter):
-    """Marks what make_fx records for the graph's function and method calls with their node names."""
+@contextmanager
+def _plain_kernels(dtype: torch.dtype) -> Iterator[None]:
+    """Attention and recurrent layers in steps, not in the CPU's fused kernels; new floats are of this type."""
+    fast_attention, default = torch.backends.mha.get_fastpath_enabled(), torch.get_default_dtype()
+    onednn = torch._C._get_mkldnn_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(onednn)
+        torch.backends.mha.set_fastpath_enabled(fast_attention)
+        torch.set_default_dtype(default)
+
+
+class _Run(nn.Module):
+    """One frame of a network by the graph of a mode. current: the node that runs, or ran last."""
+
+    current: fx.Node | None = None
+
+    def __init__(self, owner: Network, graph: fx.Graph) -> None:
+        super().__init__()
+        self.owner, self.graph = owner, graph
+
+    def forward(self, *arguments: Any) -> Any:
+        return _Recorder(self).run(*arguments)
+
+
+class _Recorder(fx.Interpreter):
+    """Marks what make_fx records for each call of the graph.
+
+    The marks are the call's place in the user's code and, for functions and methods, the node's name as the layer.
+    """
+
+    def __init__(self, run: _Run) -> None:
+        super().__init__(run.owner, graph=run.graph)
+        self.frame = run
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op == "call_module":
-            return super().run_node(n)
-        mark = _Mark(n.name)
+        self.frame.current = n
+        mark = _Mark(stack_trace=n.stack_trace, layer=None if n.op == "call_module" else n.name)
         mark.start()
         result = super().run_node(n)
         mark.stop()
         return result
 
 
+def _bind(module: fx.GraphModule, values: Iterable[Tensor]) -> None:
+    """Make constants of the first inputs of the graph."""
+    for node, value in zip(module.graph.find_nodes(op="placeholder"), values, strict=False):
+        if node.users:
+            node.replace_all_uses_with(add_constant(module, node, value))
+        module.graph.erase_node(node)
+
+
 def _name_layers(owner: nn.Module) -> None:
     """Let every layer, also inside a recurrence, mark what make_fx records while it runs."""
     for name, layer in owner.named_modules():
         if name:
-            mark = _Mark(name)
+            mark = _Mark(layer=name)
             layer.register_forward_pre_hook(lambda *_, mark=mark: mark.start())
             layer.register_forward_hook(lambda *_, mark=mark: mark.stop())
 
 
 class _Mark:
-    """Gives every node that is recorded between start and stop, and has no layer yet, this layer."""
+    """Gives every node that is recorded between start and stop those of the values that it does not have yet."""
 
-    def __init__(self, layer: str) -> None:
-        self.layer = layer
+    def __init__(self, **values: str | None) -> None:
+        self.values = {key: value for key, value in values.items() if value is not None}
 
     def start(self) -> None:
         mode = get_proxy_mode()
@@ -115,32 +177,38 @@ class _Mark:
     def stop(self) -> None:
         recorded = len(self.graph.nodes) - self.before
         for node, _ in zip(reversed(self.graph.nodes), range(recorded), strict=False):
-            node.meta.setdefault("layer", self.layer)
+            node.meta.update(self.values | node.meta)
 
 
 class _LoweredBinary(nn.Module):
-    """A binary layer as the two operators of the lowered graph; a linear one is a 1x1 convolution."""
+    """A binary layer as the two operators of the lowered graph; a linear one is a 1x1 convolution of its rows.
+
+    weight, bias: the layer's own, for code that reads them without calling the layer.
+    """
 
     def __init__(self, layer: BinaryConv2d | BinaryLinear) -> None:
         super().__init__()
         self.layer: BinaryConv2d | BinaryLinear = layer
+        self.weight, self.bias = layer.weight, layer.bias
         self.deployed = layer.deployed()
-        self.weight = self.deployed.weight.reshape(*layer.weight.shape, *[1] * (4 - layer.weight.dim()))
+        self.signs = self.deployed.weight.reshape(*layer.weight.shape, *[1] * (4 - layer.weight.dim()))
 
     def forward(self, x: Tensor) -> Tensor:
-        layer, deployed, shape = self.layer, self.deployed, x.shape
+        layer, deployed = self.layer, self.deployed
         if isinstance(layer, BinaryLinear):
-            image = x.reshape(-1, shape[-1], 1, 1)
+            images = x.reshape(-1, x.shape[-1], 1, 1)
             geometry: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
         else:
-            image = x
+            images = x if x.dim() == 4 else x.unsqueeze(0)
             geometry = (list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups)
-        bits = torch.ops.binmat.binarize(image, deployed.threshold)
+        bits = torch.ops.binmat.binarize(images, deployed.threshold)
         y = torch.ops.binmat.binary_conv2d(
-            bits, self.weight, deployed.multiplier, deployed.bias, *geometry, deployed.pad_value
+            bits, self.signs, deployed.multiplier, deployed.bias, *geometry, deployed.pad_value
         )
         if isinstance(layer, BinaryLinear):
-            y = y.reshape(*shape[:-1], -1)
+            y = y.reshape(*x.shape[:-1], -1)
+        elif x.dim() != 4:
+            y = y.squeeze(0)
         if layer.scheme.input_scale_map:
             y = y * layer.input_scale(x, layer.product)
             y = y if layer.bias is None else y + layer.per_channel(layer.bias)

@@ -1,0 +1,44 @@
+"""Keep every float of a computation in one type, whatever casts the code asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+
+class OneFloatType(TorchDispatchMode):
+    """Operators called under this mode take and make floats of one type; integers and booleans stay as they are.
+
+    ``x.half()``, ``x.float()``, autocast and constants of another precision then change nothing. So a network that
+    computes some layers in float32 also runs in float64, and one with float16 casts lowers to one precision.
+
+    >>> with OneFloatType(torch.float64):
+    ...     (torch.ones(2).half() * torch.ones(2, dtype=torch.float64)).dtype
+    torch.float64
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        args, kwargs = tree_map_only(torch.dtype, self._chosen, (tuple(args), dict(kwargs or {})))
+        args, kwargs = tree_map_only(Tensor, self._converted, (args, kwargs))
+        return tree_map_only(Tensor, self._converted, func(*args, **kwargs))
+
+    def _chosen(self, dtype: torch.dtype) -> torch.dtype:
+        return self.dtype if dtype.is_floating_point else dtype
+
+    def _converted(self, value: Tensor) -> Tensor:
+        return value.to(self._chosen(value.dtype))
