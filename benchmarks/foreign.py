@@ -4,7 +4,7 @@
 
 Every network is built, converted, counted, exported and verified in a process of its own, two at a time. Results are
 kept in out/foreign until the code that made them changes, so a run that was stopped goes on where it stopped; --fresh
-forgets them. litert-torch runs in the environment /tmp/litert-venv; `make litert` installs it there.
+forgets them. `make foreign` runs all of it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatch
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,62 +29,91 @@ from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT / "tests")  # in place of this folder, whose `foreign` is this file
+os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], str(ROOT)])
+os.environ["OMP_NUM_THREADS"] = "1"
 
+from foreign.check import outcome_of  # noqa: E402
 from foreign.networks import NETWORKS, OTHERS, ForeignNetwork  # noqa: E402
 
 RESULTS = ROOT / "out" / "foreign"
-LITERT = Path("/tmp/litert-venv/bin/python")
+#: Imported once; the process of each network starts as a copy.
+PRELOAD = [
+    "foreign.torchvision_operators",
+    "timm",
+    "segmentation_models_pytorch",
+    "larq_compute_engine",
+    "foreign.check",
+    "binmat.pipeline.deployment",
+    "binmat.reports",
+]
 COLUMNS = ("float", "reactnet", "bnn", "litert-torch")
 #: What each column's result depends on.
 SOURCES = {
-    "binmat": ("binmat/**/*.py", "model_defs/*.py", "transforms/**/*.py", "reports/*.py"),
-    "litert-torch": ("tests/foreign/litert.py", "tests/foreign/litert-requirements.txt"),
+    "binmat": ("binmat/**/*.py", "model_defs/*.py", "transforms/**/*.py", "reports/*.py", "tests/foreign/check.py"),
+    "litert-torch": ("tests/foreign/litert.py", "tests/foreign/*requirements.txt"),
 }
-SHARED = ("tests/foreign/networks.py", "tests/foreign/check.py", "tests/foreign/requirements.txt")
 SECONDS = 900
 GIB = 12
 
 
-def fingerprint(patterns: Iterable[str]) -> str:
-    """A checksum of the sources; it changes when they do."""
-    digest = hashlib.sha256()
+def fingerprint(network: ForeignNetwork, patterns: Iterable[str]) -> str:
+    """A checksum of the sources and of the network's declaration; it changes when they do."""
+    digest = hashlib.sha256(repr(network).encode())
     for file in sorted({file for pattern in patterns for file in ROOT.glob(pattern)}):
         digest.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def run(name: str, column: str, code: str) -> dict[str, Any]:
-    """The outcome of one network in one column: {seconds by stage, error, place}, from the store or from a process."""
+def kept(name: str, column: str, code: str) -> dict[str, Any] | None:
+    """The outcome that an earlier run of the same code stored: {seconds by stage, error, place}."""
     store = RESULTS / f"{name}.{column}.json"
-    if store.exists():
-        kept = json.loads(store.read_text())
-        if kept["code"] == code:
-            return kept
+    outcome = json.loads(store.read_text()) if store.exists() else None
+    return outcome if outcome and outcome["code"] == code else None
+
+
+def check_in_child(name: str, column: str, result: Path, log: Path) -> None:
+    """Runs in a process of its own: put the network through its stages."""
+    resource.setrlimit(resource.RLIMIT_AS, (GIB * 2**30, GIB * 2**30))
+    with log.open("w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    result.write_text(json.dumps(outcome_of(name, column)))
+
+
+def run(name: str, column: str, code: str, litert: Path) -> dict[str, Any]:
+    """The outcome of one network in one column, stored for later runs."""
+    known = kept(name, column, code)
+    if known is not None:
+        return known
+    store, result, log = (RESULTS / f"{name}.{column}.{suffix}" for suffix in ("json", "part", "log"))
+    result.unlink(missing_ok=True)
     if column == "litert-torch":
-        command, limit = [str(LITERT), "-m", "foreign.litert", name], ""
+        with log.open("w") as output:
+            child = subprocess.Popen(
+                [litert / "bin/python", "-m", "foreign.litert", name, result], stdout=output, stderr=output
+            )
+            try:
+                status = child.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                status = None
     else:
-        # Address space, not resident memory: torch maps about 3 GiB more than it uses.
-        command, limit = [sys.executable, "-m", "foreign.check", name, column], f"ulimit -v {GIB * 2**20}; "
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            ["bash", "-c", f'{limit}exec "$@"', "run", *command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
+        process = multiprocessing.get_context("forkserver").Process(
+            target=check_in_child, args=(name, column, result, log)
         )
-        lines = done.stdout.splitlines()
-        if done.returncode == 0:
-            outcome = json.loads(lines[-1])
-        else:
-            said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            outcome = {"seconds": {}, "error": f"the process ended with status {done.returncode}: {said}"}
-    except subprocess.TimeoutExpired:
+        process.start()
+        process.join(SECONDS)
+        status = process.exitcode
+        process.kill()
+    if status is None:
         outcome = {"seconds": {}, "error": f"stopped after {SECONDS} s"}
-    outcome["code"] = code
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    store.write_text(json.dumps(outcome))
+    elif status:
+        said = (log.read_text().strip().splitlines() or ["nothing"])[-1]
+        outcome = {"seconds": {}, "error": f"the process ended with status {status}: {said}"}
+    else:
+        outcome = json.loads(result.read_text())
+        result.unlink()
+    store.write_text(json.dumps(outcome | {"code": code}))
     return outcome
 
 
@@ -125,10 +157,10 @@ def document(networks: Sequence[ForeignNetwork], outcomes: dict[tuple[str, str],
 `make foreign` made this page ({", ".join(f"{package} {version(package)}" for package in packages)}).
 
 Every network has random weights and is in evaluation mode; nothing in it was changed for binmat. *float* exports the
-network as it is. *reactnet* and *bnn* convert it first. All three count its operations, write the .tflite file and verify
-it. *ok* means that all of it passed; otherwise the first stage that failed is named. *litert-torch* is Google's converter
-of float networks: *ok* means that it wrote a file that runs. *seconds* is for reactnet, on one core, verification
-included.
+network as it is. *reactnet* and *bnn* convert it first. All three count its operations, write the .tflite file and
+verify it. *ok* means that all of it passed; otherwise the first stage that failed is named. *litert-torch* is Google's
+converter of float networks: *ok* means that it wrote a file that runs. *seconds* is processor time for reactnet,
+verification included.
 
 {table}
 
@@ -145,28 +177,38 @@ def main() -> None:
     parser.add_argument("--others", action="store_true", help="the networks beside the list instead")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--litert", type=Path, default=Path("/tmp/litert-venv"), help="litert-torch's environment")
     parser.add_argument("--output", type=Path, help="write the page to this file")
     options = parser.parse_args()
 
     networks = list((OTHERS if options.others else NETWORKS).values())
     chosen = [net for net in networks if any(fnmatch(net.name, pattern) for pattern in options.only or ["*"])]
-    columns = [column for column in options.columns or COLUMNS if column != "litert-torch" or LITERT.exists()]
-    code = {column: fingerprint((*SOURCES.get(column, SOURCES["binmat"]), *SHARED)) for column in columns}
+    columns = options.columns or [column for column in COLUMNS if column != "litert-torch" or options.litert.exists()]
+    code = {
+        (network.name, column): fingerprint(network, SOURCES.get(column, SOURCES["binmat"]))
+        for network, column in product(networks, COLUMNS)
+    }
     tasks = [(network.name, column) for column in columns for network in chosen]
     if options.fresh:
         for name, column in tasks:
             (RESULTS / f"{name}.{column}.json").unlink(missing_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    multiprocessing.set_forkserver_preload(PRELOAD)
     outcomes: dict[tuple[str, str], dict[str, Any]] = {}
     with ThreadPoolExecutor(options.jobs) as threads:
-        running = {threads.submit(run, name, column, code[column]): (name, column) for name, column in tasks}
+        running = {threads.submit(run, *task, code[task], options.litert): task for task in tasks}
         for done in as_completed(running):
             name, column = running[done]
             outcome = outcomes[name, column] = done.result()
             said = verdict(column, outcome)
             what = "" if said == "ok" else f": {outcome['error']} ({outcome.get('place')})"
             taken = sum(outcome["seconds"].values())
-            print(f"[{len(outcomes)}/{len(tasks)}] {name} {column} {taken:.1f} s {said}{what}", file=sys.stderr, flush=True)
-    page = document(chosen, outcomes)
+            print(f"[{len(outcomes)}/{len(tasks)}] {name} {column} {taken:.1f} s {said}{what}", file=sys.stderr)
+    for name, column in product((network.name for network in networks), COLUMNS):
+        known = outcomes.get((name, column)) or kept(name, column, code[name, column])
+        if known is not None:
+            outcomes[name, column] = known
+    page = document(networks, outcomes)
     if options.output:
         options.output.write_text(page)
     else:

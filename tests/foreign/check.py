@@ -2,7 +2,7 @@
 
     python -m foreign.check NAME float|SCHEME
 
-prints the outcome as one line of JSON: {stage: seconds of processor time}, and the error if there was one.
+prints the outcome (:func:`outcome_of`) as one line of JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from foreign.networks import NETWORKS, OTHERS, ForeignNetwork
@@ -70,12 +71,14 @@ def processor_time() -> float:
     return sum(os.times()[:4])
 
 
-def main() -> None:
-    name, column = sys.argv[1:]
+def outcome_of(name: str, column: str) -> dict[str, Any]:
+    """{"seconds": {stage: seconds of processor time}}, and "error" and "place" where a stage failed.
+
+    column: "float" or a scheme's name.
+    """
     foreign = (NETWORKS | OTHERS)[name]
-    torch.set_num_threads(1)
     seconds: dict[str, float] = {}
-    outcome: dict[str, object] = {"seconds": seconds}
+    outcome: dict[str, Any] = {"seconds": seconds}
     started = processor_time()
     try:
         for stage in stages(foreign, None if column == "float" else column):
@@ -85,8 +88,9 @@ def main() -> None:
         text = " ".join(str(error).split()).replace(f"{sysconfig.get_path('purelib')}/", "")
         outcome["error"] = text if isinstance(error, binmat.BinmatError) else f"{type(error).__name__}: {text}"
         outcome["place"] = place(error, foreign.library)
-    print(json.dumps(outcome))
+    return outcome
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    print(json.dumps(outcome_of(*sys.argv[1:])))

@@ -1,8 +1,9 @@
 """What litert-torch makes of a foreign network. Runs in an environment of its own, without binmat.
 
-    python -m foreign.litert NAME
+    python -m foreign.litert NAME RESULT
 
-converts the float network, runs the file, and prints one line of JSON: {stage: seconds}, and the error if there was one.
+converts the float network, runs the file, and writes to RESULT, as JSON, the seconds by stage and the error if there is
+one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 
 import litert_torch
 import torch
@@ -30,7 +32,7 @@ def main() -> None:
         seconds["run"] = round(time.perf_counter() - started, 2)
     except Exception as error:
         outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    print(json.dumps(outcome))
+    Path(sys.argv[2]).write_text(json.dumps(outcome))
 
 
 if __name__ == "__main__":

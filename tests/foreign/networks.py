@@ -133,7 +133,7 @@ OTHERS = _by_name(
     ForeignNetwork("timm", "coat_lite_tiny", options={"img_size": 64}, size=(64, 64)),
     ForeignNetwork("timm", "resnest14d"),
     ForeignNetwork("timm", "repghostnet_050"),
-    ForeignNetwork("timm", "vit_small_feat", "vit_small_patch16_224", {"img_size": 64, "features_only": True}, (64, 64)),
+    ForeignNetwork("timm", "vit_tiny_feat", "vit_tiny_patch16_224", {"img_size": 64, "features_only": True}, (64, 64)),
     ForeignNetwork("smp", "Linknet"),
     ForeignNetwork("smp", "DeepLabV3Plus"),
     ForeignNetwork("smp", "Segformer"),
