@@ -2,6 +2,8 @@
 PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3.12),python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
+# litert-torch, with which `make foreign` compares; its packages take 2.2 GB.
+LITERT := /tmp/litert-venv
 # One process per core; a process that has run out of tests takes some from the others.
 PYTEST := $(RUN) -m pytest --numprocesses auto --dist worksteal
 
@@ -9,7 +11,7 @@ PYTEST := $(RUN) -m pytest --numprocesses auto --dist worksteal
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test slow
+.PHONY: demo test slow foreign
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed-lce
@@ -25,6 +27,10 @@ test: $(VENV)/installed-dev
 slow: $(VENV)/installed-dev
 	@$(PYTEST) -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow: nothing to run"; }
 
+# How other people's networks fare, as a page of the documentation: about an hour on two cores.
+foreign: $(VENV)/installed-dev $(LITERT)/installed
+	$(RUN) benchmarks/foreign.py --litert $(LITERT) --output docs/foreign.md
+
 $(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 12) else \
 		"binmat needs Python 3.11 or 3.12, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
@@ -37,7 +43,17 @@ $(VENV)/installed-lce: $(PACKAGING) | $(RUN)
 	$(RUN) -m pip install --quiet --editable '.[lce]'
 	@touch $@
 
-$(VENV)/installed-dev: $(PACKAGING) | $(RUN)
+FOREIGN := tests/foreign/requirements.txt
+
+$(VENV)/installed-dev: $(PACKAGING) $(FOREIGN) | $(RUN)
 	@echo "Installing binmat, its dependencies and the test tools into $(VENV); the first time takes some minutes."
 	$(RUN) -m pip install --quiet --editable '.[all]'
+	$(RUN) -m pip install --quiet --no-deps --requirement $(FOREIGN)
 	@touch $(VENV)/installed-lce $@
+
+# Its dependencies differ from binmat's constraints.
+$(LITERT)/installed: tests/foreign/litert-requirements.txt $(FOREIGN) | $(RUN)
+	$(RUN) -m venv $(LITERT)
+	PIP_CONSTRAINT= $(LITERT)/bin/python -m pip install --quiet --requirement $<
+	PIP_CONSTRAINT= $(LITERT)/bin/python -m pip install --quiet --no-deps --requirement $(FOREIGN)
+	@touch $@
