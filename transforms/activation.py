@@ -35,7 +35,8 @@ class ReplaceActivations(GraphPass[Network]):
 
     Module, function and method calls are all found on the graph: layer, batch norm and activation in a row, or with a
     shortcut's addition before the activation, where ReActNet has it: RPReLU(batch_norm(conv(sign(x))) + shortcut).
-    An activation that stands before the addition keeps that place. The new module takes the old one's name, or ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its
+    An activation that stands before the addition keeps that place. The new module takes the old one's name, or
+    ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its channels' dimension is the layer's. Its
     slope starts as LeakyReLU's or PReLU's own, else at .25. Not at ReLU's 0: what is never negative has the sign +1
     everywhere, and the next binary layer would see nothing of the picture.
     Source: Liu et al., ReActNet, ECCV 2020, Eq. 5 and Fig. 4.

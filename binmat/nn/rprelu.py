@@ -17,8 +17,8 @@ class RPReLU(nn.Module):
     dim: the dimension of the channels. 1 is right for [N, C, ...], -1 behind a linear layer, whose channels are the
     last dimension of [N, C], [B, N, C] or [B, H, W, C], and -3 behind a 2-D convolution, with or without a batch.
 
-    forward: any shape with C channels in ``dim``, to the same shape. Gradients: 1 or slope (x below gamma) to x, minus their sum to gamma, the
-    sum of min(x - gamma, 0) to slope, 1 to zeta.
+    forward: any shape with C channels in ``dim``, to the same shape. Gradients: 1 or slope (x below gamma) to x, minus
+    their sum to gamma, the sum of min(x - gamma, 0) to slope, 1 to zeta.
 
     BiMatting's and ReActNet's code add both shifts: gamma = -b1, zeta = b2.
 

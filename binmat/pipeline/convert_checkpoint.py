@@ -65,8 +65,9 @@ def convert_checkpoint(
     recipe, settings, size, downsample_ratio: as for :func:`binmat.convert`; the size is the network's usual one by
     default. formats: of the model files (:data:`binmat.backends.registry.BACKENDS`). clip: an image, a video or a
     folder of frames to calibrate and verify on, and to measure a sparse-assisted decoder on. options: NAME=VALUE, as
-    the network declares them. calibration: initialise the thresholds and norms of a float checkpoint's conversion from
-    the clip, else from binmat's photograph (:func:`binmat.calibrate`). progress: called with (step, done, of how many), first with (step, 0, 0).
+    the network declares them. calibration: initialise the thresholds and norms of a fresh conversion from the clip,
+    else from binmat's photograph (:func:`binmat.calibrate`); a checkpoint that is converted already stays as it is.
+    progress: called with (step, done, of how many), first with (step, 0, 0).
 
     Raises the errors of :func:`binmat.load`, :func:`binmat.convert` and :func:`binmat.export`, UnknownNameError for a
     format, InputError for folders and clips, and VerificationError where a file does not compute what the network does.

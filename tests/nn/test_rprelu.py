@@ -31,7 +31,9 @@ def test_values_per_channel(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(y[:, c], expected)
 
 
-@pytest.mark.parametrize(("dim", "shape"), [(-1, (3,)), (-1, (2, 5, 3)), (-1, (2, 4, 5, 3)), (-3, (3, 4, 5)), (0, (3, 2))])
+@pytest.mark.parametrize(
+    ("dim", "shape"), [(-1, (3,)), (-1, (2, 5, 3)), (-1, (2, 4, 5, 3)), (-3, (3, 4, 5)), (0, (3, 2))]
+)
 def test_the_channels_are_in_the_dimension_that_is_named(dim: int, shape: tuple[int, ...]) -> None:
     layer = random_rprelu(3)
     x = torch.randn(shape, dtype=torch.float64)
