@@ -27,7 +27,7 @@ class WeightsMetadata:
 
     >>> about = WeightsMetadata("modnet", {}, None, (512, 512), 1.0)
     >>> about.to_header()
-    {'binmat': '{"network": "modnet", "config": {}, "recipe": null, "size": [512, 512], "downsample_ratio": 1.0, "progress": {}}'}
+    {'binmat': '{"network": "modnet", "config": {}, "recipe": null, "size": [512, 512], ..., "progress": {}}'}
     """
 
     network: str

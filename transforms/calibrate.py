@@ -38,10 +38,14 @@ def calibrate(
 
     In the order in which the network runs, each layer with the layers before it calibrated already:
 
-    - A learnable threshold becomes the mean of the layer's input, per channel or per layer as the scheme has it. Where
-      the input varies, some of it is below its mean and some above: the layer sees both signs. Behind a batch norm
-      without shift that is the 0 that ReActNet starts from (Liu et al., ECCV 2020). Behind a ReLU, 0 is the smallest
-      value, and the median often is too. A channel that does not vary keeps its threshold.
+    - A learnable threshold per channel becomes the mean of the channel. Where the channel varies, some of it is below
+      its mean and some above: both signs are seen. Behind a batch norm without shift that is the 0 that ReActNet starts
+      from (Liu et al., ECCV 2020). Behind a ReLU, 0 is the smallest value, and the median often is too. A channel that
+      does not vary takes the mean of its layer.
+    - A learnable threshold per layer becomes the mean of one of its channels: of the one at which the signs vary most,
+      summed over all channels. The mean of the whole layer may lie between channels, and then tells them apart but
+      not the pixels.
+    - A layer whose input does not vary keeps its thresholds.
     - A batch norm that anything binary goes into takes mean and variance from the frames. Those of the float network
       describe sums of floats. (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, Sec. 3;
       ``torch.optim.swa_utils.update_bn`` does the same, but for the whole network at once.) A channel that does not
@@ -107,9 +111,10 @@ class _Moments:
     def variance(self) -> Tensor:
         return (self.squares / self.count - self.mean.square()) * (self.count / max(self.count - 1, 1))
 
-    @property
-    def varies(self) -> Tensor:
-        return self.high - self.low > ROUNDING * torch.maximum(self.high.abs(), self.low.abs())
+
+def _vary(low: Tensor, high: Tensor) -> Tensor:
+    """Whether values in a range differ by more than rounding."""
+    return high - low > ROUNDING * torch.maximum(high.abs(), low.abs())
 
 
 class _Thresholds:
@@ -121,12 +126,25 @@ class _Thresholds:
     def __call__(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, BinaryLayer) and layer.threshold is not None
         self.moments.add(args[0])
-        per_channel = THRESHOLDS[layer.scheme.activation.threshold].per_channel
-        mean, varies = self.moments.mean, self.moments.varies
-        if not per_channel:
-            mean, varies = mean.mean(0, keepdim=True), varies.any(0, keepdim=True)
-        start = (mean - layer.scheme.activation.midpoint).to(layer.threshold)
-        layer.threshold.copy_(torch.where(varies, start, layer.threshold))
+        seen = self.moments
+        if not _vary(seen.low.min(), seen.high.max()):
+            return
+        varies = _vary(seen.low, seen.high)
+        start = whole = seen.mean.mean(0, keepdim=True)
+        if THRESHOLDS[layer.scheme.activation.threshold].per_channel:
+            start = torch.where(varies, seen.mean, whole)
+        elif varies.any():
+            start = _most_varied(seen.mean[varies], seen.variance[varies].sqrt())
+        layer.threshold.copy_(start - layer.scheme.activation.midpoint)
+
+
+def _most_varied(means: Tensor, deviations: Tensor) -> Tensor:
+    """The channel mean [1] at which the signs' variances p (1 - p), p from a normal distribution, have the largest sum.
+
+    means, deviations: [C], of channels that vary.
+    """
+    p = torch.special.ndtr((means[:, None] - means) / deviations.clamp_min(torch.finfo(means.dtype).tiny))
+    return means[(p * (1 - p)).sum(1).argmax()].view(1)
 
 
 class _Statistics(TorchFunctionMode):
@@ -146,7 +164,7 @@ class _Statistics(TorchFunctionMode):
                 moments.add(x)
                 mean.copy_(moments.mean)
                 if moments.count >= FEWEST:
-                    variance.copy_(torch.where(moments.varies, moments.variance, variance))
+                    variance.copy_(torch.where(_vary(moments.low, moments.high), moments.variance, variance))
         return func(*args, **(kwargs or {}))
 
 

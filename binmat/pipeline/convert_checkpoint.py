@@ -21,6 +21,7 @@ from binmat.reports import Report, report
 from binmat.transforms.calibrate import calibrate
 from binmat.transforms.checkpoint import load, save
 from binmat.transforms.convert import convert, recipe_of
+from binmat.transforms.one_sided_layers import one_sided_layers
 from binmat.transforms.recipe import Recipe
 from binmat.verification.clips import clips_of
 from binmat.verification.results import Verification
@@ -95,11 +96,14 @@ def convert_checkpoint(
             if scheme is None and recipe is None and (settings or recipe_of(original) is None):
                 scheme = DEFAULT_SCHEME
             converted = convert(original, scheme, recipe=recipe, settings=settings, size=size, downsample_ratio=ratio)
+        one_sided: tuple[str, ...] = ()
         if calibration and recipe_of(original) is None:
             with step("calibrate thresholds and norms"):
                 pictures = () if clip is None else open_clip(clip).frames()
                 example = example_inputs(converted, size, ratio)
-                calibrate(converted, next(iter(clips_of(example, pictures, converted).values())), example)
+                frames = next(iter(clips_of(example, pictures, converted).values()))
+                calibrate(converted, frames, example)
+                one_sided = one_sided_layers(converted, frames, example)
         for name, backend in backends.items():
             with step(f"lower and write the {backend.title} model"):
                 deployment = deploy(converted, format=name)
@@ -118,6 +122,7 @@ def convert_checkpoint(
                 verification={key: found for each in verifications.values() for key, found in each.summary().items()},
                 files=[folder / WEIGHTS, *models.values()],
                 clip=None if clip is None else open_clip(clip).frames(),
+                one_sided=one_sided,
             )
             for name in REPORTS:
                 counted.save(folder / name)
