@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from binmat.pipeline.matte_clip import matte_clip as matte_clip
     from binmat.quantizers import get_scheme as get_scheme
     from binmat.reports import report as report
+    from binmat.transforms.calibrate import calibrate as calibrate
     from binmat.transforms.checkpoint import load as load
     from binmat.transforms.checkpoint import save as save
     from binmat.transforms.convert import convert as convert
@@ -32,6 +33,7 @@ _DEFINED_IN = {
     "BinmatError": "binmat.errors",
     "Example": "binmat.model_defs.network",
     "Recipe": "binmat.transforms.recipe",
+    "calibrate": "binmat.transforms.calibrate",
     "convert": "binmat.transforms.convert",
     "convert_checkpoint": "binmat.pipeline.convert_checkpoint",
     "errors": "binmat.errors",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ class WeightsMetadata:
     network: the registry's name. config: its constructor arguments. recipe: how it was converted, as TOML; None for a
     float network. The rest of a conversion's record follows from these.
     size: (height, width) that it was converted for, downsample_ratio likewise; None where unknown.
+    progress: binary layer -> how far its training is, in (0, 1] (:func:`binmat.nn.set_progress`); layers at 0, and
+    files that say nothing of it, are left out.
 
     >>> about = WeightsMetadata("modnet", {}, None, (512, 512), 1.0)
     >>> about.to_header()
-    {'binmat': '{"network": "modnet", "config": {}, "recipe": null, "size": [512, 512], "downsample_ratio": 1.0}'}
+    {'binmat': '{"network": "modnet", "config": {}, "recipe": null, "size": [512, 512], ..., "progress": {}}'}
     """
 
     network: str
@@ -33,6 +35,7 @@ class WeightsMetadata:
     recipe: str | None
     size: tuple[int, int] | None
     downsample_ratio: float | None
+    progress: dict[str, float] = field(default_factory=dict)
 
     def to_header(self) -> dict[str, str]:
         """What safetensors takes as metadata."""
@@ -53,11 +56,14 @@ def read_weights_metadata(path: str | Path) -> WeightsMetadata | None:
         about: dict[str, Any] = json.loads(header["__metadata__"][METADATA_KEY])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    missing = [field.name for field in fields(WeightsMetadata) if field.name not in about]
+    required = [field.name for field in fields(WeightsMetadata) if field.default_factory is MISSING]
+    missing = [name for name in required if name not in about]
     if missing:
         raise CheckpointError(
             f"{path} was saved by another version of binmat, its metadata has no {', '.join(missing)}: "
             "convert the float checkpoint again"
         )
     size = None if about["size"] is None else (about["size"][0], about["size"][1])
-    return WeightsMetadata(about["network"], about["config"], about["recipe"], size, about["downsample_ratio"])
+    return WeightsMetadata(
+        about["network"], about["config"], about["recipe"], size, about["downsample_ratio"], about.get("progress", {})
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -45,11 +45,11 @@ class Layer:
 
 
 def list_layers(
-    network: nn.Module, calls: Sequence[Call], downsample_ratio: float, blind: Collection[str] = ()
+    network: nn.Module, calls: Sequence[Call], downsample_ratio: float, blind: Mapping[str, str] | None = None
 ) -> tuple[Layer, ...]:
     """The layers in the order of the network, then products called as functions, in order of execution.
 
-    blind: layers whose input signs are constant (:mod:`binmat.transforms.nonnegative_inputs`).
+    blind: layer whose input signs are constant -> how that is known.
     """
     macs: dict[str, int] = {}
     opaque: list[str] = []
@@ -66,8 +66,8 @@ def list_layers(
     for name, module in network.named_modules():
         if isinstance(module, _LAYERS):
             reasons = [_why_float(network, name, module), _note(network, name)]
-            if name in blind:
-                reasons.append("its input is never negative: all its signs are +1")
+            if blind and name in blind:
+                reasons.append(blind[name])
             if name not in macs:
                 leaf = next((leaf for leaf in opaque if name.startswith(f"{leaf}.")), None)
                 absent = f"not on the path at ratio {downsample_ratio:g}"

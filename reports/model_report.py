@@ -62,6 +62,7 @@ def report(
     files: Iterable[str | Path] | None = None,
     density: float = PAPER_DENSITY,
     clip: Iterable[Tensor] | None = None,
+    one_sided: Iterable[str] = (),
 ) -> Report:
     """Count a float network, a converted one, or both, for one frame.
 
@@ -77,6 +78,8 @@ def report(
     verification, files: what verifying found and what was written, to be part of the report.
     density: the share of active pixels that a sparse-assisted decoder is credited with. clip: frames [1, 3, H, W] to
     measure that share on as well; they are resized to the size that is counted. Both count for such a decoder alone.
+    one_sided: binary layers that saw one sign only (:func:`binmat.transforms.one_sided_layers.one_sided_layers`), to be
+    warned of beside those whose input cannot change its sign.
 
     Raises SizeError, TraceError, and InputError for networks that do not belong together or files that are not there.
     """
@@ -102,7 +105,10 @@ def report(
             cross_checks[name] = price(plain_calls, convention, binary_network=False).total.flops
     if plain is not None and converted is not None and after is not None:
         notes += _over_threshold(plain, converted, call, after)
-    blind = () if converted is None else nonnegative_inputs(converted, call.mode)
+    blind = dict.fromkeys(one_sided, "its input stayed on one side of its threshold on all frames: its signs are equal")
+    if converted is not None:
+        found = nonnegative_inputs(converted, call.mode)
+        blind |= dict.fromkeys(found, "its input is never negative: all its signs are +1")
     recipe = recipe_of(subject)
     height, width = call.size
     written = {Path(file): _content_of(Path(file)) for file in files or ()}

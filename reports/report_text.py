@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from binmat.model_defs.network import Network
@@ -53,18 +53,34 @@ def over_threshold(scheme: str, after: Side, baseline: Side) -> str:
     )
 
 
-def blind_layers(names: Sequence[str], network: Network) -> tuple[str, ...]:
-    """The warning that some binary layers see constant signs, with the way out; empty where there are none."""
+def blind_layers(names: Collection[str], network: Network) -> tuple[str, ...]:
+    """The warning that some binary layers see constant signs, with causes and ways out; empty where there are none."""
     if not names:
         return ()
-    binary = sum(isinstance(module, BinaryLayer) for module in network.modules())
-    named = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
-    return (
-        f"In {len(names)} of {binary} binary layers ({named}) the signs of the input are +1 everywhere: a ReLU stands "
-        "before them, and the scheme keeps it and learns no threshold. They see nothing of the picture. "
-        "--set options.threshold=layer or --set options.replacement=rprelu changes that, as do schemes threshold, "
-        "reactnet and bimatting; report.json names these layers.",
-    )
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, BinaryLayer)}
+    found = [name for name in layers if name in names]
+    named = ", ".join(found[:2]) + (", ..." if len(found) > 2 else "")
+    fixed = {layers[name].scheme.name: layers[name] for name in found if layers[name].threshold is None}
+    learnt = sum(layers[name].threshold is not None for name in found)
+    parts = [
+        f"In {len(found)} of {len(layers)} binary layers ({named}) the signs of the input are equal everywhere. "
+        "They see nothing of the picture; report.json names them."
+    ]
+    for scheme, layer in fixed.items():
+        midpoint = layer.scheme.activation.midpoint
+        cause = f"the input stays on one side of {midpoint:g}" if midpoint else "a ReLU or the like stands before them"
+        parts.append(f"Scheme {scheme} learns no threshold but compares with {midpoint:g}, and {cause}.")
+    if fixed:
+        parts.append(
+            "--set options.threshold=layer gives them a threshold, which binmat convert calibrates; schemes threshold, "
+            "reactnet and bimatting have thresholds of their own."
+        )
+    if learnt:
+        parts.append(
+            f"The thresholds of {learnt} have seen no data: binmat.calibrate(network, frames) sets them, as binmat "
+            "convert does without --no-calibration; training moves them too."
+        )
+    return (" ".join(parts),)
 
 
 def _headline(report: ReportContent) -> str:

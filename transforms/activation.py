@@ -33,11 +33,13 @@ class ReplaceActivations(GraphPass[Network]):
     ``rprelu`` is the full one, ``shifted_prelu`` the one without a shift of its output. keep: names of layers, exact or
     fnmatch, whose activation stays; one that matches no binary layer is a PolicyError.
 
-    Module, function and method calls are all found on the graph (layer, batch norm, activation in a row). The new
-    module takes the old one's name, or ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its
+    Module, function and method calls are all found on the graph: layer, batch norm and activation in a row, or with a
+    shortcut's addition before the activation, where ReActNet has it: RPReLU(batch_norm(conv(sign(x))) + shortcut).
+    An activation that stands before the addition keeps that place. The new module takes the old one's name, or
+    ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its channels' dimension is the layer's. Its
     slope starts as LeakyReLU's or PReLU's own, else at .25. Not at ReLU's 0: what is never negative has the sign +1
     everywhere, and the next binary layer would see nothing of the picture.
-    Source: Liu et al., ReActNet, ECCV 2020, Eq. 5.
+    Source: Liu et al., ReActNet, ECCV 2020, Eq. 5 and Fig. 4.
 
     >>> from binmat.quantizers import get_scheme
     >>> from binmat.transforms.binarize import Binarize
@@ -54,11 +56,13 @@ class ReplaceActivations(GraphPass[Network]):
         self._check_keep(network)
         made: dict[str, str] = {}
         slopes: set[str] = set()
-        for graph in graphs(network).values():
-            for block in binary_blocks(graph, network):
-                if block.activation is not None and self._replaces(str(block.layer.target), block.module):
-                    slopes |= parameters_read(block.activation)
-                    self._replace(network, graph, block, block.activation, made)
+        blocks = {graph: _blocks_by_activation(graph, network) for graph in graphs(network).values()}
+        layers = {old: str(found[0].layer.target) for before in blocks.values() for old, found in before.items()}
+        for graph, before in blocks.items():
+            for old, found in before.items():
+                if all(self._replaces(str(block.layer.target), block.module) for block in found):
+                    slopes |= parameters_read(old)
+                    self._replace(network, graph, found[0], old, made, layers)
         for name, path in network.named_modules():
             if isinstance(path, MaskedPath):
                 self._replace_inside(name, path)
@@ -89,11 +93,17 @@ class ReplaceActivations(GraphPass[Network]):
                 layer = None
 
     def _replace(
-        self, network: Network, graph: fx.Graph, block: BinaryBlock, old: fx.Node, made: dict[str, str]
+        self,
+        network: Network,
+        graph: fx.Graph,
+        block: BinaryBlock,
+        old: fx.Node,
+        made: dict[str, str],
+        layers: dict[fx.Node, str],
     ) -> None:
         layer = str(block.layer.target)
         if layer not in made:
-            name = self._free_name(network, old, layer)
+            name = self._free_name(network, old, layers)
             replaced = called_module(old, network) or activation_module(old, network)
             network.set_submodule(name, _made_for(block.module, _start_slope_of(replaced)))
             made[layer] = name
@@ -103,32 +113,48 @@ class ReplaceActivations(GraphPass[Network]):
         graph.erase_node(old)
 
     @staticmethod
-    def _free_name(network: Network, old: fx.Node, layer: str) -> str:
-        """The replaced module's own name if nothing else calls that module, else a new one beside the layer."""
+    def _free_name(network: Network, old: fx.Node, layers: dict[fx.Node, str]) -> str:
+        """The replaced module's own name if nothing else calls that module, else a new one beside the layer.
+
+        layers: activation -> the binary layer before it. A call site is the same in every mode's graph by that layer.
+        """
         module = called_module(old, network)
         if module is not None:
             callers = {
-                node.args[0].target if isinstance(node.args[0], fx.Node) else None
+                layers.get(node, node)
                 for graph in graphs(network).values()
                 for node in graph.nodes
                 if node.op == "call_module" and called_module(node, network) is module
             }
             if len(callers) == 1:
                 return str(old.target)
-        name = f"{layer}_rprelu"
+        name = f"{layers[old]}_rprelu"
         taken = dict(network.named_modules())
         while name in taken:
             name += "_"
         return name
 
 
+def _blocks_by_activation(graph: fx.Graph, network: Network) -> dict[fx.Node, list[BinaryBlock]]:
+    """Activation -> the binary blocks that it activates: several where their results are added up before."""
+    found: dict[fx.Node, list[BinaryBlock]] = {}
+    for block in binary_blocks(graph, network):
+        if block.activation is not None:
+            found.setdefault(block.activation, []).append(block)
+    return found
+
+
 def _made_for(layer: BinaryConv2d | BinaryLinear, slope: float | Tensor) -> RPReLU:
     weight = layer.weight
     channels = weight.shape[0]
     output_shift = REPLACEMENTS[layer.scheme.replacement].output_shift
-    made = RPReLU(channels, device=weight.device, dtype=weight.dtype, output_shift=output_shift)
+    made = RPReLU(
+        channels, device=weight.device, dtype=weight.dtype, output_shift=output_shift, dim=layer.sample_dims[0]
+    )
+    slope = torch.as_tensor(slope)
     with torch.no_grad():
-        made.slope.copy_(torch.as_tensor(slope).expand(channels))
+        # PReLU's slopes are along dimension 1, which need not be the layer's channels: of others the mean is taken.
+        made.slope.copy_((slope if slope.numel() in (1, channels) else slope.mean()).expand(channels))
     return made.train(layer.training)
 
 

@@ -16,6 +16,7 @@ from binmat.model_defs.load import fill, load_from_state, load_state
 from binmat.model_defs.load import load as load_float
 from binmat.model_defs.network import Network
 from binmat.model_defs.weights_metadata import WeightsMetadata, read_weights_metadata
+from binmat.nn import BinaryLayer
 
 from . import official_bimatting
 from .convert import convert, recipe_of
@@ -25,6 +26,8 @@ from .recipe import Recipe
 def save(network: Network, path: str | Path) -> None:
     """Write the trainable weights, with the network's name, recipe, size and downsample ratio in the metadata.
 
+    So is the training's progress (:func:`binmat.nn.set_progress`), which ReCU needs to go on where it was.
+
     A tensor under two names is written once. The write is atomic. Raises CheckpointError for a network that the
     registry cannot build again, and where the file cannot be written.
     """
@@ -33,7 +36,8 @@ def save(network: Network, path: str | Path) -> None:
     recipe = recipe_of(network)
     facts = network.conversion or ConversionFacts()
     toml = recipe.to_toml() if recipe else None
-    about = WeightsMetadata(network.name, network.config, toml, facts.size, facts.downsample_ratio)
+    progress = {name: layer.progress for name, layer in _binary_layers(network).items() if layer.progress}
+    about = WeightsMetadata(network.name, network.config, toml, facts.size, facts.downsample_ratio, progress)
     path = Path(path)
     try:
         with atomic_write(path) as temporary:
@@ -76,6 +80,9 @@ def load(path: str | Path, network: str | None = None) -> Network:
             f"{len(extra)} left over {sorted(extra)[:3]}; convert the float checkpoint again"
         )
     result.load_state_dict(state, strict=False)
+    layers = _binary_layers(result)
+    for name, fraction in about.progress.items():
+        layers[name].progress = fraction
     return result.eval()
 
 
@@ -91,6 +98,10 @@ def _load_official(path: Path, network: str | None) -> Network:
     result = convert(registry.build("rvm_mobilenetv3", refiner=refiner), recipe="bimatting")
     fill(result, state, path)
     return result.eval()
+
+
+def _binary_layers(network: nn.Module) -> dict[str, BinaryLayer]:
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, BinaryLayer)}
 
 
 def _unique_state(network: nn.Module) -> dict[str, Tensor]:

@@ -18,10 +18,14 @@ from .trace import graphs
 def nonnegative_inputs(network: Network, mode: str) -> tuple[str, ...]:
     """Binary layers of a converted network whose input signs are all +1 in a mode, in the network's order.
 
-    A scheme that neither learns a threshold nor replaces the activation function (bnn, xnor, recu) takes the sign of
-    what is never negative where such a layer stands behind a ReLU: the layer gives a constant, or at a zero-padded
-    border one of a few, and no training moves its input to the other side. Found on the mode's graph; an operator that
-    is not known counts as one that may give negative values.
+    Behind a ReLU, sign(x - tau) of what is never negative is +1 where tau is not above 0: the layer gives a constant,
+    or at a zero-padded border one of a few. A scheme that learns no threshold (bnn, xnor, recu, dorefa_signed) has
+    tau = 0, and no training moves its input to the other side. Thresholds that are learnt start at 0:
+    :func:`binmat.calibrate` moves them. Found on the mode's graph and the thresholds as they are; an operator that is
+    not known counts as one that may give negative values.
+
+    What takes data to find, such as an input that stays below DoReFa's 1/2, is found by
+    :func:`binmat.transforms.one_sided_layers.one_sided_layers`.
     """
     blind: dict[str, bool] = {}
     positive: set[fx.Node] = set()
@@ -40,8 +44,7 @@ def nonnegative_inputs(network: Network, mode: str) -> tuple[str, ...]:
 
 
 def _note(blind: dict[str, bool], name: str, layer: BinaryLayer, fed_positive: bool) -> None:
-    at_zero = layer.threshold is None and layer.scheme.activation.midpoint == 0
-    blind[name] = blind.get(name, True) and fed_positive and at_zero
+    blind[name] = blind.get(name, True) and fed_positive and bool((layer.deployed().threshold <= 0).all())
 
 
 def _note_inside(blind: dict[str, bool], name: str, path: MaskedPath, fed_positive: bool) -> None:

@@ -15,7 +15,9 @@ from binmat.nn.operators import OPERATORS, Kind, Operator, operator_of
 class BinaryBlock:
     """A binary layer and what follows it directly: its norm and activation, each used by nothing else before.
 
-    tail: the last node of layer and norm. activation: None where no known activation function follows.
+    tail: the last node of layer and norm. activation: the activation function behind the tail, or behind the additions
+    that the tail goes into (a shortcut's); None where no known one follows. Where two blocks are added up, both have
+    the activation behind the sum.
     """
 
     layer: fx.Node
@@ -31,6 +33,8 @@ def binary_blocks(graph: fx.Graph, network: nn.Module) -> list[BinaryBlock]:
         module = called_module(node, network)
         if isinstance(module, (BinaryConv2d, BinaryLinear)):
             tail, activation = row_of(node, network)
+            if activation is None:
+                activation = _behind_additions(tail, network)
             blocks.append(BinaryBlock(node, module, tail, activation))
     return blocks
 
@@ -42,6 +46,15 @@ def row_of(layer: fx.Node, network: nn.Module) -> tuple[fx.Node, fx.Node | None]
     if after is not None and norm is not None and norm.kind is Kind.NORM:
         tail, after = after, _next(after)
     return tail, after if after is not None and _is_replaceable(after, network) else None
+
+
+def _behind_additions(tail: fx.Node, network: nn.Module) -> fx.Node | None:
+    """The activation function behind one or more additions of two tensors, each read by nothing else."""
+    after = only_user(tail)
+    added = False
+    while after is not None and operator_at(after, network) is OPERATORS["add"] and len(after.all_input_nodes) == 2:
+        after, added = only_user(after), True
+    return after if added and after is not None and _is_replaceable(after, network) else None
 
 
 def operator_at(node: fx.Node, network: nn.Module, *, exact: bool = False) -> Operator | None:

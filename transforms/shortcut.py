@@ -21,7 +21,7 @@ from .trace import graphs, recompile
 
 @dataclass(eq=False)
 class AddShortcuts(GraphPass[Network]):
-    """batch_norm(binary_conv(x)) + shortcut(x), before the activation function.
+    """batch_norm(binary_conv(x)) + shortcut(x), before the activation function, as ReActNet has it.
 
     ``same``: the identity, where channels and size stay the same (Liu et al., Bi-Real Net, ECCV 2018, Sec. 3.1).
     ``all``: also 2x2 average pooling where the stride is 2, and the input twice along the channels where they double

@@ -47,6 +47,13 @@ def convert(
         str, typer.Option(metavar="NAMES", help="Formats of the model files, separated by commas. Default: lce.")
     ] = "lce",
     clip: ClipOption = None,
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration/--no-calibration",
+            help="Whether thresholds and norms of a fresh conversion are initialised from the clip or photograph.",
+        ),
+    ] = True,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a checkpoint into a 1-bit network, with a verified model file and a report.
@@ -58,7 +65,8 @@ def convert(
       recipe.toml         the recipe, to be changed and used again
       report.json, .md    operations, storage, layers and verification
 
-    With --clip the density of a sparse-assisted decoder is measured as well.
+    A fresh conversion's thresholds and batch norms are initialised from a few frames, so that its layers react to the
+    picture; --no-calibration leaves them out. With --clip the density of a sparse-assisted decoder is measured as well.
 
     \b
     Examples:
@@ -86,6 +94,7 @@ def convert(
             formats=[name.strip() for name in formats.split(",") if name.strip()],
             clip=clip,
             options=options or (),
+            calibration=calibration,
             progress=steps,
         )
     steps.print_together()

@@ -42,7 +42,7 @@ class BinaryLayer(nn.Module):
     where the scheme learns thresholds, and ``scale`` [O] where it learns the scale.
 
     ``progress`` in [0, 1] is how far the training is (:func:`set_progress`). It changes no output, so it is not part of
-    the state_dict.
+    the state_dict; :func:`binmat.save` keeps it in the file's metadata.
 
     A subclass gives ``product``, ``input_scale``, ``sample_dims`` (the dimensions of one sample of x, channels first)
     and ``shape`` (the names of the arguments that it shares with the float layer).

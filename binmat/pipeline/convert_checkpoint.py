@@ -18,9 +18,12 @@ from binmat.pipeline.converted_folder import RECIPE, REPORTS, WEIGHTS, check_fre
 from binmat.pipeline.deployment import deploy
 from binmat.progress import Progress, StepProgress, silent
 from binmat.reports import Report, report
+from binmat.transforms.calibrate import calibrate
 from binmat.transforms.checkpoint import load, save
 from binmat.transforms.convert import convert, recipe_of
+from binmat.transforms.one_sided_layers import one_sided_layers
 from binmat.transforms.recipe import Recipe
+from binmat.verification.clips import clips_of
 from binmat.verification.results import Verification
 
 DEFAULT_SCHEME = "reactnet"
@@ -52,6 +55,7 @@ def convert_checkpoint(
     formats: str | Iterable[str] = ("lce",),
     clip: str | Path | None = None,
     options: Iterable[str] = (),
+    calibration: bool = True,
     progress: StepProgress = silent,
 ) -> ConvertedCheckpoint:
     """Convert a checkpoint, write and verify its model files, count it, and write everything to a folder.
@@ -61,8 +65,10 @@ def convert_checkpoint(
     all. scheme: DEFAULT_SCHEME by default. network: what the checkpoint holds; by default its keys decide.
     recipe, settings, size, downsample_ratio: as for :func:`binmat.convert`; the size is the network's usual one by
     default. formats: of the model files (:data:`binmat.backends.registry.BACKENDS`). clip: an image, a video or a
-    folder of frames to verify on, and to measure a sparse-assisted decoder on. options: NAME=VALUE, as the network
-    declares them. progress: called with (step, done, of how many), first with (step, 0, 0).
+    folder of frames to calibrate and verify on, and to measure a sparse-assisted decoder on. options: NAME=VALUE, as
+    the network declares them. calibration: initialise the thresholds and norms of a fresh conversion from the clip,
+    else from binmat's photograph (:func:`binmat.calibrate`); a checkpoint that is converted already stays as it is.
+    progress: called with (step, done, of how many), first with (step, 0, 0).
 
     Raises the errors of :func:`binmat.load`, :func:`binmat.convert` and :func:`binmat.export`, UnknownNameError for a
     format, InputError for folders and clips, and VerificationError where a file does not compute what the network does.
@@ -90,6 +96,14 @@ def convert_checkpoint(
             if scheme is None and recipe is None and (settings or recipe_of(original) is None):
                 scheme = DEFAULT_SCHEME
             converted = convert(original, scheme, recipe=recipe, settings=settings, size=size, downsample_ratio=ratio)
+        one_sided: tuple[str, ...] = ()
+        if calibration and recipe_of(original) is None:
+            with step("calibrate thresholds and norms"):
+                pictures = () if clip is None else open_clip(clip).frames()
+                example = example_inputs(converted, size, ratio)
+                frames = next(iter(clips_of(example, pictures, converted).values()))
+                calibrate(converted, frames, example)
+                one_sided = one_sided_layers(converted, frames, example)
         for name, backend in backends.items():
             with step(f"lower and write the {backend.title} model"):
                 deployment = deploy(converted, format=name)
@@ -108,6 +122,7 @@ def convert_checkpoint(
                 verification={key: found for each in verifications.values() for key, found in each.summary().items()},
                 files=[folder / WEIGHTS, *models.values()],
                 clip=None if clip is None else open_clip(clip).frames(),
+                one_sided=one_sided,
             )
             for name in REPORTS:
                 counted.save(folder / name)

@@ -31,6 +31,18 @@ def test_values_per_channel(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(y[:, c], expected)
 
 
+@pytest.mark.parametrize(
+    ("dim", "shape"), [(-1, (3,)), (-1, (2, 5, 3)), (-1, (2, 4, 5, 3)), (-3, (3, 4, 5)), (0, (3, 2))]
+)
+def test_the_channels_are_in_the_dimension_that_is_named(dim: int, shape: tuple[int, ...]) -> None:
+    layer = random_rprelu(3)
+    x = torch.randn(shape, dtype=torch.float64)
+    expected = layer(x.movedim(dim, 0)[None])[0].movedim(0, dim)
+    layer.dim = dim
+    torch.testing.assert_close(layer(x), expected)
+    assert f"dim={dim}" in repr(layer)
+
+
 @pytest.mark.parametrize(("slope", "reference"), [(0.0, nn.ReLU()), (0.2, nn.LeakyReLU(0.2)), (0.25, nn.PReLU())])
 def test_it_starts_as_the_function_it_replaces(slope: float, reference: nn.Module) -> None:
     x = torch.randn(2, 4, 3, 3)

@@ -253,4 +253,16 @@ def test_layers_that_see_nothing_are_a_warning() -> None:
     assert made.to_json()["warnings"] == [warning]
     assert "Warning: In " in str(made)
     assert f"**Warning**: {warning}" in made.to_markdown()
-    assert report(converted("threshold"), size=SIZE).warnings == ()
+    assert "Scheme bnn learns no threshold but compares with 0" in warning
+    [warning] = report(converted("threshold"), size=SIZE).warnings
+    assert f"The thresholds of {len(blind)} have seen no data: binmat.calibrate(network, frames) sets them" in warning
+    assert report(converted("reactnet"), size=SIZE).warnings == ()
+
+
+def test_layers_that_were_seen_with_one_sign_are_a_warning_of_any_scheme() -> None:
+    network = converted("dorefa")
+    name = "backbone.features.4.block.2.fc2"
+    made = report(network, size=SIZE, one_sided=[name])
+    assert f"({name}) the signs" in made.warnings[0]
+    assert "Scheme dorefa learns no threshold but compares with 0.5, and the input stays on one" in made.warnings[0]
+    assert [layer.name for layer in made.layers if "stayed on one side of its threshold" in layer.reason] == [name]

@@ -24,9 +24,8 @@ def test_functions_methods_and_modules_behind_binary_layers_become_rprelu():
 def test_a_module_that_serves_twice_is_replaced_apart():
     network = convert(ResNet(), "reactnet")
     found = rprelus(network)
-    assert {"stage1.conv1_rprelu", "stage2.conv1_rprelu", "hidden_rprelu"} == set(found)
-    # The second ReLU follows an addition, not a binary layer.
-    assert isinstance(network.get_submodule("stage1.relu"), nn.ReLU)
+    # The second call, behind the addition, is the only one left and takes the module's name.
+    assert {f"stage{i}.{name}" for i in (1, 2) for name in ("conv1_rprelu", "relu")} | {"hidden_rprelu"} == set(found)
 
 
 def test_a_module_of_its_own_gives_up_its_name():
@@ -191,3 +190,105 @@ def test_an_activation_in_place_is_replaced_although_its_operand_is_read_instead
 def test_a_leaky_relu_without_a_leak_starts_like_a_relu():
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.LeakyReLU(0.0), nn.Conv2d(4, 1, 1))
     assert torch.equal(convert(module, "reactnet").get_submodule("2").slope, torch.full((4,), 0.25))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3), (2, 4, 5, 3)])
+def test_behind_a_linear_layer_the_channels_are_the_last_dimension(shape):
+    module = nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 5), nn.LeakyReLU(0.1), nn.Linear(5, 2)).eval()
+    network = convert(module, "reactnet").eval()
+    made = network.get_submodule("2")
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        u = network.get_submodule("1")(network.get_submodule("0")(x := torch.randn(shape))) - made.gamma
+        y = torch.where(u >= 0, u, made.slope * u) + made.zeta
+        torch.testing.assert_close(network(x), network.get_submodule("3")(y))
+
+
+def test_a_prelu_along_another_dimension_than_the_channels_hands_its_mean_slope_on():
+    module = nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 5), nn.PReLU(4), nn.Linear(5, 2))
+    with torch.no_grad():
+        module[2].weight.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    network = convert(module, "reactnet")
+    torch.testing.assert_close(network.get_submodule("2").slope, torch.full((5,), 0.25))
+    assert network(torch.randn(2, 4, 3)).shape == (2, 4, 2)
+
+
+def test_the_replacement_takes_an_image_without_a_batch():
+    network = convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Conv2d(6, 1, 1)), "reactnet")
+    x = torch.rand(3, 5, 7)
+    torch.testing.assert_close(network(x), network(x[None])[0])
+
+
+class Residual(nn.Module):
+    """join(norm(conv(x)), x) between a first and a last layer; the channels are 8."""
+
+    def __init__(self, join):
+        super().__init__()
+        self.first, self.conv, self.project = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.norm, self.relu, self.last, self.join = nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 1), join
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(self.join(self, self.norm(self.conv(x)), x))
+
+
+@pytest.mark.parametrize("relu", [lambda _, y: F.relu(y), lambda m, y: m.relu(y), lambda _, y: y.relu()])
+@pytest.mark.parametrize(
+    "total",
+    [
+        lambda m, y, x: y + x,
+        lambda m, y, x: torch.add(x, y),
+        lambda m, y, x: y + x + x,
+        lambda m, y, x: m.project(x) + y,
+    ],
+)
+def test_behind_a_residual_addition_the_activation_is_replaced_once(total, relu):
+    network = convert(Residual(lambda m, y, x: relu(m, total(m, y, x))), "reactnet").eval()
+    (made,) = rprelus(network).values()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        x = torch.rand(1, 3, 6, 5)
+        inner = network.first(x)
+        expected = network.last(made(total(network, network.norm(network.conv(inner)), inner)))
+        torch.testing.assert_close(network(x), expected)
+
+
+def test_an_activation_before_the_addition_keeps_its_place():
+    network = convert(Residual(lambda m, y, x: m.relu(y) + x), "reactnet").eval()
+    x = torch.rand(1, 3, 6, 5)
+    inner = network.first(x)
+    expected = network.last(network.relu(network.norm(network.conv(inner))) + inner)
+    assert set(rprelus(network)) == {"relu"}
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_an_activation_behind_a_sum_is_kept_for_any_of_its_layers():
+    module = Residual(lambda m, y, x: m.relu(m.project(x) + y))
+    assert not rprelus(convert(module, "reactnet", settings=['keep_activations=["project"]']))
+    assert rprelus(convert(module, "reactnet", settings=["project=float"]))
+
+
+def test_a_recipes_shortcut_joins_the_sum_before_the_replaced_activation():
+    network = convert(Residual(lambda m, y, x: m.relu(y + m.project(x))), "reactnet", settings=["shortcut=same"])
+    network = network.eval()
+    x = torch.rand(1, 3, 6, 5)
+    inner = network.first(x)
+    expected = network.last(network.relu(network.norm(network.conv(inner)) + inner + network.project(inner) + inner))
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_a_module_that_is_called_behind_two_sums_is_replaced_apart():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.one, self.two = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+            self.relu, self.last = nn.ReLU(), nn.Conv2d(8, 1, 1)
+
+        def forward(self, x):
+            x = self.first(x)
+            x = self.relu(self.one(x) + x)
+            return self.last(self.relu(self.two(x) + x))
+
+    assert set(rprelus(convert(Twice(), "reactnet"))) == {"one_rprelu", "relu"}

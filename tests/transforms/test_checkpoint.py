@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from example_networks import UNet
@@ -7,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from binmat.errors import CheckpointError
 from binmat.model_defs.rvm import RVM
-from binmat.model_defs.weights_metadata import read_weights_metadata
+from binmat.model_defs.weights_metadata import METADATA_KEY, read_weights_metadata
+from binmat.nn import BinaryLayer, set_progress
 from binmat.transforms.checkpoint import load, save
 from binmat.transforms.convert import convert, recipe_of
 from binmat.transforms.recipe import Recipe
@@ -73,3 +76,31 @@ def test_a_file_without_a_field_is_refused(tmp_path):
     save_file(RVM().state_dict(), path, metadata={"binmat": '{"network": "rvm_mobilenetv3", "config": {}}'})
     with pytest.raises(CheckpointError, match="no recipe, size, downsample_ratio: convert the float checkpoint again"):
         load(path)
+
+
+def test_the_progress_of_recu_comes_back(tmp_path):
+    network = convert(RVM(), "recu")
+    set_progress(network, 0.5)
+    set_progress(network.decoder, 0.25)
+    save(network, tmp_path / "model.safetensors")
+    again = load(tmp_path)
+    progress = {n: layer.progress for n, layer in network.named_modules() if isinstance(layer, BinaryLayer)}
+    assert set(progress.values()) == {0.5, 0.25}
+    assert progress == {n: layer.progress for n, layer in again.named_modules() if isinstance(layer, BinaryLayer)}
+    weight = network.get_submodule("decoder.decode3.conv.0").weight
+    grads = []
+    for layer in (network.get_submodule("decoder.decode3.conv.0"), again.get_submodule("decoder.decode3.conv.0")):
+        x = torch.rand(1, weight.shape[1], 8, 8, generator=torch.Generator().manual_seed(0))
+        grads.append(torch.autograd.grad(layer(x).square().sum(), layer.weight)[0])
+    assert torch.equal(*grads)
+
+
+def test_a_file_from_before_the_progress_was_saved_starts_at_0(tmp_path):
+    network = convert(RVM(), "recu")
+    save(network, tmp_path / "model.safetensors")
+    about = read_weights_metadata(tmp_path / "model.safetensors")
+    header = json.loads(about.to_header()[METADATA_KEY])
+    del header["progress"]
+    path = tmp_path / "old.safetensors"
+    save_file(load_file(tmp_path / "model.safetensors"), path, metadata={METADATA_KEY: json.dumps(header)})
+    assert {layer.progress for layer in load(path).modules() if isinstance(layer, BinaryLayer)} == {0.0}

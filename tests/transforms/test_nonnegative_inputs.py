@@ -14,6 +14,7 @@ from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Example, Network
 from binmat.model_defs.rvm import RVM
 from binmat.nn import BinaryLayer
+from binmat.transforms.calibrate import calibrate
 from binmat.transforms.convert import convert
 from binmat.transforms.nonnegative_inputs import nonnegative_inputs
 
@@ -70,15 +71,18 @@ def test_those_found_saw_no_negative_value(build: type[nn.Module], scheme: str) 
     assert set(found) <= observed(network, torch.randn(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize("scheme", ["dorefa", "reactnet", "threshold", "bimatting"])
+@pytest.mark.parametrize("scheme", ["dorefa", "reactnet"])
 def test_other_schemes_have_none(scheme: str) -> None:
     network = convert(RVM(), scheme)
     assert nonnegative_inputs(network, "matting") == ()
 
 
-@pytest.mark.parametrize("setting", ["options.threshold=layer", "options.replacement=rprelu"])
-def test_the_way_out_that_the_warning_names(setting: str) -> None:
-    assert nonnegative_inputs(convert(RVM(), "bnn", settings=[setting]), "matting") == ()
+@pytest.mark.parametrize(("scheme", "settings"), [("threshold", []), ("bnn", ["options.threshold=layer"])])
+def test_thresholds_at_their_start_are_found_and_calibrated_ones_are_not(scheme: str, settings: list[str]) -> None:
+    network = convert(RVM(), scheme, settings=settings)
+    assert nonnegative_inputs(network, "matting") == nonnegative_inputs(convert(RVM(), "bnn"), "matting") != ()
+    calibrate(network, [{"src": torch.rand(1, 3, 64, 64)}])
+    assert nonnegative_inputs(network, "matting") == ()
 
 
 def test_a_masked_path_is_looked_into() -> None:

@@ -1,0 +1,187 @@
+"""Initialise thresholds and batch norms of a fresh conversion from a few frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from binmat.model_defs.network import Example, Network
+from binmat.nn import BinaryLayer
+from binmat.nn.operators import OPERATORS
+from binmat.quantizers.activations import THRESHOLDS
+
+from .patterns import called_module, operator_at, parameters_read
+from .run_frames import example_for, run_frames
+from .trace import graphs
+
+#: A variance of fewer values per channel is chance: a norm behind global pooling sees one value per frame.
+FEWEST = 32
+#: Values that differ by less than this part of the largest are equal up to rounding.
+ROUNDING = 1e-5
+
+
+def calibrate(
+    network: Network, frames: Sequence[Mapping[str, Tensor]], example: Example | None = None
+) -> None:
+    """Set what a fresh conversion leaves at its start from a few frames, in place, so that its signs vary.
+
+    frames: consecutive frames, for each its inputs by name, without states: ``[{"image": x}, ...]``. example: the
+    example inputs, for modules that have none of their own. Only the example's mode runs; layers that it does not
+    reach stay as they are.
+
+    In the order in which the network runs, each layer with the layers before it calibrated already:
+
+    - A learnable threshold per channel becomes the mean of the channel. Where the channel varies, some of it is below
+      its mean and some above: both signs are seen. Behind a batch norm without shift that is the 0 that ReActNet starts
+      from (Liu et al., ECCV 2020). Behind a ReLU, 0 is the smallest value, and the median often is too. A channel that
+      does not vary takes the mean of its layer.
+    - A learnable threshold per layer becomes the mean of one of its channels: of the one at which the signs vary most,
+      summed over all channels. The mean of the whole layer may lie between channels, and then tells them apart but
+      not the pixels.
+    - A layer whose input does not vary keeps its thresholds.
+    - A batch norm that anything binary goes into takes mean and variance from the frames. Those of the float network
+      describe sums of floats. (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, Sec. 3;
+      ``torch.optim.swa_utils.update_bn`` does the same, but for the whole network at once.) A channel that does not
+      vary, or has fewer than 32 values, keeps its variance.
+
+    Nothing is added that a scheme does not have, and no scale is changed: alpha is the least-squares fit of the
+    weights, and a norm behind takes up what is wrong with it. So a scheme without learnable thresholds (bnn, xnor,
+    recu, dorefa_signed) stays blind behind a ReLU, and dorefa where its input stays on one side of 1/2:
+    :func:`binmat.transforms.one_sided_layers.one_sided_layers` names those layers.
+
+    Do not call it on a trained conversion: it overwrites what was learnt. Raises InputError for no frames or frames
+    without an input, SizeError where the network has no example inputs.
+
+    >>> from binmat.transforms.convert import convert
+    >>> from binmat.transforms.one_sided_layers import one_sided_layers
+    >>> module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 1, 1))
+    >>> network, frames = convert(module, "threshold"), [{"input": torch.rand(1, 3, 8, 8)}]
+    >>> one_sided_layers(network, frames)
+    ('2',)
+    >>> calibrate(network, frames)
+    >>> one_sided_layers(network, frames)
+    ()
+    """
+    example = example_for(network, frames, example)
+    hooks = [
+        layer.register_forward_pre_hook(_Thresholds(layer))
+        for layer in network.modules()
+        if isinstance(layer, BinaryLayer) and layer.threshold is not None
+    ]
+    norms = _running_means_behind_binary(network, graphs(network)[example.mode], example.states)
+    try:
+        with _Statistics(norms):
+            for _ in run_frames(network, example, frames):
+                pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Moments:
+    """Count, mean, variance and range per channel of all that was seen, in float64."""
+
+    def __init__(self, channel_dim: int) -> None:
+        self.channel_dim = channel_dim
+        self.count = 0
+
+    def add(self, x: Tensor) -> None:
+        values = x.movedim(self.channel_dim, 0).flatten(1).double()
+        low, high = values.aminmax(dim=1)
+        if not self.count:
+            self.sum = self.squares = torch.zeros_like(low)
+            self.low, self.high = low, high
+        self.count += values.shape[1]
+        self.sum = self.sum + values.sum(1)
+        self.squares = self.squares + values.square().sum(1)
+        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.sum / self.count
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.squares / self.count - self.mean.square()) * (self.count / max(self.count - 1, 1))
+
+
+def _vary(low: Tensor, high: Tensor) -> Tensor:
+    """Whether values in a range differ by more than rounding."""
+    return high - low > ROUNDING * torch.maximum(high.abs(), low.abs())
+
+
+class _Thresholds:
+    """Keeps a binary layer's thresholds at the mean of all inputs so far."""
+
+    def __init__(self, layer: BinaryLayer) -> None:
+        self.moments = _Moments(layer.sample_dims[0])
+
+    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, BinaryLayer) and layer.threshold is not None
+        self.moments.add(args[0])
+        seen = self.moments
+        if not _vary(seen.low.min(), seen.high.max()):
+            return
+        varies = _vary(seen.low, seen.high)
+        start = whole = seen.mean.mean(0, keepdim=True)
+        if THRESHOLDS[layer.scheme.activation.threshold].per_channel:
+            start = torch.where(varies, seen.mean, whole)
+        elif varies.any():
+            start = _most_varied(seen.mean[varies], seen.variance[varies].sqrt())
+        layer.threshold.copy_(start - layer.scheme.activation.midpoint)
+
+
+def _most_varied(means: Tensor, deviations: Tensor) -> Tensor:
+    """The channel mean [1] at which the signs' variances p (1 - p), p from a normal distribution, have the largest sum.
+
+    means, deviations: [C], of channels that vary.
+    """
+    p = torch.special.ndtr((means[:, None] - means) / deviations.clamp_min(torch.finfo(means.dtype).tiny))
+    return means[(p * (1 - p)).sum(1).argmax()].view(1)
+
+
+class _Statistics(TorchFunctionMode):
+    """Keeps running statistics at those of all inputs so far, wherever a batch norm is called: module or function."""
+
+    def __init__(self, running_means: set[int]) -> None:
+        super().__init__()
+        self.running_means = running_means
+        self.seen: dict[int, _Moments] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.batch_norm:
+            call = signature(F.batch_norm).bind(*args, **(kwargs or {})).arguments
+            x, mean, variance = call["input"], call["running_mean"], call["running_var"]
+            if id(mean) in self.running_means:
+                moments = self.seen.setdefault(id(mean), _Moments(1))
+                moments.add(x)
+                mean.copy_(moments.mean)
+                if moments.count >= FEWEST:
+                    variance.copy_(torch.where(_vary(moments.low, moments.high), moments.variance, variance))
+        return func(*args, **(kwargs or {}))
+
+
+def _running_means_behind_binary(network: Network, graph: fx.Graph, states: Sequence[str]) -> set[int]:
+    """The identities of the running means of norms that read, directly or not, what a binary layer or a state gives."""
+    found: set[int] = set()
+    reached: set[fx.Node] = set()
+    for node in graph.nodes:
+        module = called_module(node, network)
+        inside = [] if module is None else list(module.modules())
+        if (
+            any(source in reached for source in node.all_input_nodes)
+            or any(isinstance(layer, BinaryLayer) for layer in inside)
+            or (node.op == "placeholder" and node.target in states)
+        ):
+            reached.add(node)
+            found |= {id(layer.running_mean) for layer in inside if getattr(layer, "running_mean", None) is not None}
+            if node.op == "call_function" and operator_at(node, network) is OPERATORS["batch_norm"]:
+                found |= {id(attrgetter(name)(network)) for name in parameters_read(node)}
+    return found
