@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import save_file
 from tabulate import tabulate
 
+from binmat.cli import LARGE_PAGES
 from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Network
 from binmat.model_defs.registry import build
@@ -49,7 +50,9 @@ def float_forward(network: Network, size: tuple[int, int]) -> float:
     return best
 
 
-def conversion(checkpoint: Path, name: str, size: tuple[int, int], output: Path) -> tuple[Mapping[str, float], float, float]:
+def conversion(
+    checkpoint: Path, name: str, size: tuple[int, int], output: Path
+) -> tuple[Mapping[str, float], float, float]:
     """Seconds by step of one conversion; then its CPU seconds and peak memory in GiB, with those of its processes."""
     options = [f"{option}={value}" for option, value in OPTIONS.get(name, {}).items()]
     done = threading.Event()
@@ -91,6 +94,7 @@ def peak_memory(done: threading.Event) -> int:
 
 
 def main() -> None:
+    os.environ.setdefault(*LARGE_PAGES)  # For the processes that convert, as the program sets it.
     torch.manual_seed(0)
     rows = []
     # One task per process, and none of them forked: each starts without the memory of another.
