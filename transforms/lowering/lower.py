@@ -75,8 +75,9 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
         raise cannot_lower(owner.name, tensors, error, run.current) from error
     _bind(module, constants.values())
     refuse_random(owner.name, module.graph)
-    for lowering_pass in LOWERING_PASSES:
-        lowering_pass().apply(module)
+    with _plain_kernels(dtype):
+        for lowering_pass in LOWERING_PASSES:
+            lowering_pass().apply(module)
     refuse_unfixed(owner.name, module.graph)
     results = module.graph.output_node().args[0]
     assert isinstance(results, (tuple, list))
