@@ -34,17 +34,26 @@ def lower_leaf(function, x, dtype=torch.float32, **buffers):
 
 
 REFUSED = {
-    "random numbers": (lambda _, x: x + torch.randn_like(x), "random numbers in evaluation mode .*randn_like.*self.training"),
+    "random numbers": (
+        lambda _, x: x + torch.randn_like(x),
+        "random numbers in evaluation mode .*randn_like.*self.training",
+    ),
     "dropout that stays": (lambda _, x: F.dropout(x, 0.5, True), "random numbers in evaluation mode .*bernoulli"),
     "a size that depends on values": (lambda _, x: x[x > 0], "depends on the values of a tensor .*torch.where"),
-    "a number that depends on values": (lambda _, x: x * x.max().item(), "depends on the values of a tensor .*torch.where"),
-    "a branch that depends on values": (lambda _, x: x if x.sum() > 0 else -x, "depends on the values of a tensor .*torch.where"),
+    "a number that depends on values": (
+        lambda _, x: x * x.max().item(),
+        "depends on the values of a tensor .*torch.where",
+    ),
+    "a branch that depends on values": (
+        lambda _, x: x if x.sum() > 0 else -x,
+        "depends on the values of a tensor .*torch.where",
+    ),
     "different values": (lambda _, x: x.unique(), "depends on the values of a tensor"),
     "checks of values": (lambda _, x: torch.linalg.inv(x), "checks values while it runs"),
     "sizes that do not fit": (lambda _, x: x @ x, "must run there first"),
     "an error of Python": (lambda _, x: x.no_such_method(), "no_such_method.* \\(layer '0'.*must run there first"),
     "a buffer that changes": (lambda self, x: x + self.steps.add_(1), "changes its '0.steps' .* Make it an input"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -59,8 +68,10 @@ def test_is_refused_in_one_line(name):
 def test_a_refusal_names_the_users_line():
     network = trace(nn.Sequential(Leaf(lambda _, x: x + torch.randn_like(x)))).eval()
     for node in network.programs["forward"].graph.nodes:
-        node.stack_trace = f'  File "/home/u/net.py", line 7, in forward\n    y = x\n  File "{torch.__file__}", line 1, in f\n'
-    with pytest.raises(LoweringError, match="at /home/u/net.py:7"):
+        node.stack_trace = (
+            f'  File "/home/u/net.py", line 7, in forward\n    y = x\n  File "{torch.__file__}", line 1, in f\n'
+        )
+    with pytest.raises(LoweringError, match=r"at /home/u/net\.py:7"):
         lower(network, Example("forward", {"input": torch.randn(3)}, ("y",)))
 
 
@@ -88,10 +99,12 @@ CASTS = {
     "to float": lambda self, x: F.linear(x.float(), self.weight),
     "to double": lambda self, x: x.double().softmax(-1).to(x.dtype),
     "autocast": lambda self, x: autocast_linear(x, self.weight),
-    "factories": lambda self, x: torch.linspace(0, 1, 4) @ self.weight.t() + torch.zeros(4, 4, dtype=torch.float32) @ x.mT,
+    "factories": lambda self, x: (
+        torch.linspace(0, 1, 4) @ self.weight.t() + torch.zeros(4, 4, dtype=torch.float32) @ x.mT
+    ),
     "tensor literals": lambda self, x: torch.tensor([[0.5, 1, 2, 3]]).matmul(x.mT),
     "integers": lambda self, x: x.index_select(1, self.order) + torch.arange(4) + (x > 0) + x.argmax(1, keepdim=True),
-}  # fmt: skip
+}
 
 
 def autocast_linear(x, weight):
