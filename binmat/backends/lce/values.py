@@ -18,6 +18,8 @@ DTYPES: dict[torch.dtype, type[np.generic]] = {
     torch.int32: np.int32,
     torch.int64: np.int64,
     torch.bool: np.bool_,
+    torch.uint8: np.uint8,
+    torch.int8: np.int8,
 }
 
 

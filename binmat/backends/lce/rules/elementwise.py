@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from binmat.backends.lce.emitter import Emitter, rule, rule_by_kind
-from binmat.backends.lce.layout import Order, preferred_order
+from binmat.backends.lce.layout import Order, Shape, preferred_order, stored_shape
 from binmat.backends.lce.values import DTYPES, Bits, Value
 from binmat.errors import ExportError
 
@@ -18,6 +19,9 @@ aten = torch.ops.aten
 Number = float | int | bool
 Operand = Value | Bits | Tensor | Number
 Ints = Sequence[int]
+
+#: Dimensions over which TFLite's operators with two operands repeat one of them.
+LARGEST_BROADCAST = 4
 
 
 def broadcast(
@@ -36,7 +40,32 @@ def broadcast(
     dtypes = [None if kind == "SELECT_V2" and index == 0 else dtype for index in range(len(values))]
     inputs = [_aligned(e, value, order, wanted) for value, wanted in zip(values, dtypes, strict=True)]
     result = out_dtype or dtype or next(v.dtype for v in values if isinstance(v, Value))
+    stored = stored_shape(shape, order)
+    if len(shape) > LARGEST_BROADCAST and any(e.builder.tensors[i].shape != stored for i in inputs):
+        inputs, merged = _of_low_rank(e, inputs, stored)
+        return e.restored(e.emit(kind, inputs, merged, tuple(range(len(merged))), result), shape, order)
     return e.emit(kind, inputs, shape, order, result)
+
+
+def _of_low_rank(e: Emitter, inputs: Sequence[int], stored: Shape) -> tuple[list[int], Shape]:
+    """Tensors that broadcast to a shape of many dimensions, viewed so that they do it in few; and that shape.
+
+    Neighbouring dimensions that the same tensors repeat along are one. Where that leaves too many, the tensors are
+    repeated.
+    """
+    shapes = [(1,) * (len(stored) - len(shape)) + shape for shape in (e.builder.tensors[i].shape for i in inputs)]
+    long = [dim for dim, size in enumerate(stored) if size != 1]
+    runs: list[list[int]] = []
+    for dim in long:
+        if runs and all((shape[dim] == 1) == (shape[runs[-1][-1]] == 1) for shape in shapes):
+            runs[-1].append(dim)
+        else:
+            runs.append([dim])
+    merged = [tuple(math.prod(shape[dim] for dim in run) for run in runs) for shape in (*shapes, stored)]
+    viewed = [e.stored_tensor(i, shape) for i, shape in zip(inputs, merged[:-1], strict=True)]
+    if len(runs) > LARGEST_BROADCAST:
+        viewed = [e.stored_tensor(i, merged[-1]) for i in viewed]
+    return viewed, merged[-1]
 
 
 def _common_order(values: Sequence[Value], rank: int) -> Order:
