@@ -201,10 +201,14 @@ class Emitter:
         **options: Any,
     ) -> tuple[Value, ...]:
         """One operator with an output per part."""
-        tensors = [self.builder.tensor(self.name, stored_shape(part, order), DTYPES[dtype]) for part in parts]
+        values = tuple(self.tensor_value(part, order, dtype) for part in parts)
         indices = [operand.tensor if isinstance(operand, Value) else operand for operand in inputs]
-        self.builder.operator(kind, indices, tensors, **options)
-        return tuple(Value(tensor, part, order, dtype) for tensor, part in zip(tensors, parts, strict=True))
+        self.builder.operator(kind, indices, [value.tensor for value in values], **options)
+        return values
+
+    def tensor_value(self, shape: Shape, order: Order, dtype: torch.dtype) -> Value:
+        """A new tensor for what an operator computes."""
+        return Value(self.builder.tensor(self.name, stored_shape(shape, order), DTYPES[dtype]), shape, order, dtype)
 
     def constant(self, array: Any, dtype: type[np.generic] = np.float32) -> int:
         return self.builder.constant(np.asarray(array, dtype=dtype), f"{self.name}/constant")

@@ -86,7 +86,13 @@ def _aligned(e: Emitter, operand: Value | Tensor | Number, order: Order, dtype: 
     return e.constant(operand, DTYPES[dtype or torch.float32])
 
 
+#: What arithmetic does on booleans.
+_ON_BOOLEANS = {"ADD": "LOGICAL_OR", "MUL": "LOGICAL_AND", "MAXIMUM": "LOGICAL_OR", "MINIMUM": "LOGICAL_AND"}
+
+
 def arithmetic(e: Emitter, kind: str, *operands: Operand) -> Value:
+    if e.output_dtype == torch.bool:
+        return broadcast(e, _ON_BOOLEANS[kind], operands, torch.bool)
     return broadcast(e, kind, operands, e.output_dtype)
 
 
@@ -146,11 +152,31 @@ def lerp(e: Emitter, start: Operand, end: Operand, weight: Operand) -> Value:
 
 @rule(aten.pow.Tensor_Scalar)
 def power(e: Emitter, x: Operand, exponent: Number) -> Value:
+    if not e.output_dtype.is_floating_point:
+        return _integer_power(e, e.cast(e.value(x), e.output_dtype), int(exponent))
     value = e.cast(e.value(x), torch.float32)
     if exponent == 1:
         return value
     kinds = {2: "SQUARE", 0.5: "SQRT", -0.5: "RSQRT"}
     return unary(e, kinds[exponent], value) if exponent in kinds else arithmetic(e, "POW", value, exponent)
+
+
+def _integer_power(e: Emitter, value: Value, exponent: int) -> Value:
+    """By repeated squaring: TFLite's own POW has no int64."""
+    if exponent == 0:
+        return arithmetic_like(e, "ADD", arithmetic_like(e, "MUL", value, 0), 1)
+    if exponent == 1:
+        return value
+    root = _integer_power(e, value, exponent // 2)
+    square = arithmetic_like(e, "MUL", root, root)
+    return arithmetic_like(e, "MUL", square, value) if exponent % 2 else square
+
+
+@rule(aten.pow.Scalar, aten.pow.Tensor_Tensor)
+def power_of_tensors(e: Emitter, base: Operand, exponent: Operand) -> Value:
+    if not e.output_dtype.is_floating_point:
+        raise ExportError("it raises integers to computed powers, which TFLite does not for int64: use float32")
+    return arithmetic(e, "POW", base, exponent)
 
 
 def _compare(e: Emitter, kind: str, x: Operand, other: Operand) -> Value:
@@ -178,6 +204,36 @@ for _packet, _kind in {
     rule_by_kind(_compare, {_packet.Tensor: _kind, _packet.Scalar: _kind})
 
 
+def truth(e: Emitter, operand: Operand) -> Value:
+    """Whether each element differs from 0."""
+    value = e.value(operand)
+    return value if value.dtype == torch.bool else broadcast(e, "NOT_EQUAL", (value, 0), value.dtype, torch.bool)
+
+
+def _truths(e: Emitter, kind: str, *operands: Operand) -> Value:
+    return broadcast(e, kind, [truth(e, operand) for operand in operands], torch.bool)
+
+
+rule_by_kind(
+    _truths,
+    {
+        aten.logical_and.default: "LOGICAL_AND",
+        aten.logical_or.default: "LOGICAL_OR",
+        aten.logical_not.default: "LOGICAL_NOT",
+        aten.logical_xor.default: "NOT_EQUAL",
+    },
+)
+
+
+@rule(aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar)
+def bitwise_xor(e: Emitter, x: Operand, other: Operand) -> Value:
+    if e.output_dtype == torch.bool:
+        return broadcast(e, "NOT_EQUAL", (x, other), torch.bool)
+    if e.output_dtype == torch.int64:
+        raise ExportError("it works on the bits of int64, which TFLite has no operator for: make them int32")
+    return arithmetic(e, "BITWISE_XOR", x, other)
+
+
 def _logical(e: Emitter, kind: str, *operands: Operand) -> Value:
     if e.output_dtype != torch.bool or any(isinstance(o, Value | Tensor) and o.dtype != torch.bool for o in operands):
         raise ExportError("it works on the bits of integers, which the file has no operator for: use booleans")
@@ -187,11 +243,8 @@ def _logical(e: Emitter, kind: str, *operands: Operand) -> Value:
 rule_by_kind(
     _logical,
     {
-        aten.logical_and.default: "LOGICAL_AND",
         aten.bitwise_and.Tensor: "LOGICAL_AND",
-        aten.logical_or.default: "LOGICAL_OR",
         aten.bitwise_or.Tensor: "LOGICAL_OR",
-        aten.logical_not.default: "LOGICAL_NOT",
         aten.bitwise_not.default: "LOGICAL_NOT",
     },
 )
@@ -207,12 +260,9 @@ def masked_fill(e: Emitter, x: Operand, mask: Operand, value: Operand) -> Value:
     return broadcast(e, "SELECT_V2", (mask, value, x), e.output_dtype)
 
 
-@rule(aten._to_copy.default)
+@rule(aten._to_copy.default, torch.ops.prims.convert_element_type.default)
 def to_copy(e: Emitter, x: Operand, *_: object) -> Value:
-    value = e.value(x)
-    if e.output_dtype == torch.bool and value.dtype != torch.bool:
-        return broadcast(e, "NOT_EQUAL", (value, 0), value.dtype, torch.bool)
-    return e.cast(value, e.output_dtype)
+    return truth(e, x) if e.output_dtype == torch.bool else e.cast(e.value(x), e.output_dtype)
 
 
 def unary(e: Emitter, kind: str, operand: Operand, **options: Any) -> Value:
@@ -220,22 +270,35 @@ def unary(e: Emitter, kind: str, operand: Operand, **options: Any) -> Value:
     return e.emit(kind, [value], value.shape, value.order, value.dtype, **options)
 
 
+def function(e: Emitter, kind: str, x: Operand) -> Value:
+    """A function of one element; integers are converted first where torch's result is float."""
+    return unary(e, kind, e.cast(e.value(x), e.output_dtype))
+
+
 rule_by_kind(
-    unary,
+    function,
     {
-        aten.abs.default: "ABS",
+        aten.cos.default: "COS",
         aten.exp.default: "EXP",
-        aten.floor.default: "FLOOR",
         aten.hardswish.default: "HARD_SWISH",
         aten.log.default: "LOG",
         aten.neg.default: "NEG",
         aten.rsqrt.default: "RSQRT",
+        aten.sin.default: "SIN",
         aten.sigmoid.default: "LOGISTIC",
         aten.sqrt.default: "SQRT",
         aten.square.default: "SQUARE",
         aten.tanh.default: "TANH",
     },
 )
+
+
+@rule(aten.abs.default)
+def absolute(e: Emitter, x: Operand) -> Value:
+    value = e.value(x)
+    if value.dtype.is_floating_point:
+        return unary(e, "ABS", value)
+    return arithmetic_like(e, "MAXIMUM", value, unary(e, "NEG", value))
 
 
 @rule(aten.reciprocal.default)
