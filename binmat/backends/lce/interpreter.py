@@ -88,7 +88,7 @@ class LceInterpreter:
                     f"input '{info.name}' must be {info.dtype} {list(info.shape)} as stored, "
                     f"not {array.dtype} {list(array.shape)}"
                 )
-            prepared.append(np.ascontiguousarray(array))
+            prepared.append(np.asarray(array, order="C"))
         try:
             return list(self._interpreter.predict(prepared))
         except RuntimeError as error:

@@ -58,13 +58,14 @@ Result = Value | Bits | torch.Tensor | tuple[Any, ...]
 class StoredValue:
     """Where a node's value lies in the file and how to read it.
 
-    encoding: plain, packed (bits in words) or signs (of a float).
+    encoding: plain, packed (bits in words) or signs (of a float). dtype: the node's, where the file keeps another one.
     """
 
     tensor: int
     shape: Shape
     order: Order
     encoding: str = "plain"
+    dtype: torch.dtype | None = None
 
     def read(self, stored: Array) -> torch.Tensor:
         """The node's value in torch's layout from the stored tensor."""
@@ -72,7 +73,7 @@ class StoredValue:
             stored = unpack_signs(stored, self.shape[1])
         elif self.encoding == "signs":
             stored = np.where(stored >= 0, np.float32(1), np.float32(-1))
-        return from_stored(stored.reshape(stored_shape(self.shape, self.order)), self.order)
+        return from_stored(stored.reshape(stored_shape(self.shape, self.order)), self.order).to(self.dtype)
 
 
 def to_stored(value: torch.Tensor | Array) -> Array:

@@ -111,7 +111,8 @@ def _stored_values(e: Emitter, results: dict[Node, Any]) -> dict[str, StoredValu
         if node in e.absorbed or node.op not in ("placeholder", "call_function"):
             continue
         if isinstance(result, Value):
-            stored[node.name] = StoredValue(result.tensor, result.shape, result.order)
+            dtype = node.meta["val"].dtype
+            stored[node.name] = StoredValue(result.tensor, result.shape, result.order, dtype=dtype)
         elif isinstance(result, Bits) and result.packed is not None:
             stored[node.name] = StoredValue(result.packed, result.shape, preferred_order(len(result.shape)), "packed")
         elif isinstance(result, Bits) and result.signs is not None:

@@ -93,6 +93,8 @@ _ON_BOOLEANS = {"ADD": "LOGICAL_OR", "MUL": "LOGICAL_AND", "MAXIMUM": "LOGICAL_O
 def arithmetic(e: Emitter, kind: str, *operands: Operand) -> Value:
     if e.output_dtype == torch.bool:
         return broadcast(e, _ON_BOOLEANS[kind], operands, torch.bool)
+    if e.output_dtype in (torch.uint8, torch.int8):
+        raise ExportError(f"it computes in {e.output_dtype}, which TFLite takes for quantized numbers: use float()")
     return broadcast(e, kind, operands, e.output_dtype)
 
 
@@ -190,7 +192,7 @@ def _promoted(*operands: Operand) -> torch.dtype:
         for o in operands
     ]
     dtype = torch.result_type(*samples)
-    return torch.int32 if dtype == torch.bool else dtype
+    return torch.int32 if dtype in (torch.bool, torch.uint8, torch.int8) else dtype
 
 
 for _packet, _kind in {

@@ -6,14 +6,12 @@ import math
 
 import torch
 
-from binmat.backends.lce.emitter import Emitter, rule, rule_by_kind
+from binmat.backends.lce.emitter import Emitter, rule
 from binmat.backends.lce.rules.elementwise import Operand, absolute, arithmetic, broadcast, function, unary
+from binmat.backends.lce.rules.shapes import expand_to
 from binmat.backends.lce.values import Value
 
 aten = torch.ops.aten
-
-rule_by_kind(arithmetic, {aten.atan2.default: "ATAN2"})
-
 
 def _float(e: Emitter, x: Operand) -> Value:
     return e.cast(e.value(x), torch.float32)
@@ -24,6 +22,12 @@ def _where(e: Emitter, kind: str, x: Value, bound: float, then: Operand, other: 
     return broadcast(e, "SELECT_V2", (condition, then, other), torch.float32)
 
 
+@rule(aten.atan2.default)
+def atan2(e: Emitter, y: Operand, x: Operand) -> Value:
+    """TFLite's takes tensors of one shape."""
+    return arithmetic(e, "ATAN2", *(expand_to(e, _float(e, operand), e.output_shape) for operand in (y, x)))
+
+
 @rule(aten.tan.default)
 def tan(e: Emitter, x: Operand) -> Value:
     return arithmetic(e, "DIV", function(e, "SIN", x), function(e, "COS", x))
@@ -31,7 +35,7 @@ def tan(e: Emitter, x: Operand) -> Value:
 
 @rule(aten.atan.default)
 def atan(e: Emitter, x: Operand) -> Value:
-    return arithmetic(e, "ATAN2", x, 1.0)
+    return atan2(e, x, torch.ones(()))
 
 
 def _cosine_of_arcsine(e: Emitter, x: Operand) -> Value:
@@ -41,12 +45,12 @@ def _cosine_of_arcsine(e: Emitter, x: Operand) -> Value:
 
 @rule(aten.asin.default)
 def asin(e: Emitter, x: Operand) -> Value:
-    return arithmetic(e, "ATAN2", x, _cosine_of_arcsine(e, x))
+    return atan2(e, x, _cosine_of_arcsine(e, x))
 
 
 @rule(aten.acos.default)
 def acos(e: Emitter, x: Operand) -> Value:
-    return arithmetic(e, "ATAN2", _cosine_of_arcsine(e, x), x)
+    return atan2(e, _cosine_of_arcsine(e, x), x)
 
 
 @rule(aten.cosh.default)
@@ -122,6 +126,17 @@ def erf(e: Emitter, x: Operand) -> Value:
 @rule(aten.erfc.default)
 def erfc(e: Emitter, x: Operand) -> Value:
     return arithmetic(e, "SUB", 1.0, erf(e, x))
+
+
+@rule(aten.isnan.default)
+def isnan(e: Emitter, x: Operand) -> Value:
+    value = e.value(x)
+    return broadcast(e, "NOT_EQUAL", (value, value), value.dtype, torch.bool)
+
+
+@rule(aten.isinf.default)
+def isinf(e: Emitter, x: Operand) -> Value:
+    return broadcast(e, "EQUAL", (absolute(e, x), math.inf), torch.float32, torch.bool)
 
 
 @rule(aten.hypot.default)
