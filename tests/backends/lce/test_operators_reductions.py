@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -59,7 +61,7 @@ def test_along_every_dimension(name):
     for shape in SHAPES:
         x = torch.randn(shape)
         for dim in {0, -1, len(shape) // 2, -len(shape)}:
-            assert_verified(lambda x, dim=dim: ALONG[name](x, dim), x)
+            assert_verified(partial(ALONG[name], d=dim), x)
 
 
 WHOLE = {
@@ -135,8 +137,6 @@ NORMS = {
     "group norm of sequences": (nn.GroupNorm(2, 6), (2, 6, 5)),
     "group norm of volumes": (nn.GroupNorm(1, 6), (1, 6, 2, 3, 4)),
     "group norm of batches": (nn.GroupNorm(3, 6), (2, 6, 3, 4)),
-    "rms norm": (nn.RMSNorm(7), (1, 5, 7)),
-    "rms norm of images": (nn.RMSNorm((3, 4)), (1, 6, 3, 4)),
     "local response norm": (nn.LocalResponseNorm(3), (1, 6, 3, 4)),
 }
 

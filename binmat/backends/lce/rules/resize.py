@@ -96,3 +96,62 @@ def nearest_by_factors(e: Emitter, x: Operand, size: Sequence[int] | None, facto
 @rule(aten._upsample_nearest_exact2d.default)
 def nearest_exact(e: Emitter, x: Operand, size: Sequence[int], scale_h: Scale, scale_w: Scale) -> Value:
     return _nearest(e, x, (scale_h, scale_w), True, aten._upsample_nearest_exact2d.default)
+
+
+def _weights(e: Emitter, size: int, out: int, arguments: list[Any]) -> torch.Tensor:
+    """How much of each input element an output element takes along one dimension, [out, size]: torch itself says.
+
+    arguments: of torch's operator behind its input, for images whose rows are that dimension.
+    """
+    ramps = torch.eye(size).reshape(1, size, size, 1)
+    weights: torch.Tensor = e.node.target(ramps, *arguments)  # type: ignore[operator, misc]
+    return weights[0, :, :, 0].t()
+
+
+def _separable(e: Emitter, value: Value, dim: int, weights: torch.Tensor) -> Value:
+    """Sums of a few gathered elements, or, where an output takes many, of as many as the widest one takes."""
+    out, size = weights.shape
+    if out == size and torch.equal(weights, torch.eye(size)):
+        return value
+    taken = weights != 0
+    taps = int(taken.sum(1).max())
+    # What is taken comes first; the rest have weight 0.
+    places = taken.to(torch.int8).argsort(1, descending=True, stable=True)[:, :taps]
+    shares = weights.gather(1, places)
+    shape = [1] * len(value.shape)
+    shape[dim] = out
+    total: Value | None = None
+    for tap in range(taps):
+        part = e.gather(value, places[:, tap].tolist(), dim)
+        part = arithmetic_like(e, "MUL", part, shares[:, tap].reshape(shape))
+        total = part if total is None else arithmetic_like(e, "ADD", total, part)
+    assert total is not None
+    return total
+
+
+def _by_weights(e: Emitter, x: Operand, align_corners: bool, scales: Sequence[Scale]) -> Value:
+    """An interpolation that TFLite lacks, one dimension after the other."""
+    value = e.preferred(x)
+    for dim, scale in zip((2, 3), scales, strict=True):
+        size, out = value.shape[dim], e.output_shape[dim]
+        value = _separable(e, value, dim, _weights(e, size, out, [[out, 1], align_corners, scale, None]))
+    return value
+
+
+@rule(
+    aten.upsample_bicubic2d.default, aten._upsample_bicubic2d_aa.default, aten._upsample_bilinear2d_aa.default
+)
+def by_weights(e: Emitter, x: Operand, size: Sequence[int], align_corners: bool, scale_h: Scale, scale_w: Scale) -> Value:
+    return _by_weights(e, x, align_corners, (scale_h, scale_w))
+
+
+@rule(aten.upsample_bicubic2d.vec, aten._upsample_bicubic2d_aa.vec, aten._upsample_bilinear2d_aa.vec)
+def by_weights_and_factors(
+    e: Emitter, x: Operand, size: Sequence[int] | None, align_corners: bool, factors: Sequence[float] | None
+) -> Value:
+    value = e.preferred(x)
+    for dim in (2, 3):
+        length, out = value.shape[dim], e.output_shape[dim]
+        scale = None if factors is None else [factors[dim - 2], 1.0]
+        value = _separable(e, value, dim, _weights(e, length, out, [None if scale else [out, 1], align_corners, scale]))
+    return value
