@@ -116,7 +116,7 @@ def _separable(e: Emitter, value: Value, dim: int, weights: torch.Tensor) -> Val
     taken = weights != 0
     taps = int(taken.sum(1).max())
     # What is taken comes first; the rest have weight 0.
-    places = taken.to(torch.int8).argsort(1, descending=True, stable=True)[:, :taps]
+    places = taken.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :taps]
     shares = weights.gather(1, places)
     shape = [1] * len(value.shape)
     shape[dim] = out
@@ -155,3 +155,24 @@ def by_weights_and_factors(
         scale = None if factors is None else [factors[dim - 2], 1.0]
         value = _separable(e, value, dim, _weights(e, length, out, [None if scale else [out, 1], align_corners, scale]))
     return value
+
+
+def _linear(e: Emitter, x: Operand, align_corners: bool, scales: Sequence[Scale]) -> Value:
+    value = e.value(x)
+    for dim, scale in enumerate(scales, len(value.shape) - len(scales)):
+        size, out = value.shape[dim], e.output_shape[dim]
+        weights = aten.upsample_linear1d.default(torch.eye(size)[None], [out], align_corners, scale)[0].t()
+        value = _separable(e, value, dim, weights)
+    return value
+
+
+@rule(aten.upsample_linear1d.default, aten.upsample_trilinear3d.default)
+def linear(e: Emitter, x: Operand, size: Sequence[int], align_corners: bool, *scales: Scale) -> Value:
+    return _linear(e, x, align_corners, scales)
+
+
+@rule(aten.upsample_linear1d.vec, aten.upsample_trilinear3d.vec)
+def linear_by_factors(
+    e: Emitter, x: Operand, size: Sequence[int] | None, align_corners: bool, factors: Sequence[float] | None
+) -> Value:
+    return _linear(e, x, align_corners, factors or [None] * (len(e.output_shape) - 2))

@@ -45,6 +45,7 @@ def getitem(e: Emitter, x: tuple[Result, ...], index: int) -> Result:
     aten._unsafe_view.default,
     aten.reshape.default,
     aten.squeeze.default,
+    torch.ops.prims.view_of.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.unsqueeze.default,
