@@ -317,13 +317,14 @@ class Emitter:
         old = self.builder.tensors[tensor]
         if old.shape == shape:
             return tensor
-        repeats = np.array(shape) // (old.shape if len(old.shape) == len(shape) else shape)
+        repeated = math.prod(old.shape) != math.prod(shape)
         if old.data is not None:
-            view = old.data if (repeats > 1).any() else old.data.reshape(shape)
-            return self.builder.constant(np.tile(view, repeats), f"{self.name}/constant")
+            data = np.broadcast_to(old.data, shape) if repeated else old.data.reshape(shape)
+            return self.builder.constant(data, f"{self.name}/constant")
         result = self.builder.tensor(self.name, shape, old.dtype)
-        if (repeats > 1).any():
-            self.builder.operator("TILE", [tensor, self.integers(repeats.tolist())], [result])
+        if repeated:
+            repeats = [new // size for new, size in zip(shape, old.shape, strict=True)]
+            self.builder.operator("TILE", [tensor, self.integers(repeats)], [result])
         else:
             self.builder.operator("RESHAPE", [tensor, self.integers(shape)], [result], new_shape=shape)
         return result

@@ -236,6 +236,16 @@ def bitwise_xor(e: Emitter, x: Operand, other: Operand) -> Value:
     return arithmetic(e, "BITWISE_XOR", x, other)
 
 
+@rule(aten.bitwise_and.Scalar)
+def bitwise_and(e: Emitter, x: Operand, mask: int) -> Value:
+    """The lowest bits of an integer are a remainder."""
+    if e.output_dtype == torch.bool:
+        return _logical(e, "LOGICAL_AND", x, mask)
+    if mask < 0 or mask & (mask + 1):
+        raise ExportError("it keeps other bits of integers than the lowest ones, which TFLite cannot: use booleans")
+    return arithmetic(e, "FLOOR_MOD", x, mask + 1)
+
+
 def _logical(e: Emitter, kind: str, *operands: Operand) -> Value:
     if e.output_dtype != torch.bool or any(isinstance(o, Value | Tensor) and o.dtype != torch.bool for o in operands):
         raise ExportError("it works on the bits of integers, which the file has no operator for: use booleans")

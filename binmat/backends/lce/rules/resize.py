@@ -98,14 +98,13 @@ def nearest_exact(e: Emitter, x: Operand, size: Sequence[int], scale_h: Scale, s
     return _nearest(e, x, (scale_h, scale_w), True, aten._upsample_nearest_exact2d.default)
 
 
-def _weights(e: Emitter, size: int, out: int, arguments: list[Any]) -> torch.Tensor:
+def _weights(e: Emitter, size: int, arguments: list[Any]) -> torch.Tensor:
     """How much of each input element an output element takes along one dimension, [out, size]: torch itself says.
 
-    arguments: of torch's operator behind its input, for images whose rows are that dimension.
+    arguments: of torch's operator behind its input, for an image of [size, size] whose columns stay as they are.
     """
-    ramps = torch.eye(size).reshape(1, size, size, 1)
-    weights: torch.Tensor = e.node.target(ramps, *arguments)  # type: ignore[operator, misc]
-    return weights[0, :, :, 0].t()
+    weights: torch.Tensor = e.node.target(torch.eye(size)[None, None], *arguments)  # type: ignore[operator, misc]
+    return weights[0, 0]
 
 
 def _separable(e: Emitter, value: Value, dim: int, weights: torch.Tensor) -> Value:
@@ -134,7 +133,7 @@ def _by_weights(e: Emitter, x: Operand, align_corners: bool, scales: Sequence[Sc
     value = e.preferred(x)
     for dim, scale in zip((2, 3), scales, strict=True):
         size, out = value.shape[dim], e.output_shape[dim]
-        value = _separable(e, value, dim, _weights(e, size, out, [[out, 1], align_corners, scale, None]))
+        value = _separable(e, value, dim, _weights(e, size, [[out, size], align_corners, scale, None]))
     return value
 
 
@@ -153,7 +152,7 @@ def by_weights_and_factors(
     for dim in (2, 3):
         length, out = value.shape[dim], e.output_shape[dim]
         scale = None if factors is None else [factors[dim - 2], 1.0]
-        value = _separable(e, value, dim, _weights(e, length, out, [None if scale else [out, 1], align_corners, scale]))
+        value = _separable(e, value, dim, _weights(e, length, [None if scale else [out, length], align_corners, scale]))
     return value
 
 

@@ -76,6 +76,12 @@ def expand(e: Emitter, x: Operand, size: Sequence[int], implicit: bool) -> Value
     return expand_to(e, e.value(x), e.output_shape)
 
 
+@rule(aten.copy.default)
+def copy(e: Emitter, target: Operand, source: Operand, non_blocking: bool) -> Value:
+    """The source in the target's shape and type."""
+    return expand_to(e, e.cast(e.value(source), e.output_dtype), e.output_shape)
+
+
 def expand_to(e: Emitter, value: Value, shape: Sequence[int]) -> Value:
     """The value repeated along its dimensions of size 1, and along new ones in front."""
     old = (1,) * (len(shape) - len(value.shape)) + value.shape
