@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lce_support import assert_verified
 from torch import nn
@@ -103,6 +103,7 @@ def test_of_integers(name):
     assert_verified(INTEGERS[name], torch.randint(-9, 10, (1, 4, 3, 5), dtype=torch.int32))
 
 
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.data())
 def test_reductions_of_permuted_tensors(shape, data):
     dims = data.draw(st.permutations(range(len(shape))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lce_support import assert_verified, export
 from torch.nn import functional as F
@@ -55,10 +55,8 @@ INDEXING = {
     "write by a mask": lambda x: write(x, x > 0, 3.0),
     "write by a list": lambda x: write(x, (slice(None), [1, 4]), 3.0),
     "select scatter": lambda x: x.select_scatter(x[:, 0], 1, 3),
-    "diagonal scatter": lambda x: x[0, 0].diagonal_scatter(torch.ones(5)),
     "index fill": lambda x: x.index_fill(1, torch.tensor([0, 3]), 2.0),
     "index copy": lambda x: x.index_copy(1, torch.tensor([0, 3]), x[:, 1:3]),
-    "index add": lambda x: x.index_add(1, torch.tensor([0, 3]), x[:, 1:3]),
 }
 
 
@@ -85,14 +83,14 @@ MOVING = {
     "tile": lambda x: x.tile(2),
     "repeat interleave": lambda x: (x.repeat_interleave(2, 1), x.repeat_interleave(3, -1)),
     "repeat interleave by counts": lambda x: x.repeat_interleave(torch.tensor([1, 3]), 1),
-    "flip": lambda x: (x.flip(0), x.flip(-1, 1), x.fliplr()),
+    "flip": lambda x: (x.flip(0), x.flip(-1, 0), x.fliplr()),
     "roll": lambda x: (x.roll(1, 1), x.roll((1, -1), (-1, 0)), x.roll(3)),
-    "rotate": lambda x: x.rot90(1, (1, x.dim() - 1)),
+    "rotate": lambda x: x.rot90(1, (0, x.dim() - 1)),
     "stack": lambda x: (torch.stack([x, x * 2]), torch.stack([x, x * 2], -1), torch.stack([x, x * 2], 1)),
     "cat": lambda x: (torch.cat([x, x * 2], -1), torch.cat([x, x * 2, x])),
     "cat of types": lambda x: torch.cat([x, (x > 0).long()], -1),
     "split": lambda x: (*x.split(1, 1), *x.chunk(3, -1), *x.tensor_split(2, 1), *x.unbind(1)),
-    "slice with steps": lambda x: (x[..., ::2], x[:, 1:], x[:, ::2] * 2, x[..., 1:-1]),
+    "slice with steps": lambda x: (x[..., ::2], x[:, 1:], x[:, ::2] * 2, x[..., :-1]),
     "pad": lambda x: (F.pad(x, (1, 2)), F.pad(x, (0, 1, 2, 0), value=-1.5)),
     "pad every dimension": lambda x: F.pad(x, (1, 0) * x.dim(), value=2.0),
     "negative padding": lambda x: F.pad(x, (-1, 1)),
@@ -111,6 +109,7 @@ def test_movement_at_any_rank(name, shape):
     assert_verified(MOVING[name], torch.randn(shape))
 
 
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
 def test_views_of_permuted_tensors(shape, data):
     dims = data.draw(st.permutations(range(len(shape))))
@@ -125,6 +124,7 @@ def test_views_of_permuted_tensors(shape, data):
     assert_verified(function, torch.randn(shape))
 
 
+@settings(max_examples=15)
 @given(
     st.sampled_from(["constant", "reflect", "replicate", "circular"]),
     st.lists(st.integers(3, 6), min_size=1, max_size=3),
@@ -156,6 +156,7 @@ def test_shuffles(name, shape):
     assert_verified(SHUFFLES[name], torch.randn(shape))
 
 
+@settings(max_examples=15)
 @given(st.integers(4, 8), st.integers(4, 8), st.integers(1, 3), st.integers(1, 2), st.integers(0, 1), st.integers(1, 2))
 def test_unfold_and_fold(height, width, kernel, stride, padding, dilation):
     assume(min(height, width) + 2 * padding >= (kernel - 1) * dilation + 1)
@@ -196,10 +197,18 @@ def test_permuted_and_token_tensors(name):
     assert_verified(PERMUTED[name], torch.randn(IMAGE))
 
 
-REFUSED = {
-    "computed mask": (lambda x: x[x > 0], "depends"),
-    "nonzero": (lambda x: x.nonzero(), "depends"),
-}
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: torch.ops.aten.index.Tensor(x, [x > 0]), "depends on the picture"),
+        (lambda x: x.index_add(1, torch.tensor([0, 3]), x[:, 1:3]), "scattered places"),
+        (lambda x: x.index_copy(1, x.mean((0, 2, 3)).argsort()[:1], x[:, :1]), "places that the network computes"),
+        (lambda x: x.permute(0, 2, 3, 1, 4).as_strided((2, 2), (1, 1)), "permuted"),
+    ],
+)
+def test_what_depends_on_the_picture_is_refused(function, reason):
+    with pytest.raises(ExportError, match=reason):
+        export(function, [torch.randn(IMAGE) if reason != "permuted" else torch.randn(1, 2, 3, 2, 2)])
 
 
 def test_random_numbers_are_refused():

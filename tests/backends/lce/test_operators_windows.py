@@ -13,6 +13,7 @@ from torch.nn import functional as F
 small = st.integers(1, 3)
 
 
+@settings(max_examples=15)
 @given(st.integers(3, 9), small, small, st.integers(0, 2), st.integers(1, 2), st.sampled_from([1, 2, 4]), st.booleans())
 def test_convolution_of_sequences(length, kernel, stride, padding, dilation, groups, bias):
     assume(length + 2 * padding >= (kernel - 1) * dilation + 1)
@@ -21,7 +22,7 @@ def test_convolution_of_sequences(length, kernel, stride, padding, dilation, gro
     assert_verified(lambda x: layer(x).relu(), torch.randn(2, 4, length))
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     st.tuples(st.integers(3, 5), st.integers(3, 6), st.integers(3, 6)),
     st.tuples(small, small, small),
@@ -38,7 +39,7 @@ def test_convolution_of_volumes(size, kernel, stride, padding, dilation, groups,
     assert_verified(lambda x: layer(x), torch.randn(1, 4, *size))
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(
     st.sampled_from([1, 2]),
     st.lists(st.integers(1, 5), min_size=2, max_size=2),
@@ -133,7 +134,7 @@ def test_pooling(name):
     assert_verified(function, torch.randn(shape) - 2)
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(
     st.sampled_from(["bicubic", "bilinear", "area"]),
     st.tuples(st.integers(1, 9), st.integers(1, 9)),

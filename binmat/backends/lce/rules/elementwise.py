@@ -243,7 +243,9 @@ def bitwise_and(e: Emitter, x: Operand, mask: int) -> Value:
         return _logical(e, "LOGICAL_AND", x, mask)
     if mask < 0 or mask & (mask + 1):
         raise ExportError("it keeps other bits of integers than the lowest ones, which TFLite cannot: use booleans")
-    return arithmetic(e, "FLOOR_MOD", x, mask + 1)
+    value = e.value(x)
+    wide = e.cast(value, torch.int64 if value.dtype == torch.int64 else torch.int32)
+    return e.cast(arithmetic_like(e, "FLOOR_MOD", wide, mask + 1), e.output_dtype)
 
 
 def _logical(e: Emitter, kind: str, *operands: Operand) -> Value:
