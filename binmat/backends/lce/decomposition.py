@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from binmat.backends.lce.values import Bits, Value
-
 
 aten = torch.ops.aten
 
@@ -37,7 +36,7 @@ def _trilinear(
 
 
 #: Operators that torch's tables leave out.
-_OWN = {
+_OWN: dict[object, Callable[..., Tensor]] = {
     aten.addbmm.default: _addbmm,
     aten._cdist_forward.default: _distances,
     aten._trilinear.default: _trilinear,

@@ -125,7 +125,7 @@ class Emitter:
             raise ExportError("it draws random numbers: put the network in eval mode")
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Value | Bits | torch.Tensor)]
         if node.target in _SHAPE_ONLY:
-            source = node.args[0].meta["val"]  # type: ignore[union-attr]
+            source = node.args[0].meta["val"]
             args = (torch.empty(source.shape, dtype=source.dtype), *args[1:])
             leaves = []
         if all(isinstance(leaf, torch.Tensor) for leaf in leaves):
@@ -171,8 +171,8 @@ class Emitter:
         half = TENSOR_TYPES[np.dtype(np.float16)]
         narrow = self.builder.tensor(self.name, value.stored, np.float16)
         self.builder.operator("CAST", [value.tensor], [narrow], in_type=TensorType.FLOAT32, out_type=half)
-        options = {"in_type": half, "out_type": TensorType.FLOAT32}
-        return self.emit("CAST", [narrow], value.shape, value.order, **options)
+        shape, order = value.shape, value.order
+        return self.emit("CAST", [narrow], shape, order, in_type=half, out_type=TensorType.FLOAT32)
 
     def emit(
         self,

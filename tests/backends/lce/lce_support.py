@@ -66,9 +66,9 @@ def assert_verified(
     with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
         recorded = make_fx(function)(*inputs)
     for node in recorded.graph.nodes:
-        if node.target is torch.ops.aten.empty.memory_format:
-            # What is written over is the same in every run.
-            node.target, node.kwargs = torch.ops.aten.zeros.default, {"dtype": node.kwargs.get("dtype")}
+        if node.target is torch.ops.aten.new_empty.default:
+            # What is written over is then the same in every run.
+            node.target = torch.ops.aten.new_zeros.default
     # Composed operators work in place inside; these parts are seen in what has been recorded once.
     graph = lowered(functionalize(recorded), *inputs)
     model = LCE.write(graph, kernel)

@@ -94,7 +94,11 @@ TWO = {
     "logaddexp": torch.logaddexp,
     "xor": lambda x, y: (x > 0) ^ (y > 0),
     "logical xor": lambda x, y: torch.logical_xor(x > 0, y > 0),
-    "logic of floats": lambda x, y: (torch.logical_and(x.relu(), y), torch.logical_or(x, y), torch.logical_not(x.relu())),
+    "logic of floats": lambda x, y: (
+        torch.logical_and(x.relu(), y),
+        torch.logical_or(x, y),
+        torch.logical_not(x.relu()),
+    ),
     "sum of booleans": lambda x, y: (x > 0) + (y > 0),
     "product of booleans": lambda x, y: (x > 0) * (y > 0),
     "equal booleans": lambda x, y: ((x > 0) == (y > 0), (x > 0) != (y > 0)),
@@ -177,7 +181,9 @@ def test_inputs_and_outputs_of_any_type(dtype, shape):
     assert_verified(lambda x: (x == 1, x, x.flatten(), x[None]), x)
 
 
-@pytest.mark.parametrize("value", [torch.tensor(2.5), torch.arange(6).reshape(2, 3), torch.ones(1, 2, 3, 4), torch.tensor(True)])
+@pytest.mark.parametrize(
+    "value", [torch.tensor(2.5), torch.arange(6).reshape(2, 3), torch.ones(1, 2, 3, 4), torch.tensor(True)]
+)
 def test_constant_as_output(value):
     assert_verified(lambda x: (x + 1, value), torch.randn(1, 3, 2, 2))
     assert_verified(lambda x: (value, value), torch.randn(1, 3, 2, 2))
@@ -188,7 +194,9 @@ def test_exclusive_or_of_bits():
 
 
 def test_scalar_tensors():
-    assert_verified(lambda x, s: (x * s, s + 1, s * s, torch.where(x > s, x, s)), torch.randn(1, 3, 2, 2), torch.tensor(0.3))
+    assert_verified(
+        lambda x, s: (x * s, s + 1, s * s, torch.where(x > s, x, s)), torch.randn(1, 3, 2, 2), torch.tensor(0.3)
+    )
     assert_verified(lambda x: x.flatten().index_select(0, torch.tensor(3)), torch.randn(1, 3, 2, 2))
     assert_verified(lambda x: torch.stack([x.mean(), torch.tensor(3.0)]), torch.randn(1, 3, 2, 2))
 

@@ -24,7 +24,10 @@ INDEXING = {
     "None and ellipsis": lambda x: (x[None, ..., 0], x[:, None], x[0, ..., None]),
     "steps": lambda x: (x[:, 1::2], x[..., ::3], x[:, :, 1:4:2, ::2]),
     "whole by number": lambda x: (x[0], x[0, 1], x[:, -1, :, 2], x[0, 1, 2, 3]),
-    "index select": lambda x: (x.index_select(-1, torch.tensor([3, 3, 0])), torch.index_select(x, 2, torch.tensor([1]))),
+    "index select": lambda x: (
+        x.index_select(-1, torch.tensor([3, 3, 0])),
+        torch.index_select(x, 2, torch.tensor([1])),
+    ),
     "gather by constants": lambda x: x.gather(1, torch.zeros(1, 2, 5, 7, dtype=torch.int64) + 3),
     "gather of the largest": lambda x: x.gather(1, x.argmax(1, keepdim=True)),
     "gather along rows": lambda x: x.gather(2, x.argsort(2)[:, :, :2, :6]),
@@ -37,7 +40,6 @@ INDEXING = {
     "computed negative index": lambda x: x[:, x.mean((0, 2, 3)).argsort()[:3] - 6],
     "embedding": lambda x: F.embedding(x[0].argmax(0), torch.arange(12.0).reshape(6, 2)),
     "embedding of a scalar": lambda x: F.embedding(x.flatten()[:6].argmax(), torch.arange(12.0).reshape(6, 2)),
-    "one hot": lambda x: F.one_hot(x.argmax(1), 6),
     "narrow": lambda x: x.narrow(1, 2, 3),
     "diagonal": lambda x: (x.diagonal(dim1=2, dim2=3), x.diagonal(1, 1, 3), x[0, 0].diagonal(-1), x[0, 0].diag()),
     "trace": lambda x: x[0, 0].trace(),
@@ -97,8 +99,16 @@ MOVING = {
     "meshgrid": lambda x: [g + x.mean() for g in torch.meshgrid(torch.arange(3.0), torch.arange(4.0), indexing="ij")],
     "broadcast tensors": lambda x: torch.broadcast_tensors(x, x[..., :1] * 2),
     "coordinates": lambda x: x + torch.linspace(-1, 1, x.shape[-1]),
-    "booleans": lambda x: ((x > 0).flip(0), (x > 0)[..., :1].expand(x.shape), torch.stack([x > 0, x < 1], 1).transpose(0, 1).clone()),
-    "integers": lambda x: ((9 * x).int().roll(1, 0), F.pad((9 * x).long(), (1, 1), value=3), (9 * x).long().transpose(0, 1).repeat_interleave(2, -1)),
+    "booleans": lambda x: (
+        (x > 0).flip(0),
+        (x > 0)[..., :1].expand(x.shape),
+        torch.stack([x > 0, x < 1], 1).transpose(0, 1).clone(),
+    ),
+    "integers": lambda x: (
+        (9 * x).int().roll(1, 0),
+        F.pad((9 * x).long(), (1, 1), value=3),
+        (9 * x).long().transpose(0, 1).repeat_interleave(2, -1),
+    ),
     "empty parts": lambda x: torch.cat([x[..., :0], x], -1),
 }
 
@@ -174,14 +184,24 @@ PERMUTED = {
     "adaptive max of permuted": lambda x: F.adaptive_max_pool2d(x.permute(0, 2, 3, 1), (2, 3)),
     "max pool of permuted": lambda x: F.max_pool2d(x.permute(0, 3, 2, 1), 2),
     "mean of tokens": lambda x: x.flatten(2).transpose(1, 2).mean(1),
-    "tokens to windows": lambda x: x[..., :4, :6].reshape(1, 6, 2, 2, 3, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, 6) * 2,
+    "tokens to windows": lambda x: (
+        x[..., :4, :6].reshape(1, 6, 2, 2, 3, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, 6) * 2
+    ),
     "windows and back": lambda x: (
-        x[..., :4, :6].reshape(6, 2, 2, 3, 2).permute(1, 3, 2, 4, 0).reshape(-1, 4, 6).softmax(-1)
-        .reshape(2, 3, 2, 2, 6).permute(4, 0, 2, 1, 3).reshape(1, 6, 4, 6)
+        x[..., :4, :6]
+        .reshape(6, 2, 2, 3, 2)
+        .permute(1, 3, 2, 4, 0)
+        .reshape(-1, 4, 6)
+        .softmax(-1)
+        .reshape(2, 3, 2, 2, 6)
+        .permute(4, 0, 2, 1, 3)
+        .reshape(1, 6, 4, 6)
     ),
     "heads": lambda x: heads(x.flatten(2).transpose(1, 2), 3),
     "linear of images": lambda x: F.linear(x.permute(0, 2, 3, 1), torch.ones(4, 6) / 3).permute(0, 3, 1, 2),
-    "seven dimensions": lambda x: x[..., :4, :6].reshape(1, 2, 3, 2, 2, 3, 2).permute(0, 3, 5, 1, 4, 6, 2).reshape(1, -1, 6) * 2,
+    "seven dimensions": lambda x: (
+        x[..., :4, :6].reshape(1, 2, 3, 2, 2, 3, 2).permute(0, 3, 5, 1, 4, 6, 2).reshape(1, -1, 6) * 2
+    ),
 }
 
 

@@ -54,7 +54,9 @@ def test_convolution_of_volumes(size, kernel, stride, padding, dilation, groups,
 def test_transposed_convolution(rank, size, kernel, stride, padding, extra, dilation, groups, bias):
     size, kernel, stride = size[:rank], kernel[:rank], stride[:rank]
     assume(all(extra < max(s, dilation) for s in stride))
-    lengths = [(n - 1) * s - 2 * padding + (k - 1) * dilation + extra + 1 for n, s, k in zip(size, stride, kernel, strict=True)]
+    lengths = [
+        (n - 1) * s - 2 * padding + (k - 1) * dilation + extra + 1 for n, s, k in zip(size, stride, kernel, strict=True)
+    ]
     assume(min(lengths) > 0)
     torch.manual_seed(0)
     kind = (nn.ConvTranspose1d, nn.ConvTranspose2d)[rank - 1]
@@ -152,18 +154,27 @@ def test_interpolation(mode, size, out, align, antialias):
 
 INTERPOLATIONS = {
     "bicubic by a factor": (lambda x: F.interpolate(x, scale_factor=1.7, mode="bicubic"), (1, 3, 5, 6)),
-    "bicubic recomputed": (lambda x: F.interpolate(x, scale_factor=1.7, mode="bicubic", recompute_scale_factor=True), (1, 3, 5, 6)),
+    "bicubic recomputed": (
+        lambda x: F.interpolate(x, scale_factor=1.7, mode="bicubic", recompute_scale_factor=True),
+        (1, 3, 5, 6),
+    ),
     "linear": (lambda x: F.interpolate(x, 11, mode="linear"), (1, 3, 5)),
     "linear aligned": (lambda x: F.interpolate(x, 11, mode="linear", align_corners=True), (1, 3, 5)),
     "linear by a factor": (lambda x: F.interpolate(x, scale_factor=0.7, mode="linear"), (1, 3, 9)),
     "trilinear": (lambda x: F.interpolate(x, (3, 7, 9), mode="trilinear"), (1, 2, 4, 5, 6)),
-    "trilinear aligned": (lambda x: F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=True), (1, 2, 4, 5, 6)),
+    "trilinear aligned": (
+        lambda x: F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=True),
+        (1, 2, 4, 5, 6),
+    ),
     "nearest 1d": (lambda x: F.interpolate(x, 11), (1, 3, 5)),
     "nearest 1d by a factor": (lambda x: F.interpolate(x, scale_factor=1.7), (1, 3, 5)),
     "nearest 3d": (lambda x: F.interpolate(x, (3, 7, 9)), (1, 2, 4, 5, 6)),
     "nearest exact 1d": (lambda x: F.interpolate(x, 7, mode="nearest-exact"), (1, 3, 5)),
     "nearest exact 3d": (lambda x: F.interpolate(x, (3, 7, 9), mode="nearest-exact"), (1, 2, 4, 5, 6)),
-    "antialias by a factor": (lambda x: F.interpolate(x, scale_factor=0.3, mode="bilinear", antialias=True), (1, 3, 20, 31)),
+    "antialias by a factor": (
+        lambda x: F.interpolate(x, scale_factor=0.3, mode="bilinear", antialias=True),
+        (1, 3, 20, 31),
+    ),
     "large bicubic": (lambda x: F.interpolate(x, scale_factor=0.25, mode="bicubic", antialias=True), (1, 3, 128, 96)),
     "batch": (lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), (2, 3, 5, 6)),
 }
@@ -188,8 +199,15 @@ def test_grid_sample(mode, padding, align):
 
 def test_grid_sample_of_a_constant_grid():
     theta = torch.tensor([[[0.8, -0.3, 0.1], [0.2, 0.9, -0.2]]])
-    assert_verified(lambda x: F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False), torch.randn(1, 3, 5, 7))
-    assert_verified(lambda x, t: F.grid_sample(x, F.affine_grid(t, x.shape, align_corners=False), align_corners=False), torch.randn(1, 3, 5, 7), theta)
+    assert_verified(
+        lambda x: F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False),
+        torch.randn(1, 3, 5, 7),
+    )
+    assert_verified(
+        lambda x, t: F.grid_sample(x, F.affine_grid(t, x.shape, align_corners=False), align_corners=False),
+        torch.randn(1, 3, 5, 7),
+        theta,
+    )
 
 
 PRODUCTS = {

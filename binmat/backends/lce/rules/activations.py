@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -137,7 +139,7 @@ def glu(e: Emitter, x: Operand, dim: int) -> Value:
     return arithmetic(e, "MUL", x, unary(e, "LOGISTIC", gate))
 
 
-def _along_last(e: Emitter, kind: str, x: Operand, dim: int, **options: float) -> Value:
+def _along_last(e: Emitter, kind: str, x: Operand, dim: int, **options: Any) -> Value:
     """A function that runs along the last dimension of the file."""
     value = e.value(x)
     dim %= len(value.shape)

@@ -161,8 +161,8 @@ def _of_volumes(
         padding = [n - 1 - p for n, p in zip(reach, padding, strict=True)]
         stride = (1, 1, 1)
         for dim in (2, 3, 4):
-            inputs = [kernel, e.integers([kernel.order.index(dim)])]
-            kernel = e.emit("REVERSE_V2", inputs, kernel.shape, kernel.order)
+            places = e.integers([kernel.order.index(dim)])
+            kernel = e.emit("REVERSE_V2", [kernel, places], kernel.shape, kernel.order)
     sizes = zip(out, stride, kernel.shape[2:], dilation, value.shape[2:], padding, strict=True)
     after = [(o - 1) * s + (k - 1) * d + 1 - n - p for o, s, k, d, n, p in sizes]
     value = e.ordered(e.pad(value, [0, 0, *padding], [0, 0, *after]), (0, 2, 3, 4, 1))

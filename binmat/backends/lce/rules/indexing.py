@@ -117,7 +117,7 @@ def _without_masks(indices: Sequence[Operand | None]) -> list[Operand | None]:
         if isinstance(index, Value | Bits) and (isinstance(index, Bits) or index.dtype == torch.bool):
             raise ExportError("how many elements it keeps depends on the picture: use torch.where")
         masked = isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
-        given.extend(index.nonzero(as_tuple=True) if masked else [index])  # type: ignore[union-attr]
+        given.extend(index.nonzero(as_tuple=True) if masked else [index])
     return given
 
 
@@ -141,7 +141,7 @@ def index_put(e: Emitter, x: Operand, indices: Sequence[Operand | None], part: O
         raise ExportError("it writes to scattered places, which TFLite cannot do exactly: use torch.where")
     dtype = first.dtype if isinstance(first, Value | Tensor) else torch.float32
     if dtype == torch.bool and _size(part) == 1:
-        mask = e.value(first)  # type: ignore[arg-type]
+        mask = e.value(first)
         mask = e.view(mask, (*mask.shape, *[1] * (len(value.shape) - dims[0] - len(mask.shape))))
         return broadcast(e, "SELECT_V2", (mask, e.view(e.value(part), ()), value), value.dtype)
     if not isinstance(first, Tensor) or first.dim() != 1:

@@ -103,7 +103,7 @@ def _weights(e: Emitter, size: int, arguments: list[Any]) -> torch.Tensor:
 
     arguments: of torch's operator behind its input, for an image of [size, size] whose columns stay as they are.
     """
-    weights: torch.Tensor = e.node.target(torch.eye(size)[None, None], *arguments)  # type: ignore[operator, misc]
+    weights: torch.Tensor = e.node.target(torch.eye(size)[None, None], *arguments)  # type: ignore[operator]
     return weights[0, 0]
 
 

@@ -9,11 +9,10 @@ from binmat.backends.lce.rules.elementwise import (
     Operand,
     absolute,
     arithmetic,
-    arithmetic_like,
     broadcast,
     unary,
 )
-from binmat.backends.lce.values import Value
+from binmat.backends.lce.values import Bits, Value
 from binmat.errors import ExportError
 
 aten = torch.ops.aten
@@ -59,7 +58,7 @@ def remainder(e: Emitter, x: Operand, divisor: Operand) -> Value:
 def fmod(e: Emitter, x: Operand, divisor: Operand) -> Value:
     """The remainder of the absolute values, with the sign of x."""
     value = e.cast(e.value(x), e.output_dtype)
-    size = absolute(e, divisor) if isinstance(divisor, Value) else abs(divisor)  # type: ignore[arg-type]
+    size: Operand = absolute(e, divisor) if isinstance(divisor, Value | Bits) else abs(divisor)
     left = arithmetic(e, "FLOOR_MOD", absolute(e, value), size)
     negative = broadcast(e, "LESS", (value, 0), value.dtype, torch.bool)
     return broadcast(e, "SELECT_V2", (negative, unary(e, "NEG", left), left), value.dtype)

@@ -106,7 +106,7 @@ def _alike(e: Emitter, operands: Sequence[Operand]) -> list[Value]:
 @rule(aten.cat.default)
 def cat(e: Emitter, operands: Sequence[Operand], dim: int) -> Value:
     # torch lets an empty 1-D tensor join anything.
-    kept = [o for o in operands if isinstance(o, Bits) or math.prod(o.shape)]  # type: ignore[union-attr]
+    kept = [o for o in operands if not isinstance(o, Value | torch.Tensor) or 0 not in o.shape]
     return e.concat(_alike(e, kept), dim)
 
 
