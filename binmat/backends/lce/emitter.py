@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
+from binmat.backends.lce.decomposition import decompose
 from binmat.backends.lce.layout import Order, Shape, permuted_order, plan_view, preferred_order, same_data, stored_shape
 from binmat.backends.lce.tflite.builder import ModelBuilder
-from binmat.backends.lce.tflite.schema import TENSOR_TYPES, Activation
+from binmat.backends.lce.tflite.schema import TENSOR_TYPES, Activation, TensorType
 from binmat.backends.lce.values import DTYPES, Bits, Value
 from binmat.errors import ExportError
 from binmat.transforms.lowering.sign_packing import words
 
 #: Operator -> what writes it.
 RULES: dict[object, Callable[..., Any]] = {}
+
+#: Operators whose result depends on the shape of their operand alone.
+_SHAPE_ONLY = {
+    torch.ops.aten.zeros_like.default,
+    torch.ops.aten.ones_like.default,
+    torch.ops.aten.full_like.default,
+    torch.ops.aten.new_zeros.default,
+    torch.ops.aten.new_ones.default,
+    torch.ops.aten.new_full.default,
+    torch.ops.aten.empty_like.default,
+    torch.ops.aten.new_empty.default,
+}
+#: What they hold is overwritten; zeros keep the file the same each time.
+_EMPTY = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_like.default,
+    torch.ops.aten.new_empty.default,
+    torch.ops.aten.empty_permuted.default,
+}
+
+#: Float types that the file computes in float32. float16 values are rounded to float16 after each operator.
+_WIDER_OR_NARROWER = (torch.float64, torch.float16)
+
+#: TFLite's limits.
+_LONGEST_SLICE = 5
+_LONGEST_TRANSPOSE = 6
 
 _Rule = TypeVar("_Rule", bound=Callable[..., Any])
 
@@ -41,6 +70,19 @@ def rule_by_kind(write: Callable[..., Any], kinds: Mapping[object, str]) -> None
     """Registers one rule for several operators. kinds: operator -> its TFLite operator, the rule's second argument."""
     for target, kind in kinds.items():
         RULES[target] = lambda e, *operands, kind=kind: write(e, kind, *operands)
+
+
+def file_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type in which the file holds what torch computes in `dtype`."""
+    return torch.float32 if dtype in _WIDER_OR_NARROWER else dtype
+
+
+def _arguments(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Every argument of the operator's schema in order."""
+    if not hasattr(target, "_schema"):
+        return list(args)
+    rest = target._schema.arguments[len(args) :]
+    return [*args, *(kwargs.get(argument.name, argument.default_value) for argument in rest)]
 
 
 class Emitter:
@@ -70,8 +112,67 @@ class Emitter:
 
     @property
     def output_dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.node.meta["val"].dtype
-        return dtype
+        return file_dtype(self.node.meta["val"].dtype)
+
+    def compute(self, node: Node, results: Mapping[Node, Any]) -> Any:
+        """What a node becomes: computed now if it is constant, else written by its rule, else by torch's decomposition.
+
+        results: of the nodes that it reads. Raises ExportError where it has no exact counterpart.
+        """
+        self.node = node
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: results[n])
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise ExportError("it draws random numbers: put the network in eval mode")
+        leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Value | Bits | torch.Tensor)]
+        if node.target in _SHAPE_ONLY:
+            source = node.args[0].meta["val"]
+            args = (torch.empty(source.shape, dtype=source.dtype), *args[1:])
+            leaves = []
+        if all(isinstance(leaf, torch.Tensor) for leaf in leaves):
+            with torch.no_grad():
+                constant = node.target(*args, **kwargs)  # type: ignore[operator]
+            return torch.zeros_like(constant) if node.target in _EMPTY else constant
+        if getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+            raise ExportError("it changes its operand in place: functionalize the graph when lowering")
+        arguments = _arguments(node.target, args, kwargs)
+        rule = RULES.get(node.target)
+        result = self._decomposed(arguments) if rule is None else rule(self, *arguments)
+        self.node = node
+        if isinstance(result, Value):
+            if node.meta["val"].dtype == torch.float16:
+                result = self._rounded_to_float16(result)
+            self.owners.setdefault(result.tensor, []).append(node)
+        return result
+
+    def _decomposed(self, arguments: Sequence[Any]) -> Any:
+        """The current node by the operators that torch's own tables decompose it into."""
+        name, node = self.name, self.node
+        operands = [leaf for leaf in pytree.tree_leaves(list(arguments)) if isinstance(leaf, Value | Bits)]
+        graph = decompose(node.target, arguments, operands)
+        if graph is None:
+            raise ExportError("there is no exact counterpart in TFLite: keep this operator out of the exported part")
+        results: dict[Node, Any] = {}
+        for inner in graph.graph.nodes:
+            if inner.op == "placeholder":
+                results[inner] = operands[len(results)]
+            elif inner.op == "get_attr":
+                results[inner] = getattr(graph, str(inner.target)).detach()
+            elif inner.op == "output":
+                return torch.fx.node.map_arg(inner.args[0], lambda n: results[n])
+            elif inner.users:
+                inner.meta["layer"] = name
+                try:
+                    results[inner] = self.compute(inner, results)
+                except ExportError as error:
+                    raise ExportError(f"torch writes it with {inner.target}, and there {error}") from error
+        raise AssertionError("a graph has an output")
+
+    def _rounded_to_float16(self, value: Value) -> Value:
+        half = TENSOR_TYPES[np.dtype(np.float16)]
+        narrow = self.builder.tensor(self.name, value.stored, np.float16)
+        self.builder.operator("CAST", [value.tensor], [narrow], in_type=TensorType.FLOAT32, out_type=half)
+        shape, order = value.shape, value.order
+        return self.emit("CAST", [narrow], shape, order, in_type=half, out_type=TensorType.FLOAT32)
 
     def emit(
         self,
@@ -100,10 +201,14 @@ class Emitter:
         **options: Any,
     ) -> tuple[Value, ...]:
         """One operator with an output per part."""
-        tensors = [self.builder.tensor(self.name, stored_shape(part, order), DTYPES[dtype]) for part in parts]
+        values = tuple(self.tensor_value(part, order, dtype) for part in parts)
         indices = [operand.tensor if isinstance(operand, Value) else operand for operand in inputs]
-        self.builder.operator(kind, indices, tensors, **options)
-        return tuple(Value(tensor, part, order, dtype) for tensor, part in zip(tensors, parts, strict=True))
+        self.builder.operator(kind, indices, [value.tensor for value in values], **options)
+        return values
+
+    def tensor_value(self, shape: Shape, order: Order, dtype: torch.dtype) -> Value:
+        """A new tensor for what an operator computes."""
+        return Value(self.builder.tensor(self.name, stored_shape(shape, order), DTYPES[dtype]), shape, order, dtype)
 
     def constant(self, array: Any, dtype: type[np.generic] = np.float32) -> int:
         return self.builder.constant(np.asarray(array, dtype=dtype), f"{self.name}/constant")
@@ -114,9 +219,7 @@ class Emitter:
 
     def tensor_constant(self, value: torch.Tensor, order: Order) -> int:
         """A constant in the given order; dimensions of size 1 in front are dropped, broadcasting brings them back."""
-        array = value.detach().cpu().numpy()
-        if array.dtype == np.float64:
-            raise ExportError("a constant is float64, and the file holds float32: convert the network to float32 first")
+        array = value.detach().cpu().to(file_dtype(value.dtype)).numpy()
         if array.dtype not in TENSOR_TYPES:
             raise ExportError(f"a constant is {array.dtype}, which the file cannot hold: make it float32")
         array = array.transpose(order)
@@ -131,10 +234,10 @@ class Emitter:
         if isinstance(operand, Bits):
             return self.plain(operand)
         if isinstance(operand, torch.Tensor):
-            order = preferred_order(operand.dim())
-            array = operand.detach().cpu().numpy().transpose(order)
-            tensor = self.builder.constant(np.ascontiguousarray(array), f"{self.name}/constant")
-            return Value(tensor, tuple(operand.shape), order, operand.dtype)
+            order, dtype = preferred_order(operand.dim()), file_dtype(operand.dtype)
+            array = operand.detach().cpu().to(dtype).numpy().transpose(order)
+            tensor = self.builder.constant(array, f"{self.name}/constant")
+            return Value(tensor, tuple(operand.shape), order, dtype)
         raise ExportError(f"an operand is {type(operand).__name__}, not a tensor")
 
     def plain(self, bits: Bits) -> Value:
@@ -176,12 +279,59 @@ class Emitter:
             shape = value.shape
             if same_data(shape, value.order, order):
                 self._reordered[key] = self._reshape(value, shape, order)
+            elif len(shape) > _LONGEST_TRANSPOSE:
+                self._reordered[key] = self._transpose_merged(value, order)
             else:
                 places = [value.order.index(dim) for dim in order]
                 inputs = [value.tensor, self.integers(places)]
                 version = 1 if len(shape) <= 4 else 5
                 self._reordered[key] = self.emit("TRANSPOSE", inputs, shape, order, value.dtype, version=version)
         return self._reordered[key]
+
+    def _transpose_merged(self, value: Value, order: Order) -> Value:
+        """A transposition of more dimensions than TFLite takes: those that stay side by side are moved as one."""
+        sequence = [dim for dim in value.order if value.shape[dim] != 1]
+        runs: list[list[int]] = []
+        for dim in (dim for dim in order if value.shape[dim] != 1):
+            if runs and sequence.index(dim) == sequence.index(runs[-1][-1]) + 1:
+                runs[-1].append(dim)
+            else:
+                runs.append([dim])
+        if len(runs) > _LONGEST_TRANSPOSE:
+            raise ExportError(f"it moves {len(runs)} dimensions at once and TFLite {_LONGEST_TRANSPOSE}: use two steps")
+        before = sorted(range(len(runs)), key=lambda index: sequence.index(runs[index][0]))
+        sizes = [math.prod(value.shape[dim] for dim in run) for run in runs]
+        identity = tuple(range(len(runs)))
+        merged = self.stored_view(value, [sizes[index] for index in before])
+        places = self.integers([before.index(index) for index in identity])
+        version = 1 if len(runs) <= 4 else 5
+        moved = self.emit("TRANSPOSE", [merged, places], sizes, identity, value.dtype, version=version)
+        return self._reshape(moved, value.shape, order)
+
+    def restored(self, value: Value, shape: Shape, order: Order) -> Value:
+        """The value's data, read as this shape in this order."""
+        return self._reshape(value, shape, order)
+
+    def stored_tensor(self, tensor: int, shape: Shape) -> int:
+        """A tensor as the file holds it with another shape, or, if that has more elements, repeated to fill it."""
+        old = self.builder.tensors[tensor]
+        if old.shape == shape:
+            return tensor
+        repeated = math.prod(old.shape) != math.prod(shape)
+        if old.data is not None:
+            data = np.broadcast_to(old.data, shape) if repeated else old.data.reshape(shape)
+            return self.builder.constant(data, f"{self.name}/constant")
+        result = self.builder.tensor(self.name, shape, old.dtype)
+        if repeated:
+            repeats = [new // size for new, size in zip(shape, old.shape, strict=True)]
+            self.builder.operator("TILE", [tensor, self.integers(repeats)], [result])
+        else:
+            self.builder.operator("RESHAPE", [tensor, self.integers(shape)], [result], new_shape=shape)
+        return result
+
+    def stored_view(self, value: Value, stored: Sequence[int]) -> Value:
+        """The data as the file holds it, with another shape; torch's shape and the file's are then the same."""
+        return self._reshape(value, tuple(stored), tuple(range(len(stored))))
 
     def view(self, value: Value, shape: Sequence[int]) -> Value:
         """The value read with another shape, as torch's `view` of a contiguous tensor."""
@@ -207,6 +357,7 @@ class Emitter:
         return self._reshape(value, value.shape, value.order)
 
     def cast(self, value: Value, dtype: torch.dtype) -> Value:
+        dtype = file_dtype(dtype)
         if value.dtype == dtype:
             return value
         if dtype not in DTYPES:
@@ -227,6 +378,12 @@ class Emitter:
             before, after = [max(n, 0) for n in before], [max(n, 0) for n in after]
         if not any((*before, *after)):
             return value
+        if len(value.shape) > _LONGEST_SLICE:
+            for dim, (front, back) in enumerate(zip(before, after, strict=True)):
+                along = self._around(value, dim)
+                padded = self.pad(along, [0, front, 0], [0, back, 0], fill)
+                value = self._with_size(value, dim, padded)
+            return value
         shape = tuple(b + size + a for b, size, a in zip(before, value.shape, after, strict=True))
         amounts = self.constant([[before[dim], after[dim]] for dim in value.order], np.int32)
         if fill == 0:
@@ -239,10 +396,27 @@ class Emitter:
         step = [1] * len(value.shape) if step is None else step
         bounds = zip(start, stop, step, strict=True)
         shape = tuple(len(range(*slice(*bound).indices(n))) for bound, n in zip(bounds, value.shape, strict=True))
-        if shape == value.shape:
+        if shape == value.shape and all(n == 1 for n in step):
+            return value
+        if len(shape) > _LONGEST_SLICE:
+            for dim, (low, high, by) in enumerate(zip(start, stop, step, strict=True)):
+                along = self._around(value, dim)
+                cut = self.crop(along, [0, low, 0], [along.shape[0], high, along.shape[2]], [1, by, 1])
+                value = self._with_size(value, dim, cut)
             return value
         inputs = [value.tensor] + [self.integers([given[dim] for dim in value.order]) for given in (start, stop, step)]
         return self.emit("STRIDED_SLICE", inputs, shape, value.order, value.dtype, version=1 if len(shape) <= 4 else 4)
+
+    def _around(self, value: Value, dim: int) -> Value:
+        """The stored data as [what stands before a torch dimension, it, what stands behind it]."""
+        place = value.order.index(dim)
+        stored = value.stored
+        return self.stored_view(value, (math.prod(stored[:place]), stored[place], math.prod(stored[place + 1 :])))
+
+    def _with_size(self, value: Value, dim: int, along: Value) -> Value:
+        """What `_around` made of the value, its dimension `dim` of another size by now, as it was."""
+        shape = (*value.shape[:dim], along.shape[1], *value.shape[dim + 1 :])
+        return self._reshape(along, shape, value.order)
 
     def concat(self, values: Sequence[Value], dim: int) -> Value:
         """Values of one order, joined along a torch dimension."""
@@ -262,6 +436,7 @@ class Emitter:
 
     def gather(self, value: Value, indices: Sequence[int], dim: int) -> Value:
         """The elements at these indices of a torch dimension."""
+        dim %= len(value.shape)
         shape = list(value.shape)
         shape[dim] = len(indices)
         inputs = [value.tensor, self.integers(indices)]

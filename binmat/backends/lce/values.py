@@ -18,6 +18,8 @@ DTYPES: dict[torch.dtype, type[np.generic]] = {
     torch.int32: np.int32,
     torch.int64: np.int64,
     torch.bool: np.bool_,
+    torch.uint8: np.uint8,
+    torch.int8: np.int8,
 }
 
 
@@ -56,13 +58,14 @@ Result = Value | Bits | torch.Tensor | tuple[Any, ...]
 class StoredValue:
     """Where a node's value lies in the file and how to read it.
 
-    encoding: plain, packed (bits in words) or signs (of a float).
+    encoding: plain, packed (bits in words) or signs (of a float). dtype: the node's, where the file keeps another one.
     """
 
     tensor: int
     shape: Shape
     order: Order
     encoding: str = "plain"
+    dtype: torch.dtype | None = None
 
     def read(self, stored: Array) -> torch.Tensor:
         """The node's value in torch's layout from the stored tensor, in the file's order in memory."""
@@ -70,7 +73,8 @@ class StoredValue:
             stored = unpack_signs(stored, self.shape[1])
         elif self.encoding == "signs":
             stored = np.where(stored >= 0, np.float32(1), np.float32(-1))
-        return torch.from_numpy(stored.reshape(stored_shape(self.shape, self.order)).transpose(np.argsort(self.order)))
+        value = torch.from_numpy(stored.reshape(stored_shape(self.shape, self.order)).transpose(np.argsort(self.order)))
+        return value if self.dtype is None else value.to(self.dtype)
 
 
 def to_stored(value: torch.Tensor | Array) -> Array:

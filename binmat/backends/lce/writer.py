@@ -11,9 +11,10 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from binmat.backends.lce import rules  # noqa: F401  (registers every rule)
-from binmat.backends.lce.emitter import RULES, Emitter
+from binmat.backends.lce.emitter import Emitter
 from binmat.backends.lce.layout import preferred_order, stored_shape
 from binmat.backends.lce.model import LceModel
+from binmat.backends.lce.source_line import users_line
 from binmat.backends.lce.values import DTYPES, Bits, StoredValue, Value
 from binmat.errors import ExportError
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
@@ -46,9 +47,7 @@ def write_model(lowered: LoweredGraph, *, portable: bool = False) -> LceModel:
                 results[node] = _attribute(lowered.module, str(node.target))
             elif node.op == "call_function":
                 if node.users:
-                    results[node] = _result(e, node, results)
-                    if isinstance(results[node], Value):
-                        e.owners.setdefault(results[node].tensor, []).append(node)
+                    results[node] = e.compute(node, results)
             elif node.op == "output":
                 outputs = _outputs(e, node, results, lowered.outputs)
             else:
@@ -65,7 +64,9 @@ def write_model(lowered: LoweredGraph, *, portable: bool = False) -> LceModel:
 def _where(node: Node) -> str:
     layer = node.meta.get("layer")
     place = f"node '{node.name}' of layer '{layer}'" if layer else f"node '{node.name}'"
-    return f"{place} ({node.target})" if node.op == "call_function" else place
+    line = users_line(node)
+    details = ([str(node.target)] if node.op == "call_function" else []) + ([f"at {line}"] if line else [])
+    return f"{place} ({', '.join(details)})" if details else place
 
 
 def _input(e: Emitter, name: str) -> Value:
@@ -83,46 +84,6 @@ def _attribute(lowered: GraphModule, target: str) -> torch.Tensor:
     if not isinstance(owner, torch.Tensor):
         raise ExportError(f"attribute '{target}' is {type(owner).__name__}, not a tensor")
     return owner.detach()
-
-
-#: Operators whose result depends on the shape of their operand alone.
-_SHAPE_ONLY = {
-    torch.ops.aten.zeros_like.default,
-    torch.ops.aten.ones_like.default,
-    torch.ops.aten.full_like.default,
-    torch.ops.aten.new_zeros.default,
-    torch.ops.aten.new_ones.default,
-    torch.ops.aten.new_full.default,
-}
-
-
-def _result(e: Emitter, node: Node, results: dict[Node, Any]) -> Any:
-    """What the node becomes: computed now if it is constant, else written by its rule."""
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: results[n])
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-        raise ExportError("it draws random numbers: put the network in eval mode")
-    kinds = Value | Bits | torch.Tensor
-    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, kinds)]
-    if node.target in _SHAPE_ONLY:
-        args = (torch.empty(node.args[0].meta["val"].shape, dtype=node.args[0].meta["val"].dtype), *args[1:])
-        leaves = []
-    if all(isinstance(leaf, torch.Tensor) for leaf in leaves):
-        with torch.no_grad():
-            return node.target(*args, **kwargs)  # type: ignore[operator]
-    if getattr(getattr(node.target, "_schema", None), "is_mutable", False):
-        raise ExportError("it changes its operand in place: functionalize the graph when lowering")
-    rule = RULES.get(node.target)
-    if rule is None:
-        raise ExportError("there is no exact counterpart in TFLite: keep this operator out of the exported part")
-    return rule(e, *_arguments(node.target, args, kwargs))
-
-
-def _arguments(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
-    """Every argument of the operator's schema in order."""
-    if not hasattr(target, "_schema"):
-        return list(args)
-    rest = target._schema.arguments[len(args) :]
-    return [*args, *(kwargs.get(argument.name, argument.default_value) for argument in rest)]
 
 
 def _outputs(e: Emitter, node: Node, results: dict[Node, Any], names: Sequence[str]) -> list[tuple[str, int]]:
@@ -150,7 +111,8 @@ def _stored_values(e: Emitter, results: dict[Node, Any]) -> dict[str, StoredValu
         if node in e.absorbed or node.op not in ("placeholder", "call_function"):
             continue
         if isinstance(result, Value):
-            stored[node.name] = StoredValue(result.tensor, result.shape, result.order)
+            dtype = node.meta["val"].dtype
+            stored[node.name] = StoredValue(result.tensor, result.shape, result.order, dtype=dtype)
         elif isinstance(result, Bits) and result.packed is not None:
             stored[node.name] = StoredValue(result.packed, result.shape, preferred_order(len(result.shape)), "packed")
         elif isinstance(result, Bits) and result.signs is not None:

@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
-from . import activations, binary, convolution, elementwise, pooling, reductions, resize, shapes
+from . import (
+    activations,
+    binary,
+    convolution,
+    elementwise,
+    functions,
+    indexing,
+    pooling,
+    reductions,
+    resize,
+    rounding,
+    searches,
+    shapes,
+)
 
-__all__ = ["activations", "binary", "convolution", "elementwise", "pooling", "reductions", "resize", "shapes"]
+__all__ = [
+    "activations",
+    "binary",
+    "convolution",
+    "elementwise",
+    "functions",
+    "indexing",
+    "pooling",
+    "reductions",
+    "resize",
+    "rounding",
+    "searches",
+    "shapes",
+]

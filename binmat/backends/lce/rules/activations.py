@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from binmat.backends.lce.emitter import Emitter, rule
-from binmat.backends.lce.rules.elementwise import Number, Operand, arithmetic, unary
+from binmat.backends.lce.rules.elementwise import Number, Operand, arithmetic, arithmetic_like, unary
 from binmat.backends.lce.rules.shapes import narrow
 from binmat.backends.lce.tflite.schema import Activation
 from binmat.backends.lce.values import Value
@@ -28,7 +30,7 @@ def clamp(e: Emitter, x: Operand, low: Number | None, high: Number | None = None
     activation = _FUSED.get((low, high))
     if activation is None or e.output_dtype != torch.float32:
         return clamp_by_tensors(e, x, low, high)
-    if isinstance(x, Value) and e.fuse_into_producer(x, activation):
+    if isinstance(x, Value) and x.dtype == torch.float32 and e.fuse_into_producer(x, activation):
         return x
     value = unary(e, activation.name, x)
     if isinstance(x, Value) and x.tensor in e.without_negative_zero:
@@ -36,8 +38,8 @@ def clamp(e: Emitter, x: Operand, low: Number | None, high: Number | None = None
     return value
 
 
-@rule(aten.clamp.Tensor)
-def clamp_by_tensors(e: Emitter, x: Operand, low: Operand | None, high: Operand | None) -> Value:
+@rule(aten.clamp.Tensor, aten.clamp_min.Tensor)
+def clamp_by_tensors(e: Emitter, x: Operand, low: Operand | None, high: Operand | None = None) -> Value:
     value = e.value(x)
     for kind, bound in (("MAXIMUM", low), ("MINIMUM", high)):
         value = value if bound is None else arithmetic(e, kind, value, bound)
@@ -49,9 +51,9 @@ def relu(e: Emitter, x: Operand) -> Value:
     return clamp(e, x, 0.0)
 
 
-@rule(aten.clamp_max.default)
-def clamp_max(e: Emitter, x: Operand, high: Number) -> Value:
-    return clamp(e, x, None, high)
+@rule(aten.clamp_max.default, aten.clamp_max.Tensor)
+def clamp_max(e: Emitter, x: Operand, high: Operand) -> Value:
+    return clamp_by_tensors(e, x, None, high)
 
 
 @rule(aten.hardsigmoid.default)
@@ -118,9 +120,10 @@ def softplus(e: Emitter, x: Operand, beta: Number, threshold: Number) -> Value:
     """
     if threshold < 20:
         raise ExportError(f"softplus with a threshold of {threshold} jumps to the identity early: use 20 or more")
-    scaled = arithmetic(e, "MUL", x, beta) if beta != 1 else e.value(x)
-    tail = unary(e, "LOG", arithmetic(e, "ADD", unary(e, "EXP", unary(e, "NEG", unary(e, "ABS", scaled))), 1.0))
-    return arithmetic(e, "ADD", unary(e, "RELU", x), arithmetic(e, "MUL", tail, 1 / beta))
+    scaled = arithmetic_like(e, "MUL", e.value(x), beta) if beta != 1 else e.value(x)
+    falling = unary(e, "EXP", unary(e, "NEG", unary(e, "ABS", scaled)))
+    tail = unary(e, "LOG", arithmetic_like(e, "ADD", falling, 1.0))
+    return arithmetic_like(e, "ADD", unary(e, "RELU", x), arithmetic_like(e, "MUL", tail, 1 / beta))
 
 
 @rule(aten.mish.default)
@@ -136,10 +139,24 @@ def glu(e: Emitter, x: Operand, dim: int) -> Value:
     return arithmetic(e, "MUL", x, unary(e, "LOGISTIC", gate))
 
 
-@rule(aten._softmax.default)
-def softmax(e: Emitter, x: Operand, dim: int, half_to_float: bool) -> Value:
-    """TFLite's softmax runs along the last dimension of the file."""
+def _along_last(e: Emitter, kind: str, x: Operand, dim: int, **options: Any) -> Value:
+    """A function that runs along the last dimension of the file."""
     value = e.value(x)
     dim %= len(value.shape)
     order = (*(d for d in value.order if d != dim), dim)
-    return e.emit("SOFTMAX", [e.ordered(value, order)], value.shape, order, beta=1.0)
+    return e.emit(kind, [e.ordered(value, order)], value.shape, order, **options)
+
+
+@rule(aten._softmax.default)
+def softmax(e: Emitter, x: Operand, dim: int, half_to_float: bool) -> Value:
+    return _along_last(e, "SOFTMAX", x, dim, beta=1.0)
+
+
+@rule(aten._log_softmax.default)
+def log_softmax(e: Emitter, x: Operand, dim: int, half_to_float: bool) -> Value:
+    return _along_last(e, "LOG_SOFTMAX", x, dim)
+
+
+@rule(aten.log_sigmoid_forward.default)
+def log_sigmoid(e: Emitter, x: Operand) -> tuple[Value, None]:
+    return unary(e, "NEG", softplus(e, unary(e, "NEG", x), 1, 20)), None

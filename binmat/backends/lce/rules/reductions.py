@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from binmat.backends.lce.emitter import Emitter, rule, rule_by_kind
-from binmat.backends.lce.rules.elementwise import Ints, Number, Operand, arithmetic_like, unary
+from binmat.backends.lce.rules.elementwise import Ints, Number, Operand, arithmetic_like, truth, unary
 from binmat.backends.lce.values import Value
 from binmat.errors import ExportError
 
@@ -20,8 +21,10 @@ aten = torch.ops.aten
 LONGEST_SUM = 64
 
 
-def _reduce(e: Emitter, kind: str, value: Value, dims: Ints, keepdim: bool) -> Value:
-    dims = sorted({dim % len(value.shape) for dim in dims})
+def reduce(e: Emitter, kind: str, value: Value, dims: Ints, keepdim: bool) -> Value:
+    dims = sorted({dim % len(value.shape) for dim in dims}) if value.shape else []
+    if not dims:
+        return value
     axes = e.integers([value.order.index(dim) for dim in dims])
     if keepdim:
         shape = [1 if dim in dims else size for dim, size in enumerate(value.shape)]
@@ -36,8 +39,8 @@ def mean_over(e: Emitter, value: Value, dims: Ints, keepdim: bool) -> Value:
     dims = [dim % len(value.shape) for dim in dims]
     if len(dims) > 1 and math.prod(value.shape[dim] for dim in dims) > LONGEST_SUM:
         for dim in dims[:0:-1]:
-            value = _reduce(e, "MEAN", value, [dim], True)
-    return _reduce(e, "MEAN", value, dims, keepdim)
+            value = reduce(e, "MEAN", value, [dim], True)
+    return reduce(e, "MEAN", value, dims, keepdim)
 
 
 def _all_dims(value: Value, dims: Ints | None) -> Ints:
@@ -57,13 +60,42 @@ def mean_of_all(e: Emitter, x: Operand, dtype: object) -> Value:
 
 def _reduce_over(e: Emitter, kind: str, x: Operand, dims: Ints | None, keepdim: bool, dtype: object = None) -> Value:
     value = e.cast(e.value(x), e.output_dtype)
-    return _reduce(e, kind, value, _all_dims(value, dims), keepdim)
+    return reduce(e, kind, value, _all_dims(value, dims), keepdim)
 
 
 rule_by_kind(
     _reduce_over,
     {aten.sum.dim_IntList: "SUM", aten.amax.default: "REDUCE_MAX", aten.amin.default: "REDUCE_MIN"},
 )
+
+
+def _reduce_truths(e: Emitter, kind: str, x: Operand, dims: Ints | int | None = None, keepdim: bool = False) -> Value:
+    value = truth(e, x)
+    chosen = [dims] if isinstance(dims, int) else range(len(value.shape)) if dims is None else dims
+    return reduce(e, kind, value, chosen, keepdim)
+
+
+for _packet, _kind in {aten.any: "REDUCE_ANY", aten.all: "REDUCE_ALL"}.items():
+    rule_by_kind(_reduce_truths, {_packet.default: _kind, _packet.dim: _kind, _packet.dims: _kind})
+
+
+@rule(aten.prod.dim_int)
+def prod(e: Emitter, x: Operand, dim: int, keepdim: bool, dtype: object) -> Value:
+    return _reduce_over(e, "REDUCE_PROD", x, [dim], keepdim)
+
+
+@rule(aten.prod.default)
+def prod_of_all(e: Emitter, x: Operand, dtype: object) -> Value:
+    return _reduce_over(e, "REDUCE_PROD", x, None, False)
+
+
+@rule(aten.cumsum.default)
+def cumsum(e: Emitter, x: Operand, dim: int, dtype: object) -> Value:
+    value = e.cast(e.value(x), e.output_dtype)
+    if not value.shape:
+        return value
+    inputs = [value.tensor, e.constant(e.axis(value, dim), np.int32)]
+    return e.emit("CUMSUM", inputs, value.shape, value.order, value.dtype)
 
 
 @rule(aten.sum.default)

@@ -96,3 +96,82 @@ def nearest_by_factors(e: Emitter, x: Operand, size: Sequence[int] | None, facto
 @rule(aten._upsample_nearest_exact2d.default)
 def nearest_exact(e: Emitter, x: Operand, size: Sequence[int], scale_h: Scale, scale_w: Scale) -> Value:
     return _nearest(e, x, (scale_h, scale_w), True, aten._upsample_nearest_exact2d.default)
+
+
+def _weights(e: Emitter, size: int, arguments: list[Any]) -> torch.Tensor:
+    """How much of each input element an output element takes along one dimension, [out, size]: torch itself says.
+
+    arguments: of torch's operator behind its input, for an image of [size, size] whose columns stay as they are.
+    """
+    weights: torch.Tensor = e.node.target(torch.eye(size)[None, None], *arguments)  # type: ignore[operator]
+    return weights[0, 0]
+
+
+def _separable(e: Emitter, value: Value, dim: int, weights: torch.Tensor) -> Value:
+    """Sums of a few gathered elements, or, where an output takes many, of as many as the widest one takes."""
+    out, size = weights.shape
+    if out == size and torch.equal(weights, torch.eye(size)):
+        return value
+    taken = weights != 0
+    taps = int(taken.sum(1).max())
+    # What is taken comes first; the rest have weight 0.
+    places = taken.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :taps]
+    shares = weights.gather(1, places)
+    shape = [1] * len(value.shape)
+    shape[dim] = out
+    total: Value | None = None
+    for tap in range(taps):
+        part = e.gather(value, places[:, tap].tolist(), dim)
+        part = arithmetic_like(e, "MUL", part, shares[:, tap].reshape(shape))
+        total = part if total is None else arithmetic_like(e, "ADD", total, part)
+    assert total is not None
+    return total
+
+
+def _by_weights(e: Emitter, x: Operand, align_corners: bool, scales: Sequence[Scale]) -> Value:
+    """An interpolation that TFLite lacks, one dimension after the other."""
+    value = e.preferred(x)
+    for dim, scale in zip((2, 3), scales, strict=True):
+        size, out = value.shape[dim], e.output_shape[dim]
+        value = _separable(e, value, dim, _weights(e, size, [[out, size], align_corners, scale, None]))
+    return value
+
+
+@rule(
+    aten.upsample_bicubic2d.default, aten._upsample_bicubic2d_aa.default, aten._upsample_bilinear2d_aa.default
+)
+def by_weights(e: Emitter, x: Operand, size: Sequence[int], align_corners: bool, scale_h: Scale, scale_w: Scale) -> Value:
+    return _by_weights(e, x, align_corners, (scale_h, scale_w))
+
+
+@rule(aten.upsample_bicubic2d.vec, aten._upsample_bicubic2d_aa.vec, aten._upsample_bilinear2d_aa.vec)
+def by_weights_and_factors(
+    e: Emitter, x: Operand, size: Sequence[int] | None, align_corners: bool, factors: Sequence[float] | None
+) -> Value:
+    value = e.preferred(x)
+    for dim in (2, 3):
+        length, out = value.shape[dim], e.output_shape[dim]
+        scale = None if factors is None else [factors[dim - 2], 1.0]
+        value = _separable(e, value, dim, _weights(e, length, [None if scale else [out, length], align_corners, scale]))
+    return value
+
+
+def _linear(e: Emitter, x: Operand, align_corners: bool, scales: Sequence[Scale]) -> Value:
+    value = e.value(x)
+    for dim, scale in enumerate(scales, len(value.shape) - len(scales)):
+        size, out = value.shape[dim], e.output_shape[dim]
+        weights = aten.upsample_linear1d.default(torch.eye(size)[None], [out], align_corners, scale)[0].t()
+        value = _separable(e, value, dim, weights)
+    return value
+
+
+@rule(aten.upsample_linear1d.default, aten.upsample_trilinear3d.default)
+def linear(e: Emitter, x: Operand, size: Sequence[int], align_corners: bool, *scales: Scale) -> Value:
+    return _linear(e, x, align_corners, scales)
+
+
+@rule(aten.upsample_linear1d.vec, aten.upsample_trilinear3d.vec)
+def linear_by_factors(
+    e: Emitter, x: Operand, size: Sequence[int] | None, align_corners: bool, factors: Sequence[float] | None
+) -> Value:
+    return _linear(e, x, align_corners, factors or [None] * (len(e.output_shape) - 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from binmat.backends.lce.values import Bits, Result, Value
 from binmat.errors import ExportError
 
 aten = torch.ops.aten
+
+LONGEST_MIRROR_PAD = 4
 
 
 @rule(
@@ -42,6 +45,7 @@ def getitem(e: Emitter, x: tuple[Result, ...], index: int) -> Result:
     aten._unsafe_view.default,
     aten.reshape.default,
     aten.squeeze.default,
+    torch.ops.prims.view_of.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.unsqueeze.default,
@@ -69,7 +73,17 @@ def transpose(e: Emitter, x: Operand, first: int = 0, second: int = -1) -> Value
 
 @rule(aten.expand.default)
 def expand(e: Emitter, x: Operand, size: Sequence[int], implicit: bool) -> Value:
-    value, shape = e.value(x), e.output_shape
+    return expand_to(e, e.value(x), e.output_shape)
+
+
+@rule(aten.copy.default)
+def copy(e: Emitter, target: Operand, source: Operand, non_blocking: bool) -> Value:
+    """The source in the target's shape and type."""
+    return expand_to(e, e.cast(e.value(source), e.output_dtype), e.output_shape)
+
+
+def expand_to(e: Emitter, value: Value, shape: Sequence[int]) -> Value:
+    """The value repeated along its dimensions of size 1, and along new ones in front."""
     old = (1,) * (len(shape) - len(value.shape)) + value.shape
     return repeat(e, value, [n // o for n, o in zip(shape, old, strict=True)])
 
@@ -92,7 +106,7 @@ def _alike(e: Emitter, operands: Sequence[Operand]) -> list[Value]:
 @rule(aten.cat.default)
 def cat(e: Emitter, operands: Sequence[Operand], dim: int) -> Value:
     # torch lets an empty 1-D tensor join anything.
-    kept = [o for o in operands if not (isinstance(o, torch.Tensor) and o.dim() == 1 and o.numel() == 0)]
+    kept = [o for o in operands if not isinstance(o, Value | torch.Tensor) or 0 not in o.shape]
     return e.concat(_alike(e, kept), dim)
 
 
@@ -123,13 +137,40 @@ def slice_scatter(
     e: Emitter, x: Operand, part: Operand, dim: int, start: int | None, end: int | None, step: int
 ) -> Value:
     """x with part in the place of a slice: what stands before it, the part, what stands behind it."""
-    if step != 1:
-        raise ExportError(f"it writes every {step}th element, which TFLite cannot do: write them all")
     value = e.value(x)
+    if step != 1:
+        return replace_along(e, value, part, dim, range(value.shape[dim])[slice(start, end, step)])
     begin, stop, _ = slice(start, end).indices(value.shape[dim])
     around = [(0, begin), (max(begin, stop), value.shape[dim])]
     before, behind = ([narrow(e, value, dim, *bounds)] if bounds[0] < bounds[1] else [] for bounds in around)
     return e.concat(_alike(e, [*before, part, *behind]), dim)
+
+
+def replace_along(e: Emitter, value: Value, part: Operand, dim: int, places: Sequence[int]) -> Value:
+    """The value with the slices of `part` at these places of a dimension."""
+    dim %= len(value.shape)
+    size = value.shape[dim]
+    source = list(range(size))
+    for index, place in enumerate(places):
+        source[place] = size + index
+    if not places:
+        return value
+    part = e.cast(e.value(part), value.dtype)
+    shape = (*value.shape[:dim], len(places), *value.shape[dim + 1 :])
+    joined = e.concat([value, e.ordered(expand_to(e, part, shape), value.order)], dim)
+    return e.gather(joined, source, dim)
+
+
+@rule(aten.select_scatter.default)
+def select_scatter(e: Emitter, x: Operand, part: Operand, dim: int, index: int) -> Value:
+    value = e.value(x)
+    dim %= len(value.shape)
+    index %= value.shape[dim]
+    behind = tuple(value.shape[dim + 1 :])
+    slab = e.view(e.value(part), (*value.shape[:dim], 1, *behind))
+    around = [(0, index), (index + 1, value.shape[dim])]
+    before, after = ([narrow(e, value, dim, *bounds)] if bounds[0] < bounds[1] else [] for bounds in around)
+    return e.concat(_alike(e, [*before, slab, *after]), dim)
 
 
 @rule(aten.select.int)
@@ -137,13 +178,6 @@ def select(e: Emitter, x: Operand, dim: int, index: int) -> Value:
     value = e.value(x)
     index %= value.shape[dim]
     return e.view(narrow(e, value, dim, index, index + 1), e.output_shape)
-
-
-@rule(aten.index_select.default)
-def index_select(e: Emitter, x: Operand, dim: int, index: Operand) -> Value:
-    if not isinstance(index, torch.Tensor):
-        raise ExportError("its index is computed by the network: use a constant index")
-    return e.gather(e.value(x), [int(i) for i in index], dim)
 
 
 @rule(aten.split.Tensor)
@@ -187,9 +221,10 @@ def flip(e: Emitter, x: Operand, dims: Sequence[int]) -> Value:
 
 @rule(aten.roll.default)
 def roll(e: Emitter, x: Operand, shifts: Sequence[int], dims: Sequence[int]) -> Value:
-    if not dims:
-        raise ExportError("it rolls the flattened tensor: name the dimensions to roll")
     value = e.value(x)
+    if not dims:
+        flat = e.view(value, (math.prod(value.shape),))
+        return e.view(roll(e, flat, shifts, [0]), value.shape)
     for shift, dim in zip(shifts, dims, strict=True):
         size = value.shape[dim]
         cut = -shift % size
@@ -216,6 +251,12 @@ def constant_pad(e: Emitter, x: Operand, amounts: Sequence[int], fill: float) ->
 def reflection_pad(e: Emitter, x: Operand, amounts: Sequence[int]) -> Value:
     value = e.value(x)
     before, after = _two_sides(len(value.shape), amounts)
+    if len(value.shape) > LONGEST_MIRROR_PAD:
+        for dim, size in enumerate(value.shape):
+            if before[dim] or after[dim]:
+                places = range(-before[dim], size + after[dim])
+                value = e.gather(value, [size - 1 - abs(size - 1 - abs(i)) for i in places], dim)
+        return value
     pads = e.constant([[before[dim], after[dim]] for dim in value.order], np.int32)
     return e.emit("MIRROR_PAD", [value, pads], e.output_shape, value.order, value.dtype, mode=MirrorPadMode.REFLECT)
 
@@ -231,18 +272,26 @@ def replication_pad(e: Emitter, x: Operand, amounts: Sequence[int]) -> Value:
     return value
 
 
+def images(e: Emitter, x: Operand) -> Value:
+    """The last three dimensions as those of images, all before them as one; in the preferred order."""
+    value = e.value(x)
+    return e.preferred(e.view(value, (math.prod(value.shape[:-3]), *value.shape[-3:])))
+
+
 @rule(aten.pixel_shuffle.default)
 def pixel_shuffle(e: Emitter, x: Operand, factor: int) -> Value:
     """DEPTH_TO_SPACE wants the position in the block before the channel; torch has it after."""
-    value = e.preferred(x)
-    out = value.shape[1] // factor**2
+    value = images(e, x)
+    n, c, h, w = value.shape
+    out = c // factor**2
     turned = e.gather(value, [channel * factor**2 + place for place in range(factor**2) for channel in range(out)], 1)
-    return e.emit("DEPTH_TO_SPACE", [turned], e.output_shape, block_size=factor)
+    shape = (n, out, h * factor, w * factor)
+    return e.view(e.emit("DEPTH_TO_SPACE", [turned], shape, block_size=factor), e.output_shape)
 
 
 @rule(aten.pixel_unshuffle.default)
 def pixel_unshuffle(e: Emitter, x: Operand, factor: int) -> Value:
-    value = e.preferred(x)
+    value = images(e, x)
     n, c, h, w = value.shape
     blocks = e.view(value, (n, c, h // factor, factor, w // factor, factor))
     return e.view(e.permute(blocks, (0, 1, 3, 5, 2, 4)), e.output_shape)

@@ -26,6 +26,7 @@ LARGEST_BYTE_CODE = 127
 
 class TensorType(IntEnum):
     FLOAT32 = 0
+    FLOAT16 = 1
     INT32 = 2
     UINT8 = 3
     INT64 = 4
@@ -35,6 +36,7 @@ class TensorType(IntEnum):
 
 TENSOR_TYPES: dict[DType, TensorType] = {
     np.dtype(np.float32): TensorType.FLOAT32,
+    np.dtype(np.float16): TensorType.FLOAT16,
     np.dtype(np.int32): TensorType.INT32,
     np.dtype(np.uint8): TensorType.UINT8,
     np.dtype(np.int64): TensorType.INT64,
@@ -119,16 +121,29 @@ _DEPTHWISE_CONV_2D = OptionTable(
     | {"dilation_w": Field(5, "int32", 1), "dilation_h": Field(6, "int32", 1)},
 )
 _POOL_2D = OptionTable(5, _fields(**_WINDOWS, filter_w="int32", filter_h="int32", activation="int8"))
+_CONV_3D = OptionTable(
+    106,
+    _fields(padding="int8", stride_d="int32", stride_w="int32", stride_h="int32", activation="int8")
+    | {f"dilation_{name}": Field(5 + i, "int32", 1) for i, name in enumerate("dwh")},
+)
 _REDUCER = OptionTable(27, _fields(keep_dims="bool"))
 
 BUILTINS: dict[str, Builtin] = {
     "ABS": Builtin(101, OptionTable(78)),
     "ADD": Builtin(0, OptionTable(11, _ACTIVATION)),
+    "ARG_MAX": Builtin(56, OptionTable(40, _fields(output_type="int8"))),
+    "ARG_MIN": Builtin(79, OptionTable(57, _fields(output_type="int8"))),
+    "ATAN2": Builtin(156, OptionTable(122)),
     "AVERAGE_POOL_2D": Builtin(1, _POOL_2D),
     "BATCH_MATMUL": Builtin(126, OptionTable(101, _fields(adj_x="bool", adj_y="bool"))),
+    "BITWISE_XOR": Builtin(160, OptionTable(125)),
     "CAST": Builtin(53, OptionTable(37, _fields(in_type="int8", out_type="int8"))),
+    "CEIL": Builtin(104),
     "CONCATENATION": Builtin(2, OptionTable(10, _fields(axis="int32"))),
     "CONV_2D": Builtin(3, _CONV_2D),
+    "CONV_3D": Builtin(132, _CONV_3D),
+    "COS": Builtin(108, OptionTable(84)),
+    "CUMSUM": Builtin(128, OptionTable(102, _fields(exclusive="bool", reverse="bool"))),
     "DEPTH_TO_SPACE": Builtin(5, OptionTable(94, _fields(block_size="int32"))),
     "DEPTHWISE_CONV_2D": Builtin(4, _DEPTHWISE_CONV_2D, version=2),
     "DIV": Builtin(42, OptionTable(29, _ACTIVATION)),
@@ -136,10 +151,12 @@ BUILTINS: dict[str, Builtin] = {
     "EQUAL": Builtin(71, OptionTable(53)),
     "EXP": Builtin(47, OptionTable(33)),
     "FLOOR": Builtin(8),
+    "FLOOR_DIV": Builtin(90, OptionTable(65)),
+    "FLOOR_MOD": Builtin(95, OptionTable(72)),
     "FULLY_CONNECTED": Builtin(
         9, OptionTable(8, _fields(activation="int8", weights_format="int8", keep_num_dims="bool"))
     ),
-    "GATHER": Builtin(36, OptionTable(23, _fields(axis="int32"))),
+    "GATHER": Builtin(36, OptionTable(23, _fields(axis="int32", batch_dims="int32"))),
     "GELU": Builtin(150, OptionTable(116, _fields(approximate="bool"))),
     "GREATER": Builtin(61, OptionTable(44)),
     "GREATER_EQUAL": Builtin(62, OptionTable(45)),
@@ -152,6 +169,7 @@ BUILTINS: dict[str, Builtin] = {
     "LOGICAL_NOT": Builtin(87, OptionTable(63)),
     "LOGICAL_OR": Builtin(84, OptionTable(60)),
     "LOGISTIC": Builtin(14),
+    "LOG_SOFTMAX": Builtin(50, OptionTable(36)),
     "MAX_POOL_2D": Builtin(17, _POOL_2D),
     "MAXIMUM": Builtin(55, OptionTable(39)),
     "MEAN": Builtin(40, _REDUCER),
@@ -164,8 +182,11 @@ BUILTINS: dict[str, Builtin] = {
     "PADV2": Builtin(60, OptionTable(43)),
     "POW": Builtin(78, OptionTable(56)),
     "PRELU": Builtin(54),
+    "REDUCE_ALL": Builtin(140, _REDUCER),
+    "REDUCE_ANY": Builtin(91, _REDUCER),
     "REDUCE_MAX": Builtin(82, _REDUCER),
     "REDUCE_MIN": Builtin(89, _REDUCER),
+    "REDUCE_PROD": Builtin(81, _REDUCER),
     "RELU": Builtin(19),
     "RELU6": Builtin(21),
     "RELU_N1_TO_1": Builtin(20),
@@ -177,8 +198,10 @@ BUILTINS: dict[str, Builtin] = {
         97, OptionTable(74, _fields(align_corners="bool", half_pixel_centers="bool")), version=3
     ),
     "REVERSE_V2": Builtin(105, OptionTable(80)),
+    "ROUND": Builtin(116),
     "RSQRT": Builtin(76),
     "SELECT_V2": Builtin(123, OptionTable(98)),
+    "SIN": Builtin(66),
     "SOFTMAX": Builtin(25, OptionTable(9, _fields(beta="float32"))),
     "SPLIT": Builtin(49, OptionTable(35, _fields(num_splits="int32"))),
     "SPLIT_V": Builtin(102, OptionTable(79, _fields(num_splits="int32"))),
@@ -191,6 +214,7 @@ BUILTINS: dict[str, Builtin] = {
     "SUM": Builtin(74, _REDUCER),
     "TANH": Builtin(28),
     "TILE": Builtin(69, OptionTable(51)),
+    "TOPK_V2": Builtin(48, OptionTable(34)),
     "TRANSPOSE": Builtin(39, OptionTable(26)),
     "TRANSPOSE_CONV": Builtin(67, OptionTable(49, _fields(**_WINDOWS))),
 }
