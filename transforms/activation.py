@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -31,7 +31,8 @@ class ReplaceActivations(GraphPass[Network]):
     """Puts an RPReLU where a binary layer is activated whose scheme's ``replacement`` asks for one.
 
     ``rprelu`` is the full one, ``shifted_prelu`` the one without a shift of its output. keep: names of layers, exact or
-    fnmatch, whose activation stays; one that matches no binary layer is a PolicyError.
+    fnmatch, whose activation stays; one that matches no binary layer is a PolicyError. untouched: names of layers that
+    were binary before: their activations stay too.
 
     Module, function and method calls are all found on the graph: layer, batch norm and activation in a row, or with a
     shortcut's addition before the activation, where ReActNet has it: RPReLU(batch_norm(conv(sign(x))) + shortcut).
@@ -51,6 +52,7 @@ class ReplaceActivations(GraphPass[Network]):
     """
 
     keep: Sequence[str] = ()
+    untouched: Collection[str] = ()
 
     def apply(self, network: Network) -> Network:
         self._check_keep(network)
@@ -78,7 +80,7 @@ class ReplaceActivations(GraphPass[Network]):
 
     def _replaces(self, name: str, layer: BinaryLayer) -> bool:
         replaces = REPLACEMENTS[layer.scheme.replacement].replaces
-        return replaces and not any(fnmatchcase(name, pattern) for pattern in self.keep)
+        return replaces and name not in self.untouched and not any(fnmatchcase(name, kept) for kept in self.keep)
 
     def _replace_inside(self, name: str, path: MaskedPath) -> None:
         """A masked path is one node of the graph: its rows are found by their order in it."""

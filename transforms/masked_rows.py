@@ -116,12 +116,13 @@ class MaskedRows:
         for index, old in enumerate(names):
             if old in self.convs:
                 self.companions[str(old)] = f"{free}.{index}"
-        training = modules[0].training
+        masked = MaskedPath(OrderedDict(zip(keys, modules, strict=True)))
+        masked.training = modules[0].training  # The layers in it keep theirs.
         return _Path(
             name=name,
             companion_name=free,
-            masked=MaskedPath(OrderedDict(zip(keys, modules, strict=True))).train(training),
-            companion=nn.Sequential(*map(_companion, modules)).train(training),
+            masked=masked,
+            companion=nn.Sequential(*map(_companion, modules)).train(masked.training),
             taken=tuple(str(n) for n in names if n not in (None, name) and not whole),
         )
 

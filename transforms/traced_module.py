@@ -58,7 +58,7 @@ class TracedModule(Network):
         )
         self._adopt(module)
         self._add("forward", recorded)
-        self.train(module.training)
+        self.training = module.training  # The parts keep theirs: a frozen batch norm stays in evaluation.
         #: Why the module cannot be trained; empty where it can.
         self.untrainable = ""
 
@@ -205,7 +205,9 @@ class TracedModule(Network):
         """Raise TraceError where graph and module differ on a call with these inputs, with equal random numbers."""
         found = []
         for runner in (module, self):
-            runner = copy.deepcopy(runner).train(training)
+            runner = copy.deepcopy(runner)
+            if runner.training != training:
+                runner.train(training)
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 found.append(tensors_in(self.call(runner, [value.clone() for value in values])))
