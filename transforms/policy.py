@@ -71,9 +71,9 @@ def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None =
     layers, obstacles = _layers(network), _obstacles(network)
     protected = protected_layers(network)
     already = {name: layer.scheme for name, layer in layers.items() if isinstance(layer, BinaryLayer)}
-    for pattern in rules:
-        if pattern in already:
-            raise PolicyError(f"layer '{pattern}' is binary already ({already[pattern].name}): leave the rule out")
+    for name in rules:
+        if name in already:
+            raise PolicyError(f"layer '{name}' is binary already ({already[name].name}): leave the rule out")
     matches = {pattern: _match(pattern, layers.keys() - already.keys(), layers) for pattern in rules}
     schemes = {value: get_scheme(value) for value in set(rules.values()) if value not in (FLOAT, default.name)}
     schemes[default.name] = default

@@ -27,8 +27,8 @@ class AddShortcuts(GraphPass[Network]):
     ``same``: the identity, where channels and size stay the same (Liu et al., Bi-Real Net, ECCV 2018, Sec. 3.1).
     ``all``: also 2x2 average pooling where the stride is 2, and the input twice along the channels where they double
     (Liu et al., ReActNet, ECCV 2020, Fig. 4). Convolutions that change the channels otherwise get none,
-    and neither do those that have a shortcut already, as all of an SBB's do. untouched: names of layers that were binary
-    before; they get none either.
+    and neither do those that have a shortcut already, as all of an SBB's do. untouched: names of layers that were
+    binary before; they get none either.
 
     >>> from binmat.quantizers import get_scheme
     >>> from binmat.transforms.binarize import Binarize
