@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from binmat.quantizers import get_scheme
 from .binarize import Binarize
 from .executed import check_executed
 from .functions_to_layers import FunctionsToLayers
+from .parametrizations import copied
 from .policy import LayerPlan
 from .recipe import Recipe, get_recipe
 from .trace import trace
@@ -73,7 +73,7 @@ def convert(
     if made_by is not None and (scheme is not None or recipe is not None or settings):
         raise CheckpointError("the network is converted already; convert the float checkpoint instead")
     chosen = made_by or _choose_recipe(scheme, recipe).with_settings(settings)
-    result = trace(copy.deepcopy(network), size, example)
+    result = trace(copied(network), size, example)
     _check_call(result, size, downsample_ratio)
     plan = _rewrite(result, chosen) if made_by is None else plan_of(network)
     before = result.conversion or ConversionFacts()

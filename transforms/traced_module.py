@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from binmat.model_defs.network import Example, Network
 from .call_structure import Call, Structure
 from .call_tracer import RecordedCall, record_call, tensors_in, tensors_of
 from .example_image import example_image
+from .parametrizations import copied
 from .program import Program
 
 #: Heights and widths of the image that a module is traced with where no size is given: until one fits.
@@ -58,7 +58,7 @@ class TracedModule(Network):
         )
         self._adopt(module)
         self._add("forward", recorded)
-        self.train(module.training)
+        self.training = module.training  # The layers keep theirs: a frozen batch norm stays so.
         #: Why the module cannot be trained; empty where it can.
         self.untrainable = ""
 
@@ -205,7 +205,7 @@ class TracedModule(Network):
         """Raise TraceError where graph and module differ on a call with these inputs, with equal random numbers."""
         found = []
         for runner in (module, self):
-            runner = copy.deepcopy(runner).train(training)
+            runner = copied(runner).train(training)
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 found.append(tensors_in(self.call(runner, [value.clone() for value in values])))

@@ -107,7 +107,7 @@ def _by_zeros_between(
     dilation: Ints,
     groups: int,
 ) -> Value:
-    """A transposed convolution that TFLite lacks: a convolution, with the kernel turned, of the data with zeros between.
+    """A transposed convolution that TFLite lacks: a convolution of the data with zeros between, the kernel turned.
 
     Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", section 4.
     """
