@@ -34,6 +34,7 @@ from torch.overrides import TorchFunctionMode
 
 from binmat.errors import TraceError
 
+from .call_structure import leaves_of, tensors_in
 from .traced_number import NumberTracer, TracedNumber, plain
 
 _HERE = os.path.dirname(__file__)
@@ -102,7 +103,7 @@ def record_call(
         with torch.set_grad_enabled(training), _quiet(), fake, recorder.layers(), recorder:
             result = call(shadow, values)
             recorder.follow_contexts()
-            for leaf in torch.utils._pytree.tree_leaves(result):
+            for leaf in leaves_of(result):
                 if isinstance(leaf, TracedNumber):
                     recorder.numbers.guard(leaf.node, leaf.value)
         recorder.write_buffers()
@@ -124,11 +125,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def tensors_in(result: Any) -> list[Tensor]:
-    """The tensors of a nested result, in order."""
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
 
 class _Recorder(TorchFunctionMode):
