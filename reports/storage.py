@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from binmat.model_defs.network import Network
 from binmat.nn import BinaryLayer
 from binmat.quantizers import SCALES
+from binmat.transforms.executed import called_modules, tensors_read
+from binmat.transforms.trace import graphs
 
 #: Bits of a float in storage, whatever the network is held in.
 FLOAT_BITS = 32
@@ -20,16 +23,30 @@ def stored_bits(network: nn.Module) -> dict[str, int]:
     One bit per weight of a binary layer; 32 per float weight, bias, gain and shift of a norm, scale of a binary layer
     (per output channel), threshold per channel, slope and shift of an activation. Left out, as in the BiMatting
     paper's numbers: running statistics and other buffers, and single numbers of a binary layer (a layerwise threshold,
-    DoReFa's scale). Parameters that several modules share count once.
+    DoReFa's scale). Parameters that several modules share count once. Of a traced network those count that it reads in
+    evaluation: heads for training alone and layers that no call reaches are not deployed.
     """
     seen: set[int] = set()
     bits = {}
+    unread = _unread(network)
     for name, module in network.named_modules():
-        own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
+        own = [p for p in module.parameters(recurse=False) if id(p) not in seen and id(p) not in unread]
         seen.update(id(p) for p in own)
         if own:
             bits[name] = sum(p.numel() for p in own) * FLOAT_BITS + _binary_saving(module)
     return bits
+
+
+def _unread(network: nn.Module) -> set[int]:
+    """Identities of the parameters that no graph reads in evaluation; none where there are no graphs."""
+    if not isinstance(network, Network) or not graphs(network):
+        return set()
+    called, read = called_modules(network), tensors_read(network)
+    return {
+        id(parameter)
+        for name, parameter in network.named_parameters()
+        if name not in read and name.rpartition(".")[0] not in called
+    }
 
 
 def weight_bits(module: nn.Module) -> int:

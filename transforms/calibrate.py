@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
 from operator import attrgetter
+from threading import Barrier, BrokenBarrierError, local
 from typing import Any
 
 import torch
@@ -12,29 +14,28 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from binmat.errors import InputError
 from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryLayer
 from binmat.nn.operators import OPERATORS
 from binmat.quantizers.activations import THRESHOLDS
 
 from .patterns import called_module, operator_at, parameters_read
-from .run_frames import example_for, run_frames
+from .run_frames import evaluating, example_for, run_frame, run_frames
 from .trace import graphs
 
-#: A variance of fewer values per channel is chance: a norm behind global pooling sees one value per frame.
+#: A variance of fewer values per channel is chance: behind global pooling there is one value per frame.
 FEWEST = 32
 #: Values that differ by less than this part of the largest are equal up to rounding.
 ROUNDING = 1e-5
 
 
-def calibrate(
-    network: Network, frames: Sequence[Mapping[str, Tensor]], example: Example | None = None
-) -> None:
+def calibrate(network: Network, frames: Sequence[Mapping[str, Tensor]], example: Example | None = None) -> None:
     """Set what a fresh conversion leaves at its start from a few frames, in place, so that its signs vary.
 
-    frames: consecutive frames, for each its inputs by name, without states: ``[{"image": x}, ...]``. example: the
-    example inputs, for modules that have none of their own. Only the example's mode runs; layers that it does not
-    reach stay as they are.
+    frames: a few consecutive frames, for each its inputs by name, without states: ``[{"image": x}, ...]``. They run
+    side by side, with the memory that this takes. States are carried in a second run. example: the example inputs, for
+    modules that have none of their own. Only the example's mode runs; layers that it does not reach stay as they are.
 
     In the order in which the network runs, each layer with the layers before it calibrated already:
 
@@ -44,7 +45,7 @@ def calibrate(
       does not vary takes the mean of its layer.
     - A learnable threshold per layer becomes the mean of one of its channels: of the one at which the signs vary most,
       summed over all channels. The mean of the whole layer may lie between channels, and then tells them apart but
-      not the pixels.
+      not the pixels. It is taken where channels have fewer than 32 values.
     - A layer whose input does not vary keeps its thresholds.
     - A batch norm that anything binary goes into takes mean and variance from the frames. Those of the float network
       describe sums of floats. (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, Sec. 3;
@@ -70,19 +71,84 @@ def calibrate(
     ()
     """
     example = example_for(network, frames, example)
+    means = _running_means_behind_binary(network, graphs(network)[example.mode], example.states)
+    states: list[Mapping[str, Tensor]] = [{} for _ in frames]
+    with evaluating(network):
+        _calibrate(network, example, frames, states, means)
+        if example.states and len(frames) > 1:
+            outputs = list(run_frames(network, example, frames[:-1]))
+            states[1:] = [{name: found[name] for name in example.states} for found in outputs]
+            _calibrate(network, example, frames, states, means)
+
+
+def _calibrate(
+    network: Network,
+    example: Example,
+    frames: Sequence[Mapping[str, Tensor]],
+    states: Sequence[Mapping[str, Tensor]],
+    means: set[int],
+) -> None:
+    """One run of all frames side by side. means: identities of the running means to set."""
+    lockstep = _Lockstep(len(frames))
     hooks = [
-        layer.register_forward_pre_hook(_Thresholds(layer))
+        layer.register_forward_pre_hook(_Thresholds(layer, lockstep))
         for layer in network.modules()
         if isinstance(layer, BinaryLayer) and layer.threshold is not None
     ]
-    norms = _running_means_behind_binary(network, graphs(network)[example.mode], example.states)
+    settings = {mean: _Statistics() for mean in means}
+
+    def run(index: int) -> None:
+        lockstep.enter(index)
+        with _BatchNorms(settings, lockstep):
+            run_frame(network, example, {**frames[index], **states[index]})
+        lockstep.leave()
+
     try:
-        with _Statistics(norms):
-            for _ in run_frames(network, example, frames):
-                pass
+        with ThreadPoolExecutor(len(frames)) as pool:
+            runs = [pool.submit(run, index) for index in range(len(frames))]
+        errors = [error for error in (done.exception() for done in runs) if error is not None]
     finally:
         for hook in hooks:
             hook.remove()
+    for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+        raise error
+
+
+class _Lockstep:
+    """Frames that run side by side, each in a thread, and meet at every layer that is set from all of them.
+
+    Frame after frame would not do: the layers before one that is set move on with the next frame, and its own values
+    would belong to a network that no longer is.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._barrier = Barrier(count, action=self._settle)
+        self._inputs: list[Tensor] = [torch.empty(0)] * count
+        self._settings: list[Callable[[Sequence[Tensor]], None]] = [_nothing] * count
+        self._thread = local()
+
+    def enter(self, index: int) -> None:
+        """This thread runs frame ``index``."""
+        self._thread.index = index
+
+    def leave(self) -> None:
+        """Wait for the others at the end."""
+        self.meet(torch.empty(0), _nothing)
+
+    def meet(self, x: Tensor, setting: Callable[[Sequence[Tensor]], None]) -> None:
+        """Wait for the other frames, then have ``setting`` called once with the inputs of all, in their order."""
+        self._inputs[self._thread.index], self._settings[self._thread.index] = x, setting
+        self._barrier.wait()
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        if any(setting is not self._settings[0] for setting in self._settings):
+            raise InputError("the frames run through different layers: calibrate on one frame")
+        self._settings[0](self._inputs)
+
+
+def _nothing(inputs: Sequence[Tensor]) -> None:
+    """What is set at the end."""
 
 
 class _Moments:
@@ -92,16 +158,18 @@ class _Moments:
         self.channel_dim = channel_dim
         self.count = 0
 
-    def add(self, x: Tensor) -> None:
-        values = x.movedim(self.channel_dim, 0).flatten(1).double()
-        low, high = values.aminmax(dim=1)
-        if not self.count:
-            self.sum = self.squares = torch.zeros_like(low)
-            self.low, self.high = low, high
-        self.count += values.shape[1]
-        self.sum = self.sum + values.sum(1)
-        self.squares = self.squares + values.square().sum(1)
-        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+    def add(self, inputs: Sequence[Tensor]) -> _Moments:
+        for x in inputs:
+            values = x.movedim(self.channel_dim, 0).flatten(1).double()
+            low, high = values.aminmax(dim=1)
+            if not self.count:
+                self.sum = self.squares = torch.zeros_like(low)
+                self.low, self.high = low, high
+            self.count += values.shape[1]
+            self.sum = self.sum + values.sum(1)
+            self.squares = self.squares + values.square().sum(1)
+            self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+        return self
 
     @property
     def mean(self) -> Tensor:
@@ -118,24 +186,28 @@ def _vary(low: Tensor, high: Tensor) -> Tensor:
 
 
 class _Thresholds:
-    """Keeps a binary layer's thresholds at the mean of all inputs so far."""
+    """Sets a binary layer's thresholds when it is called."""
 
-    def __init__(self, layer: BinaryLayer) -> None:
+    def __init__(self, layer: BinaryLayer, lockstep: _Lockstep) -> None:
+        self.layer, self.lockstep = layer, lockstep
         self.moments = _Moments(layer.sample_dims[0])
+        self.setting = self.set  # One object: each access to a method makes another.
 
     def __call__(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, BinaryLayer) and layer.threshold is not None
-        self.moments.add(args[0])
-        seen = self.moments
+        self.lockstep.meet(args[0], self.setting)
+
+    def set(self, inputs: Sequence[Tensor]) -> None:
+        seen, activation = self.moments.add(inputs), self.layer.scheme.activation
         if not _vary(seen.low.min(), seen.high.max()):
             return
         varies = _vary(seen.low, seen.high)
         start = whole = seen.mean.mean(0, keepdim=True)
-        if THRESHOLDS[layer.scheme.activation.threshold].per_channel:
+        if THRESHOLDS[activation.threshold].per_channel:
             start = torch.where(varies, seen.mean, whole)
-        elif varies.any():
+        elif varies.any() and seen.count >= FEWEST:
             start = _most_varied(seen.mean[varies], seen.variance[varies].sqrt())
-        layer.threshold.copy_(start - layer.scheme.activation.midpoint)
+        assert self.layer.threshold is not None
+        self.layer.threshold.copy_(start - activation.midpoint)
 
 
 def _most_varied(means: Tensor, deviations: Tensor) -> Tensor:
@@ -147,25 +219,41 @@ def _most_varied(means: Tensor, deviations: Tensor) -> Tensor:
     return means[(p * (1 - p)).sum(1).argmax()].view(1)
 
 
-class _Statistics(TorchFunctionMode):
-    """Keeps running statistics at those of all inputs so far, wherever a batch norm is called: module or function."""
+class _BatchNorms(TorchFunctionMode):
+    """Sets running statistics wherever a batch norm is called, as a module or as a function.
 
-    def __init__(self, running_means: set[int]) -> None:
+    settings: identity of a running mean -> what sets it.
+    """
+
+    def __init__(self, settings: Mapping[int, _Statistics], lockstep: _Lockstep) -> None:
         super().__init__()
-        self.running_means = running_means
-        self.seen: dict[int, _Moments] = {}
+        self.settings, self.lockstep = settings, lockstep
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.batch_norm:
             call = signature(F.batch_norm).bind(*args, **(kwargs or {})).arguments
-            x, mean, variance = call["input"], call["running_mean"], call["running_var"]
-            if id(mean) in self.running_means:
-                moments = self.seen.setdefault(id(mean), _Moments(1))
-                moments.add(x)
-                mean.copy_(moments.mean)
-                if moments.count >= FEWEST:
-                    variance.copy_(torch.where(_vary(moments.low, moments.high), moments.variance, variance))
+            statistics = self.settings.get(id(call["running_mean"]))
+            if statistics is not None:
+                statistics.mean, statistics.variance = call["running_mean"], call["running_var"]
+                self.lockstep.meet(call["input"], statistics.setting)
         return func(*args, **(kwargs or {}))
+
+
+class _Statistics:
+    """Sets the running statistics of one batch norm, ``mean`` and ``variance``."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self) -> None:
+        self.moments = _Moments(1)
+        self.setting = self.set  # One object, as above.
+
+    def set(self, inputs: Sequence[Tensor]) -> None:
+        seen = self.moments.add(inputs)
+        self.mean.copy_(seen.mean)
+        if seen.count >= FEWEST:
+            self.variance.copy_(torch.where(_vary(seen.low, seen.high), seen.variance, self.variance))
 
 
 def _running_means_behind_binary(network: Network, graph: fx.Graph, states: Sequence[str]) -> set[int]:

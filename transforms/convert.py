@@ -16,6 +16,8 @@ from binmat.model_defs.network import Example, Network
 from binmat.quantizers import get_scheme
 
 from .binarize import Binarize
+from .executed import check_executed
+from .functions_to_layers import FunctionsToLayers
 from .policy import LayerPlan
 from .recipe import Recipe, get_recipe
 from .trace import trace
@@ -96,11 +98,12 @@ def _rewrite(network: Network, recipe: Recipe) -> dict[str, LayerPlan]:
     """Apply the recipe's passes; returns what became of each layer."""
     plan: dict[str, LayerPlan] = {}
     notes: dict[str, str] = {}
-    for step in recipe.passes(network):
+    for step in (FunctionsToLayers(), *recipe.passes(network)):
         step.apply(network)
         notes |= step.notes
         if isinstance(step, Binarize):
             plan |= step.plan
+    check_executed(network, [name for name, layer in plan.items() if layer.scheme is not None])
     return {name: replace(layer, note=notes.get(name, "")) for name, layer in plan.items()}
 
 

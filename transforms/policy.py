@@ -10,8 +10,11 @@ from torch import fx, nn
 
 from binmat.errors import PolicyError, suggestion
 from binmat.model_defs.network import Network
+from binmat.nn.operators import Kind
 from binmat.quantizers import Scheme, get_scheme
 
+from .executed import called_modules, tensors_read
+from .patterns import operator_at
 from .trace import graphs
 
 FLOAT = "float"
@@ -60,7 +63,7 @@ def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None =
     Raises PolicyError for a rule that matches no layer or a layer that has no such form.
     """
     rules = dict(rules or {})
-    layers = _layers(network)
+    layers, obstacles = _layers(network), _obstacles(network)
     protected = protected_layers(network)
     matches = {pattern: _match(pattern, layers) for pattern in rules}
     schemes = {value: get_scheme(value) for value in set(rules.values()) if value not in (FLOAT, default.name)}
@@ -74,8 +77,8 @@ def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None =
             reason = protected[name]
         elif pattern is not None and rules[pattern] == FLOAT:
             reason = f"policy: {pattern}=float"
-        elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros" and any(layer.padding):
-            reason = f"padding mode '{layer.padding_mode}' has no binary kernel"
+        elif name in obstacles:
+            reason = obstacles[name]
             if pattern == name:
                 raise PolicyError(f"layer '{name}' cannot be binary: {reason}; leave it float")
         else:
@@ -138,6 +141,25 @@ def _layers(network: Network) -> dict[str, nn.Module]:
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
 
 
+def _obstacles(network: Network) -> dict[str, str]:
+    """Layer -> why it cannot be binary: only a layer of exactly its type that is called as a module can."""
+    called, read = called_modules(network), tensors_read(network)
+    obstacles = {}
+    for name, layer in _layers(network).items():
+        outer = name.rpartition(".")[0]
+        if isinstance(network.get_submodule(outer), nn.MultiheadAttention):
+            obstacles[name] = f"'{outer}' computes with its weight in a function of its own"
+        elif f"{name}.weight" in read:
+            obstacles[name] = f"its weight goes through functions, and its class is {type(layer).__name__}"
+        elif name not in called:
+            obstacles[name] = "no call reaches it in evaluation"
+        elif type(layer) not in (nn.Conv2d, nn.Linear):
+            obstacles[name] = f"its class is {type(layer).__name__}, which may compute something else"
+        elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros" and any(layer.padding):
+            obstacles[name] = f"padding mode '{layer.padding_mode}' has no binary kernel"
+    return obstacles
+
+
 def _edge_layers(network: Network, layers: Iterable[str], *, forward: bool) -> set[str]:
     """Layers with no other layer before them (forward) or after them, in any of the network's graphs."""
     edge = set()
@@ -148,5 +170,6 @@ def _edge_layers(network: Network, layers: Iterable[str], *, forward: bool) -> s
             inside = [name for name in layers if node.op == "call_module" and f"{name}.".startswith(f"{node.target}.")]
             if inside and not seen:
                 edge.update(inside)
-            behind[node] = seen or bool(inside)
+            operator = operator_at(node, network)
+            behind[node] = seen or bool(inside) or (operator is not None and operator.kind is Kind.PRODUCT)
     return edge

@@ -37,24 +37,31 @@ def run_frames(
 ) -> Iterator[Mapping[str, Tensor]]:
     """The outputs by name, frame by frame, in evaluation mode and without gradients.
 
-    States start as the example has them. Masked paths run dense, so that every layer inside is called. The network's
-    modes of training and execution come back when the iterator ends.
+    States start as the example has them. The network's modes of training and execution come back when the iterator
+    ends.
     """
-    like = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
-    names = network.output_names(example.mode) or example.outputs
-    inputs = dict(example.inputs)
-    with _evaluating(network), torch.no_grad():
+    states: dict[str, Tensor] = {}
+    with evaluating(network):
         for frame in frames:
-            inputs |= {name: value for name, value in frame.items() if name in inputs}
-            arguments = [value.to(like) if isinstance(value, Tensor) else value for value in inputs.values()]
-            result = network.run(example.mode, *arguments)
-            outputs = dict(zip(names, result if isinstance(result, (tuple, list)) else (result,), strict=False))
-            inputs |= {name: outputs[name] for name in example.states}
+            outputs = run_frame(network, example, {**frame, **states})
+            states = {name: outputs[name] for name in example.states}
             yield outputs
 
 
+@torch.no_grad()
+def run_frame(network: Network, example: Example, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The outputs by name of one frame; values: its inputs by name, those that are left out as the example has them."""
+    like = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+    inputs = [values.get(name, value) for name, value in example.inputs.items()]
+    arguments = [value.to(like) if isinstance(value, Tensor) else value for value in inputs]
+    result = network.run(example.mode, *arguments)
+    names = network.output_names(example.mode) or example.outputs
+    return dict(zip(names, result if isinstance(result, (tuple, list)) else (result,), strict=False))
+
+
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; masked paths run dense, so that every layer inside is called."""
     training = {module: module.training for module in network.modules()}
     execution = {module: module.execution for module in network.modules() if isinstance(module, MaskedPath)}
     network.eval()

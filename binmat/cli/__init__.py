@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 INTERRUPTED = 130
+#: Lets torch, when it is imported, take large tensors in large pages: most of their cost is else the system's.
+LARGE_PAGES = ("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import typer
 
+    os.environ.setdefault(*LARGE_PAGES)
     from binmat.cli.app import app
     from binmat.errors import BinmatError
 

@@ -9,6 +9,7 @@ import typer
 
 from binmat.cli.console import Steps, print_json, print_table, say
 from binmat.cli.options import ClipOption, JsonFlag, NetworkOptions, RatioOption, SizeOption
+from binmat.cli.paths import check_images, check_models
 
 if TYPE_CHECKING:
     from binmat.pipeline.convert_checkpoint import ConvertedCheckpoint
@@ -78,6 +79,8 @@ def convert(
     """
     if scheme is not None and recipe is not None:
         raise typer.BadParameter("a recipe has a scheme of its own: give --scheme or --recipe, not both.")
+    check_models(checkpoint)
+    check_images(clip)
     with Steps() as steps:
         steps("start, with PyTorch")
         from binmat.pipeline.convert_checkpoint import convert_checkpoint

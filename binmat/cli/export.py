@@ -9,6 +9,7 @@ import typer
 
 from binmat.cli.console import Steps, print_json, say
 from binmat.cli.options import ConvertedArgument, JsonFlag, RatioOption, SizeOption
+from binmat.cli.paths import check_folder
 
 
 def export(
@@ -31,6 +32,7 @@ def export(
       binmat export out --format lce
       binmat export out --format lce --size 512x512 -o rvm_512.tflite
     """
+    check_folder(folder)
     with Steps() as steps:
         steps("start, with PyTorch")
         from binmat.pipeline.converted_folder import export_folder

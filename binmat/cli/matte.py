@@ -9,6 +9,7 @@ import typer
 
 from binmat.cli.console import Steps, print_json, say
 from binmat.cli.options import JsonFlag, NetworkOptions, RatioOption
+from binmat.cli.paths import check_images, check_models
 
 if TYPE_CHECKING:
     from binmat.pipeline.matte_clip import ClipMatte
@@ -54,6 +55,8 @@ def matte(
       binmat matte lsa.pth photo.jpg --trimap trimap.png -o matte \\
         --option refinement_steps=100
     """
+    check_models(model)
+    check_images(input, trimap, background)
     with Steps() as steps:
         steps("start, with PyTorch")
         from binmat.model_defs.network_option import parse_options

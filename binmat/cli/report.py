@@ -9,6 +9,7 @@ import typer
 
 from binmat.cli.console import Steps, print_json
 from binmat.cli.options import JsonFlag, RatioOption, SizeOption
+from binmat.cli.paths import check_images, check_models
 from binmat.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def report(
       binmat report out/bimatting --clip frames/
     """
     counted = []
+    check_models(*models)
+    check_images(clip)
     with Steps() as steps:
         steps("start, with PyTorch")
         from binmat.reports import compare as beside_each_other

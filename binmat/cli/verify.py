@@ -8,6 +8,7 @@ import typer
 
 from binmat.cli.console import Steps, print_json, print_table, say
 from binmat.cli.options import ClipOption, ConvertedArgument, JsonFlag
+from binmat.cli.paths import check_folder, check_images
 
 if TYPE_CHECKING:
     from binmat.verification.results import SignFlips, Verification
@@ -32,6 +33,8 @@ def verify(
       binmat verify out
       binmat verify out --clip frames/ --json
     """
+    check_folder(folder)
+    check_images(clip)
     with Steps() as steps:
         steps("start, with PyTorch")
         from binmat.pipeline.converted_folder import verify_folder

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ from binmat.verification.clips import Frames
 from binmat.verification.node_check import Evaluator, check_node, sources
 from binmat.verification.results import FileRun, OutputDifference, SignFlips
 from binmat.verification.signs import BINARIZE, distance_from_threshold, furthest
+
+#: A whole model takes the most memory of all that is done here, so models that run side by side take turns.
+_WHOLE_MODEL = Lock()
 
 
 @dataclass
@@ -85,7 +89,8 @@ def run_file(
     states: dict[str, Tensor] = {}
     for index, frame in enumerate(frames):
         inputs = _inputs(lowered, frame, states, index)
-        outputs = runner.run(inputs)
+        with _WHOLE_MODEL:
+            outputs = runner.run(inputs)
         recorded.outputs.append(outputs)
         checked = index >= len(frames) - checked_frames
         recorded.negative.append(run.check_nodes(inputs, outputs, checked=checked))

@@ -7,7 +7,7 @@ where torch's convolutions are several times as fast, and are float64 from there
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,7 @@ def check_network(network: nn.Module, example: Example, frames: Frames) -> Netwo
 
 
 class ExactPair:
-    """A network in evaluation mode and its lowered graph, both in float64. Making it traces the network."""
+    """A network in evaluation mode and its lowered graph, for one check in float64. Making it traces the network."""
 
     def __init__(self, network: nn.Module, example: Example) -> None:
         self.example = example
@@ -52,26 +52,25 @@ class ExactPair:
 
         frames: the inputs of consecutive frames that are not states, by name, NCHW. States are zeros before the first
         frame. The last frame has the states that the network computed on the one before, so that what is done with
-        states counts; any such states will do, so they are computed in float32. Each binary layer of the lowered graph
-        goes on with the network's signs, and the mask of a sparse decoder with the network's region. The reason: where
-        sums cancel to a rounding residue, the sign of the residue is arbitrary, and what follows from it would hide a
-        real difference. Untrained weights give many such sums.
+        states counts; any such states will do, so they are computed in the network's own precision. Each binary layer
+        of the lowered graph goes on with the network's signs, and the mask of a sparse decoder with the network's
+        region. The reason: where sums cancel to a rounding residue, the sign of the residue is arbitrary, and what
+        follows from it would hide a real difference. Untrained weights give many such sums.
         """
-        example = self.example
+        example, network = self.example, self.network
         inputs = {**example.inputs}
         with torch.no_grad():
-            before = copy.deepcopy(self.network).float()
+            dtype = next((value.dtype for value in network.parameters()), torch.float32)
             for frame in frames[:-1]:
-                outputs = _run(before, example, inputs | dict(frame))
+                outputs = _run(network, example, inputs | dict(frame), dtype)
                 inputs |= {name: value for name, value in zip(example.outputs, outputs, strict=True) if name in inputs}
             inputs |= dict(frames[-1])
-            inputs = {name: value.double() if isinstance(value, Tensor) else value for name, value in inputs.items()}
-            exact = copy.deepcopy(self.network).double()
-            _add_exactly(exact)
-            signs = _record_signs(exact)
-            expected = _run(exact, example, inputs)
+            network.double()
+            _add_exactly(network)
+            signs = _record_signs(network)
+            expected = _run(network, example, inputs, torch.float64)
             run = _ForcedRun(self.lowered, signs)
-            actual = run.run(*[value for value in inputs.values() if isinstance(value, Tensor)])
+            actual = run.run(*[value.double() for value in inputs.values() if isinstance(value, Tensor)])
         differences = [(got - want).abs() for got, want in zip(actual, expected, strict=True)]
         largest = torch.stack([difference.max() for difference in differences])
         spans = torch.stack([want.abs().max() for want in expected]).clamp_min(TINY)
@@ -85,8 +84,11 @@ class ExactPair:
         )
 
 
-def _run(owner: Network, example: Example, inputs: Mapping[str, Tensor | float]) -> tuple[Tensor, ...]:
-    result = owner.run(example.mode, *inputs.values())
+def _run(
+    owner: Network, example: Example, inputs: Mapping[str, Tensor | float], dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    arguments = [value.to(dtype) if isinstance(value, Tensor) else value for value in inputs.values()]
+    result = owner.run(example.mode, *arguments)
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
@@ -110,7 +112,7 @@ def _adds_exactly(weight: Tensor) -> bool:
 
 def _are_units(x: Tensor) -> bool:
     """Whether all values are -1, 0 or 1."""
-    return bool(((x == 0) | (x.abs() == 1)).all())
+    return torch.equal(x, x.sign())
 
 
 def _record_signs(owner: nn.Module) -> dict[str, list[Tensor]]:
@@ -152,18 +154,20 @@ class _ForcedRun(fx.Interpreter):
         result = super().run_node(n)
         if n.target is BINARIZE:
             (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
-            negative = self._forced(n, result < 0, distance_from_threshold(x, threshold))
+            negative = self._forced(n, result < 0, lambda: distance_from_threshold(x, threshold))
             return torch.where(negative, -1.0, 1.0).to(result.dtype)
         if n.target is _ABOVE and n.meta.get("layer") in self.signs:
             (alpha, level), _ = self.fetch_args_kwargs_from_env(n)
-            return ~self._forced(n, ~result, alpha - level)
+            return ~self._forced(n, ~result, lambda: alpha - level)
         return result
 
-    def _forced(self, n: fx.Node, actual: Tensor, distance: Tensor) -> Tensor:
+    def _forced(self, n: fx.Node, actual: Tensor, distance: Callable[[], Tensor]) -> Tensor:
         """The network's signs in place of the graph's own. distance: of the graph's values from their threshold."""
         negative = self.signs[n.meta["layer"]].pop(0).reshape(actual.shape)
         flips = negative != actual
         self.compared += flips.numel()
-        self.flipped += int(flips.sum())
-        self.distance = max(self.distance, furthest(distance, flips))
+        flipped = int(flips.sum())
+        self.flipped += flipped
+        if flipped:
+            self.distance = max(self.distance, furthest(distance(), flips))
         return negative

@@ -73,7 +73,9 @@ def test_the_folder(converted: Path) -> None:
 def test_trained_weights_are_those_of_the_checkpoint(checkpoint: Path, converted: Path) -> None:
     plain, binary = torch.load(checkpoint), binmat.load(converted).state_dict()
     assert plain.keys() <= binary.keys()
-    assert all(torch.equal(binary[key], value.to(binary[key].dtype)) for key, value in plain.items())
+    changed = {key for key, value in plain.items() if not torch.equal(binary[key], value.to(binary[key].dtype))}
+    # Calibration gives norms behind binary layers the statistics of binary sums.
+    assert {key.rpartition(".")[2] for key in changed} == {"running_mean", "running_var"}
 
 
 def test_options_and_an_earlier_conversion(program, checkpoint: Path, converted: Path, tmp_path: Path) -> None:

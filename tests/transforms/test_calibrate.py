@@ -205,6 +205,37 @@ def test_states_are_carried_from_frame_to_frame() -> None:
     assert not torch.equal(once.get_submodule(name).threshold, thrice.get_submodule(name).threshold)
 
 
+def test_several_frames_are_seen_by_the_network_that_is_calibrated_on_all_of_them() -> None:
+    """With 33 layers of signs, what one frame alone would set is far from what both set."""
+    torch.manual_seed(0)
+    network = convert(build("rvm_resnet50"), "bnn", settings=["options.threshold=layer", "decoder.*=float"])
+    frames = clips_of(network.example(64, 96), (), network)["photograph"]
+    calibrate(network, frames)
+    assert one_sided_layers(network, frames) == ()
+
+
+class Sometimes(nn.Module):
+    is_leaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(6, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) if x.mean() > 0 else x
+
+
+def test_frames_that_take_different_ways_are_refused() -> None:
+    module = three_layers(Sometimes(), nn.Conv2d(6, 6, 1))
+    nn.init.constant_(module[0].weight, 1.0)
+    nn.init.zeros_(module[0].bias)
+    network = convert(module, "threshold")
+    frames = [{"input": torch.rand(1, 3, 4, 4)}, {"input": -torch.rand(1, 3, 4, 4)}]
+    with pytest.raises(InputError, match="the frames run through different layers"):
+        calibrate(network, frames)
+    calibrate(network, frames[:1])
+
+
 def test_frames_that_do_not_fit_are_refused() -> None:
     network = convert(build("rvm_mobilenetv3"), "reactnet")
     with pytest.raises(InputError, match="there are no frames"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -75,8 +76,9 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
         raise cannot_lower(owner.name, tensors, error, run.current) from error
     _bind(module, constants.values())
     refuse_random(owner.name, module.graph)
-    for lowering_pass in LOWERING_PASSES:
-        lowering_pass().apply(module)
+    with _plain_kernels(dtype):
+        for lowering_pass in LOWERING_PASSES:
+            lowering_pass().apply(module)
     refuse_unfixed(owner.name, module.graph)
     results = module.graph.output_node().args[0]
     assert isinstance(results, (tuple, list))
@@ -99,7 +101,13 @@ def _asked_for(network: Network, example: Example, results: tuple[Tensor, ...]) 
 
 @contextmanager
 def _plain_kernels(dtype: torch.dtype) -> Iterator[None]:
-    """Attention and recurrent layers in steps, not in the CPU's fused kernels; new floats are of this type."""
+    """Attention and recurrent layers in steps, not in the CPU's fused kernels; new floats are of this type.
+
+    torch's own log stays quiet: an error reaches the user as a LoweringError.
+    """
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     fast_attention, default = torch.backends.mha.get_fastpath_enabled(), torch.get_default_dtype()
     onednn = torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -108,6 +116,7 @@ def _plain_kernels(dtype: torch.dtype) -> Iterator[None]:
     try:
         yield
     finally:
+        log.setLevel(level)
         torch._C._set_mkldnn_enabled(onednn)
         torch.backends.mha.set_fastpath_enabled(fast_attention)
         torch.set_default_dtype(default)

@@ -41,4 +41,6 @@ class OneFloatType(TorchDispatchMode):
         return self.dtype if dtype.is_floating_point else dtype
 
     def _converted(self, value: Tensor) -> Tensor:
-        return value.to(self._chosen(value.dtype))
+        # Only where they differ: an operator that works in place must get its own operand.
+        dtype = self._chosen(value.dtype)
+        return value if value.dtype == dtype else value.to(dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,10 +46,10 @@ class LceInterpreter:
         info = read_model(model)
         self.inputs: list[TensorInfo] = info.inputs
         self.outputs: list[TensorInfo] = info.outputs
-        self._content = np.frombuffer(model, np.uint8)
-        self._request = {"kernel": kernel, "threads": threads, "xnnpack": xnnpack}
+        self._model = model
+        self._options: dict[str, Any] = {"kernel": kernel, "threads": threads, "xnnpack": xnnpack}
         self._time_limit = time_limit
-        self._ask([], load=True)
+        _ask(model, [], time_limit, load=True, **self._options)
 
     def run_stored(self, arrays: Sequence[Array]) -> list[Array]:
         """Run on arrays laid out as in the file (4-D: NHWC). Raises ExportError where number, shape or type differ."""
@@ -61,22 +62,30 @@ class LceInterpreter:
                     f"input '{info.name}' must be {info.dtype} {list(info.shape)} as stored, "
                     f"not {array.dtype} {list(array.shape)}"
                 )
-        return self._ask(arrays, load=False)
+        return _ask(self._model, arrays, self._time_limit, load=False, **self._options)
 
     def run(self, inputs: Sequence[torch.Tensor | Array]) -> list[torch.Tensor]:
         """Run on tensors as the network takes them: 4-D ones are NCHW, in and out."""
         return [from_stored(array) for array in self.run_stored([to_stored(value) for value in inputs])]
 
-    def _ask(self, arrays: Sequence[Array], *, load: bool) -> list[Array]:
-        kernel = self._request["kernel"]
-        try:
-            with interpreter_process() as process:
-                return process.ask({**self._request, "load": load}, [self._content, *arrays], self._time_limit)
-        except ProcessDiedError as error:
-            raise ExportError(
-                f"Larq Compute Engine's {kernel} kernel {error} while it {'loaded' if load else 'ran'} the model: "
-                "export the file again, for a smaller size if memory or time ran out"
-            ) from error
-        except RefusedError as error:
-            says = "refuses" if load else "cannot run"
-            raise ExportError(f"Larq Compute Engine's {kernel} kernel {says} the model: {error}") from error
+
+def run_segment(model: bytes, arrays: Sequence[Array], kernel: str) -> list[Array]:
+    """Run a model that binmat has just written, on arrays that fit it. Raises ExportError where it does not run."""
+    return _ask(model, arrays, TIME_LIMIT, load=False, kernel=kernel, threads=1, xnnpack=False)
+
+
+def _ask(
+    model: bytes, arrays: Sequence[Array], time_limit: float, *, load: bool, kernel: str, **options: Any
+) -> list[Array]:
+    request = {"kernel": kernel, "load": load, **options}
+    try:
+        with interpreter_process() as process:
+            return process.ask(request, [np.frombuffer(model, np.uint8), *arrays], time_limit)
+    except ProcessDiedError as error:
+        raise ExportError(
+            f"Larq Compute Engine's {kernel} kernel {error} while it {'loaded' if load else 'ran'} the model: "
+            "export the file again, for a smaller size if memory or time ran out"
+        ) from error
+    except RefusedError as error:
+        says = "refuses" if load else "cannot run"
+        raise ExportError(f"Larq Compute Engine's {kernel} kernel {says} the model: {error}") from error

@@ -24,14 +24,8 @@ from binmat.errors import ExportError, MissingExtraError
 
 #: Characters of what the interpreter printed that a message quotes.
 _QUOTED = 200
-#: For numpy's linear algebra, which the process does not use; and for malloc, which otherwise gives the memory of large
-#: tensors back after each frame and has the system fill it with zeros for the next one.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**28),
-}
+#: For numpy's linear algebra, which the process does not use.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class ProcessDiedError(Exception):

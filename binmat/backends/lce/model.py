@@ -9,7 +9,7 @@ from torch import Tensor
 
 from binmat.backends.backend import Group
 from binmat.backends.lce.intermediate_values import TensorGroup, run_in_segments
-from binmat.backends.lce.interpreter import LceInterpreter
+from binmat.backends.lce.interpreter import run_segment
 from binmat.backends.lce.tflite.builder import ModelBuilder
 from binmat.backends.lce.tflite.schema import Array
 from binmat.backends.lce.values import StoredValue, to_stored
@@ -45,7 +45,7 @@ class LceModel:
         given = {t: to_stored(value) for t, value in zip(self.inputs, inputs, strict=True)}
 
         def run(content: bytes, arrays: Sequence[Array]) -> Sequence[Array]:
-            return LceInterpreter(content, kernel).run_stored(arrays)
+            return run_segment(content, arrays, kernel)
 
         for found, arrays in run_in_segments(self.builder, list(by_tensors), given, run, segment_bytes):
             ready = [group for tensors in found for group in by_tensors[tensors]]

@@ -10,8 +10,10 @@ from official_checkpoints import filled
 from torch import nn
 
 from binmat.errors import LoweringError
+from binmat.model_defs.network import Example
 from binmat.model_defs.rvm import RVM
-from binmat.quantizers import SCHEMES
+from binmat.nn import BinaryConv2d, BinaryLinear
+from binmat.quantizers import SCHEMES, get_scheme
 from binmat.transforms.convert import convert
 from binmat.transforms.lowering.lower import lower
 from binmat.transforms.trace import trace
@@ -168,3 +170,53 @@ def test_float32_agrees_with_the_network_on_a_picture():
         expected = network(src)
     for got, want in zip(lowered(src, *states), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("shape", [(2, 8), (2, 5, 8), (2, 3, 5, 8), (8,)])
+def test_binary_linear_layers_lower_exactly_at_any_rank(scheme, shape):
+    torch.manual_seed(0)
+    layer = BinaryLinear(8, 6, scheme=get_scheme(scheme)).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn_like(parameter) / 3)
+    network, x = trace(nn.Sequential(layer)).eval(), torch.randn(shape, dtype=torch.float64)
+    lowered = lower(network, Example("forward", {"input": x}, ("y",)), torch.float64)
+    assert torch.ops.binmat.binary_conv2d.default in operators(lowered)
+    with torch.no_grad():
+        torch.testing.assert_close(lowered(x)[0], network(x), rtol=0, atol=1e-12)
+
+
+def test_a_binary_convolution_of_one_image_without_a_batch_lowers_exactly():
+    network = trace(nn.Sequential(BinaryConv2d(8, 6, 3, 2, 1, scheme=get_scheme("reactnet")).double())).eval()
+    x = torch.randn(8, 5, 7, dtype=torch.float64)
+    lowered = lower(network, Example("forward", {"input": x}, ("y",)), torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(lowered(x)[0], network(x), rtol=0, atol=1e-12)
+
+
+def test_code_that_reads_a_binary_layers_weight_gets_the_latent_weight():
+    class Standardized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = BinaryLinear(8, 6, scheme=get_scheme("bnn"))
+
+        def forward(self, x):
+            weight = self.layer.weight
+            return self.layer(x) + nn.functional.linear(x, weight - weight.mean(), self.layer.bias)
+
+    network, x = trace(Standardized().double()).eval(), torch.randn(3, 8, dtype=torch.float64)
+    lowered = lower(network, Example("forward", {"x": x}, ("y",)), torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(lowered(x)[0], network(x), rtol=0, atol=1e-12)
+
+
+def test_pools_of_permuted_tensors_leave_no_strides_behind():
+    network = trace(nn.Sequential(Permuted(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(5, 2, 1))).eval()
+    example = Example("forward", {"input": torch.randn(1, 4, 6, 5)}, ("y",))
+    assert torch.ops.aten.as_strided.default not in operators(lower(network, example))
+
+
+class Permuted(nn.Module):
+    def forward(self, x):
+        return x.permute(0, 3, 1, 2)
