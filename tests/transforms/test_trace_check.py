@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -17,8 +19,8 @@ class Own(Network):
     """A user's network; what it does last is up to ``finish``."""
 
     name = "own"
-    modes = {"matting": "frames"}
-    example_channels = {"image": 3}
+    modes: ClassVar = {"matting": "frames"}
+    example_channels: ClassVar = {"image": 3}
 
     def __init__(self, finish) -> None:
         super().__init__()
