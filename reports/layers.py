@@ -71,7 +71,8 @@ def list_layers(
             if name not in macs:
                 leaf = next((leaf for leaf in opaque if name.startswith(f"{leaf}.")), None)
                 absent = f"not on the path at ratio {downsample_ratio:g}"
-                reasons.append(f"inside '{leaf}', which is not looked into" if leaf else absent)
+                counted = f"counted as a part of '{leaf}'" if leaf and macs[leaf] else f"inside '{leaf}', which is not looked into"
+                reasons.append(counted if leaf else absent)
             reason = "; ".join(filter(None, reasons))
             layers.append(_layer(name, module, macs.get(name, 0), bits.get(name, 0), reason, paths.get(name)))
     for name, kind in functions.items():
