@@ -34,5 +34,7 @@ def get_conventions(conventions: Iterable[str | Convention]) -> dict[str, Conven
     names = [convention.name for convention in found]
     if not found or len(set(names)) < len(names):
         named = ", ".join(names) or "none"
-        raise InputError(f"a report needs conventions of different names, not {named}: pass names or Convention objects")
+        raise InputError(
+            f"a report needs one convention or more, with different names, not {named}: pass names or Convention objects"
+        )
     return dict(zip(names, found, strict=True))

@@ -70,9 +70,11 @@ def list_layers(
                 reasons.append(blind[name])
             if name not in macs:
                 leaf = next((leaf for leaf in opaque if name.startswith(f"{leaf}.")), None)
-                absent = f"not on the path at ratio {downsample_ratio:g}"
-                counted = f"counted as a part of '{leaf}'" if leaf and macs[leaf] else f"inside '{leaf}', which is not looked into"
-                reasons.append(counted if leaf else absent)
+                if leaf is None:
+                    reasons.append(f"not on the path at ratio {downsample_ratio:g}")
+                else:
+                    counted = macs[leaf] > 0
+                    reasons.append(f"counted with '{leaf}'" if counted else f"inside '{leaf}', which is not looked into")
             reason = "; ".join(filter(None, reasons))
             layers.append(_layer(name, module, macs.get(name, 0), bits.get(name, 0), reason, paths.get(name)))
     for name, kind in functions.items():

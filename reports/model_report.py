@@ -101,7 +101,9 @@ def report(
     downsample_ratio = ratio_of(subject, downsample_ratio)
     call = example_inputs(subject, size, downsample_ratio, example)
     calls = record_calls(subject, call)
-    after = None if converted is None else _side(converted, calls, as_bytes(sum(stored_bits(converted).values())), columns)
+    after = None
+    if converted is not None:
+        after = _side(converted, calls, as_bytes(sum(stored_bits(converted).values())), columns)
     before, cross_checks = None, {}
     if plain is not None:
         plain_calls = calls if plain is subject else record_calls(plain, call)

@@ -171,12 +171,14 @@ _TABLE: tuple[tuple[Kind, NonNegative, bool, str], ...] = (
         double, half, bfloat16, cpu, type, type_as, flip, fliplr, flipud, rot90, roll, narrow, select, diagonal, tril,
         triu, gather, take, take_along_dim, index_select, masked_select, as_strided, getitem""",
     ),
-    (Kind.MOVEMENT, _ALWAYS, False, "zeros, zeros_like, new_zeros, ones, ones_like, new_ones, eye, one_hot, rand, rand_like"),
+    (Kind.MOVEMENT, _ALWAYS, False, "zeros, zeros_like, new_zeros, ones, ones_like, new_ones, eye, one_hot"),
+    (Kind.MOVEMENT, _ALWAYS, False, "rand, rand_like, bernoulli"),
     (Kind.MOVEMENT, _UNKNOWN, False, "alpha_dropout feature_alpha_dropout, full, full_like, new_full, arange"),
-    (Kind.MOVEMENT, _UNKNOWN, False, "empty, empty_like, new_empty, linspace, randn, randn_like, bernoulli"),
+    (Kind.MOVEMENT, _UNKNOWN, False, "empty, empty_like, new_empty, linspace, randn, randn_like"),
     # What is written into a tensor may have any sign.
-    (Kind.MOVEMENT, _UNKNOWN, False, "setitem, copy, fill, zero, scatter, scatter_add, index_add, index_copy, index_put"),
-    (Kind.MOVEMENT, _UNKNOWN, False, "embedding, meshgrid, broadcast_tensors, tensor as_tensor scalar_tensor new_tensor"),
+    (Kind.MOVEMENT, _UNKNOWN, False, "setitem, copy, fill, zero, scatter, scatter_add"),
+    (Kind.MOVEMENT, _UNKNOWN, False, "index_add, index_copy, index_put, embedding, meshgrid, broadcast_tensors"),
+    (Kind.MOVEMENT, _UNKNOWN, False, "tensor as_tensor scalar_tensor new_tensor"),
     (Kind.MOVEMENT, _UNKNOWN, False, "size, dim, numel, getattr, len"),
 )  # fmt: skip
 
