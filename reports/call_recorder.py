@@ -18,8 +18,10 @@ from binmat.nn import BinaryLayer
 from binmat.nn.masked_path import MaskedPath
 from binmat.nn.operators import Operator, Target, operator_of
 from binmat.nn.recurrence import Recurrent
+from binmat.transforms.parametrizations import without_parametrizations
 from binmat.transforms.trace import graphs, trace
 from binmat.transforms.traced_module import TracedModule
+from binmat.transforms.traced_number import check_size
 from binmat.transforms.tracer import trace_method
 
 
@@ -88,7 +90,7 @@ def traced(network: nn.Module, size: tuple[int, int] | None = None, example: Exa
         network.programs = dict(network.programs)
         return trace(network)
     # The graph of evaluation is enough, and nothing runs on real data.
-    return TracedModule(network, size, example)
+    return TracedModule(without_parametrizations(network), size, example)
 
 
 class _Recorder(fx.Interpreter):
@@ -106,7 +108,7 @@ class _Recorder(fx.Interpreter):
         self.at = ""
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op not in ("call_module", "call_function", "call_method"):
+        if n.op not in ("call_module", "call_function", "call_method") or n.target is check_size:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.op != "call_module":
@@ -125,6 +127,8 @@ class _Recorder(fx.Interpreter):
             output = super(BinaryLayer, module).forward(*args, **kwargs)
         else:
             output = super().run_node(n)
+        if type(module) is nn.Sequential:
+            return output  # An empty one: others are traced through.
         parent = self.root.get_submodule(str(n.target).rpartition(".")[0])
         self.calls.append(Call(self.at, type(module), module, args, kwargs, output, parent, self.path))
         return output

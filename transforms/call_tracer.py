@@ -29,10 +29,12 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
 )
+from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.overrides import TorchFunctionMode
 
 from binmat.errors import TraceError
 
+from .call_structure import leaves_of, tensors_in
 from .traced_number import NumberTracer, TracedNumber, plain
 
 _HERE = os.path.dirname(__file__)
@@ -94,12 +96,14 @@ def record_call(
         shadow = copy.deepcopy(module)
     if shadow.training != training:
         shadow.train(training)
-    recorder = _Recorder(shadow)
+    with torch.set_grad_enabled(training):
+        recorder = _Recorder(shadow)
     values = recorder.placeholders({name: fake.from_tensor(value.detach()) for name, value in inputs.items()})
     try:
         with torch.set_grad_enabled(training), _quiet(), fake, recorder.layers(), recorder:
             result = call(shadow, values)
-            for leaf in torch.utils._pytree.tree_leaves(result):
+            recorder.follow_contexts()
+            for leaf in leaves_of(result):
                 if isinstance(leaf, TracedNumber):
                     recorder.numbers.guard(leaf.node, leaf.value)
         recorder.write_buffers()
@@ -123,11 +127,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def tensors_in(result: Any) -> list[Tensor]:
-    """The tensors of a nested result, in order."""
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
-
-
 class _Recorder(TorchFunctionMode):
     """Sees every call of a torch function and makes its node; knows the node of every tensor."""
 
@@ -146,6 +145,8 @@ class _Recorder(TorchFunctionMode):
         #: The first floating-point tensor: the graph goes on with its dtype and device when they change.
         self.like: Tensor | None = next((p for p in root.parameters() if p.is_floating_point()), None)
         self._read: dict[str, fx.Node] = {}
+        self._outside = self._inside = _contexts()
+        self._autocast_node: fx.Node | None = None
 
     def placeholders(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         for name, value in inputs.items():
@@ -189,6 +190,7 @@ class _Recorder(TorchFunctionMode):
         if kind != "call_method" and not args and "input" in kwargs:
             # Passes look for a call's input by position, also where the code names it, as in conv(input=x).
             args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+        self.follow_contexts()
         node = self.graph.create_node(kind, target, self.argument(tuple(args)), self.argument(dict(kwargs)))
         node.meta["nn_module_stack"] = {path: (path, "") for path in self.stack if path}
         node.meta["line"] = line_of(sys._getframe())
@@ -289,12 +291,30 @@ class _Recorder(TorchFunctionMode):
         with patch.object(nn.Module, "__call__", call):
             yield
 
+    def follow_contexts(self) -> None:
+        """Enter and leave autocast and no_grad where the code did."""
+        before, self._inside = self._inside, _contexts()
+        grad, dtype, autocast = self._inside
+        if (dtype, autocast) != before[1:]:
+            if self._autocast_node is not None:
+                self.graph.call_function(_exit_autocast, (self._autocast_node,))
+                self._autocast_node = None
+            if (dtype, autocast) != self._outside[1:]:
+                self._autocast_node = self.graph.call_function(_enter_autocast, ("cpu", dtype, autocast, True))
+        if grad != before[0] and self.root.training:
+            self.graph.call_function(torch._C._set_grad_enabled, (grad,))
+
     def write_buffers(self) -> None:
         """A buffer that the call gave a new tensor is written at the end."""
         for name, value in self.root.named_buffers():
             if id(value) not in self.state:
                 read = self.graph.get_attr(name)
                 self.graph.call_method("copy_", (read, self._node_of(value)))
+
+
+def _contexts() -> tuple[bool, torch.dtype, bool]:
+    """Whether gradients are on; dtype of autocast, and whether it is on."""
+    return torch.is_grad_enabled(), torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
 
 
 def is_leaf_layer(module: nn.Module) -> bool:

@@ -16,7 +16,10 @@ from .trace import graphs, recompile
 
 #: The functions with the names of their arguments and the defaults of those that have one.
 _CONV: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-_ARGUMENTS: dict[Any, tuple[str, ...]] = {F.conv2d: ("input", "weight", "bias", *_CONV), F.linear: ("input", "weight", "bias")}
+_ARGUMENTS: dict[Any, tuple[str, ...]] = {
+    F.conv2d: ("input", "weight", "bias", *_CONV),
+    F.linear: ("input", "weight", "bias"),
+}
 
 
 @dataclass(eq=False)
@@ -25,7 +28,6 @@ class _Use:
 
     node: fx.Node
     graph: fx.Graph
-    input: fx.Node
     has_bias: bool
     geometry: dict[str, Any] = field(default_factory=dict)
 
@@ -63,7 +65,7 @@ class FunctionsToLayers(GraphPass[Network]):
                 swap(network, {name: layer})
                 for use in found:
                     with use.graph.inserting_before(use.node):
-                        use.node.replace_all_uses_with(use.graph.call_module(name, (use.input,)))
+                        use.node.replace_all_uses_with(use.graph.call_module(name, use.node.args[:1]))
                     use.graph.erase_node(use.node)
         recompile(network)
         return network
@@ -76,7 +78,8 @@ def _use(node: fx.Node, graph: fx.Graph) -> tuple[str, _Use]:
     name = str(weight.target).rpartition(".")[0] if isinstance(weight, fx.Node) and weight.op == "get_attr" else ""
     known = {f"{name}.weight": weight, f"{name}.bias": bias} if name else {}
     fits = all(value is None or (isinstance(value, fx.Node) and value.target == key) for key, value in known.items())
-    use = _Use(node, graph, given.pop("input"), bias is not None, given)
+    given.pop("input")
+    use = _Use(node, graph, bias is not None, given)
     return name if fits and not any(isinstance(value, fx.Node) for value in given.values()) else "", use
 
 

@@ -14,9 +14,8 @@ from binmat.nn import BinaryLayer
 from binmat.nn.operators import Kind
 from binmat.quantizers import Scheme, get_scheme
 
-from .executed import called_modules, tensors_read
+from .executed import called_modules, evaluation_graphs, tensors_read
 from .patterns import operator_at
-from .trace import graphs
 
 FLOAT = "float"
 #: Prefix of a rule that names a kind of layer instead of a layer: ``kind:depthwise``.
@@ -177,7 +176,7 @@ def _obstacles(network: Network) -> dict[str, str]:
 def _edge_layers(network: Network, layers: Iterable[str], *, forward: bool) -> set[str]:
     """Layers with no other layer before them (forward) or after them, in any of the network's graphs."""
     edge = set()
-    for graph in graphs(network).values():
+    for graph in evaluation_graphs(network).values():
         behind: dict[fx.Node, bool] = {}
         for node in graph.nodes if forward else reversed(graph.nodes):
             seen = any(behind[neighbour] for neighbour in (node.all_input_nodes if forward else node.users))
