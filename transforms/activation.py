@@ -17,9 +17,10 @@ from binmat.nn.operators import Kind, operator_of
 from binmat.quantizers.scheme import REPLACEMENTS
 
 from .graph_pass import GraphPass
+from .part_outputs import move_outputs
 from .patterns import BinaryBlock, activation_module, binary_blocks, called_module, parameters_read
 from .policy import nearest
-from .swap import remove_unread
+from .swap import carry_hooks, remove_unread
 from .trace import graphs, recompile
 
 #: Where the slope starts that replaces a function without one of its own, or with the slope 0.
@@ -91,7 +92,9 @@ class ReplaceActivations(GraphPass[Network]):
                 layer = module if self._replaces(f"{name}.{key}", module) else None
             elif layer is not None and (operator is None or operator.kind is not Kind.NORM):
                 if operator is not None and operator.replaceable and type(module) in operator.modules:
-                    path.set_submodule(key, _made_for(layer, _start_slope_of(module)))
+                    made = _made_for(layer, _start_slope_of(module))
+                    carry_hooks(module, made)
+                    path.set_submodule(key, made)
                 layer = None
 
     def _replace(
@@ -106,12 +109,16 @@ class ReplaceActivations(GraphPass[Network]):
         layer = str(block.layer.target)
         if layer not in made:
             name = self._free_name(network, old, layers)
-            replaced = called_module(old, network) or activation_module(old, network)
-            network.set_submodule(name, _made_for(block.module, _start_slope_of(replaced)))
+            called = called_module(old, network)
+            new_module = _made_for(block.module, _start_slope_of(called or activation_module(old, network)))
+            if called is not None:
+                carry_hooks(called, new_module)
+            network.set_submodule(name, new_module)
             made[layer] = name
         with graph.inserting_before(old):
             new = graph.call_module(made[layer], (old.args[0],))
         old.replace_all_uses_with(new)
+        move_outputs(old, new)
         graph.erase_node(old)
 
     @staticmethod

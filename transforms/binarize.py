@@ -13,7 +13,7 @@ from binmat.quantizers import Scheme
 
 from .graph_pass import GraphPass
 from .policy import LayerPlan, resolve
-from .swap import swap
+from .swap import carry_hooks, swap
 
 
 @dataclass(eq=False)
@@ -50,5 +50,7 @@ class Binarize(GraphPass[Network]):
                 replacements[name] = BinaryLinear.from_float(layer, planned.scheme)
             elif isinstance(layer, nn.Conv2d):
                 replacements[name] = BinaryConv2d.from_float(layer, planned.scheme, pad_value=self.pad_value)
+        for name, replacement in replacements.items():
+            carry_hooks(network.get_submodule(name), replacement)
         swap(network, replacements)
         return network
