@@ -13,6 +13,8 @@ from torch.utils import _pytree as pytree
 from .call_structure import Structure
 
 _KEY = "part_outputs"
+#: Stands for any tensor. It is made here because a call of torch is recorded while a graph is.
+_TENSOR = torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,7 @@ def outputs_held(node: fx.Node) -> tuple[PartOutput, ...]:
 def note_outputs(part: str, call: int, result: Any, node_of: Callable[[Any], fx.Node | None]) -> None:
     """Note on the nodes of a result that a call of a part returns it. node_of: None for what is no tensor."""
     nodes = [node for leaf in pytree.tree_leaves(result) if (node := node_of(leaf)) is not None]
-    empty = torch.empty(0)
-    structure = Structure(pytree.tree_map(lambda leaf: leaf if node_of(leaf) is None else empty, result))
+    structure = Structure(pytree.tree_map(lambda leaf: leaf if node_of(leaf) is None else _TENSOR, result))
     for index, node in enumerate(nodes):
         _add(node, PartOutput(part, call, index, structure))
 
