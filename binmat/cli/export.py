@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from binmat.cli.console import Steps, print_json, say
-from binmat.cli.options import ConvertedArgument, JsonFlag, RatioOption, SizeOption
+from binmat.cli.options import ConvertedArgument, FactoryOption, JsonFlag, RatioOption, SizeOption
 from binmat.cli.paths import check_folder
 
 
@@ -21,6 +21,7 @@ def export(
     ] = None,
     size: SizeOption = None,
     downsample_ratio: RatioOption = None,
+    factory: FactoryOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the network in DIR as a model file again: after training, or for another size.
@@ -38,7 +39,9 @@ def export(
         from binmat.pipeline.converted_folder import export_folder
 
         progress = steps.step("lower the network, write and verify")
-        path, verification = export_folder(folder, format, output, size, downsample_ratio, progress)
+        path, verification = export_folder(
+            folder, format, output, size, downsample_ratio, progress, factory=factory
+        )
     size_in_bytes = path.stat().st_size
     if as_json:
         print_json({"file": str(path), "bytes": size_in_bytes, "verification": verification.summary()})

@@ -66,6 +66,14 @@ NetworkOptions = Annotated[
         help="An option of this network, such as cost_limit of pam; may be repeated. binmat networks lists them all.",
     ),
 ]
+FactoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--factory",
+        metavar="MODULE:FUNCTION",
+        help="For a network of your own: the function that it was saved with. It is imported and runs.",
+    ),
+]
 ClipOption = Annotated[
     Path | None,
     typer.Option(

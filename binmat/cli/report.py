@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from binmat.cli.console import Steps, print_json
-from binmat.cli.options import JsonFlag, RatioOption, SizeOption
+from binmat.cli.options import FactoryOption, JsonFlag, RatioOption, SizeOption
 from binmat.cli.paths import check_images, check_models
 from binmat.errors import InputError
 
@@ -37,6 +37,7 @@ def report(
         ),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer and its cost.")] = False,
+    factory: FactoryOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Count the operations and the storage of checkpoints and converted folders.
@@ -59,7 +60,7 @@ def report(
 
         for model in models:
             steps(f"count {model}")
-            counted.append(_count(model, size, downsample_ratio, density, clip))
+            counted.append(_count(model, size, downsample_ratio, density, clip, factory))
     if (density is not None or clip is not None) and not any(result.sparse for result in counted):
         raise InputError(
             f"{models[0]} has no sparse-assisted decoder to credit: leave out --density and --clip, or convert with "
@@ -74,7 +75,12 @@ def report(
 
 
 def _count(
-    path: Path, size: tuple[int, int] | None, ratio: float | None, density: float | None, clip: Path | None
+    path: Path,
+    size: tuple[int, int] | None,
+    ratio: float | None,
+    density: float | None,
+    clip: Path | None,
+    factory: str | None,
 ) -> Report:
     from binmat.data.clip import open_clip
     from binmat.model_defs.weights_metadata import read_weights_metadata
@@ -88,7 +94,7 @@ def _count(
     if about is not None and size in (None, about.size) and ratio in (None, about.downsample_ratio):
         files = [path / WEIGHTS, *model_files(path).values()]
     return count(
-        load(path),
+        load(path, factory=factory),
         size=size,
         downsample_ratio=ratio,
         files=files,

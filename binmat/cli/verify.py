@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from binmat.cli.console import Steps, print_json, print_table, say
-from binmat.cli.options import ClipOption, ConvertedArgument, JsonFlag
+from binmat.cli.options import ClipOption, ConvertedArgument, FactoryOption, JsonFlag
 from binmat.cli.paths import check_folder, check_images
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def verify(
     layers: Annotated[
         bool, typer.Option("--layers", help="List all layers with signs, not only those where signs flipped.")
     ] = False,
+    factory: FactoryOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare the model file in DIR with the network in DIR.
@@ -39,7 +40,7 @@ def verify(
         steps("start, with PyTorch")
         from binmat.pipeline.converted_folder import verify_folder
 
-        found = verify_folder(folder, clip, steps.step(f"verify {folder}"))
+        found = verify_folder(folder, clip, steps.step(f"verify {folder}"), factory=factory)
     if as_json:
         faults = (verification.systematic for verification in found.values())
         print_json(
