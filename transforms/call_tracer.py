@@ -14,6 +14,7 @@ import operator
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from torch.overrides import TorchFunctionMode
 from binmat.errors import TraceError
 
 from .call_structure import leaves_of, tensors_in
+from .part_outputs import note_outputs
 from .traced_number import NumberTracer, TracedNumber, plain
 
 _HERE = os.path.dirname(__file__)
@@ -139,6 +141,7 @@ class _Recorder(TorchFunctionMode):
         #: The modules that are being called, and whether the last one is a node of its own.
         self.stack: list[str] = []
         self.in_leaf = False
+        self.calls: Counter[str] = Counter()
         self.paths = {id(child): name for name, child in root.named_modules()}
         self.state = {id(value): (value, name) for name, value in tensors_of(root).items()}
         self.constants: dict[str, Tensor] = {}
@@ -285,6 +288,9 @@ class _Recorder(TorchFunctionMode):
                     result = original(module, *plain(args), **plain(kwargs))
                 self.in_leaf = False
                 self._bind(result, self._node("call_module", path, args, kwargs))
+            if path:
+                note_outputs(path, self.calls[path], result, lambda leaf: self.nodes.get(id(leaf), (None, None))[1])
+                self.calls[path] += 1
             self.stack.pop()
             return result
 

@@ -209,7 +209,9 @@ class TracedModule(Network):
         """
         found = []
         for runner in (module, self):
-            runner = copied(runner).train(training)
+            runner = copied(runner)
+            if runner.training != training:
+                runner.train(training)
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 try:
