@@ -18,7 +18,7 @@ _CUBIC = -0.75
 def grid_sample(image: Tensor, grid: Tensor, interpolation: int, padding: int, align_corners: bool) -> Tensor:
     """F.grid_sample. image: [N, C, H, W]; grid: [N, H', W', 2] of (x, y) in [-1, 1].
 
-    All images are one row of pixels, so that each neighbour is one selection whatever N is. N H W is below 2^24, so that
+    All images are one row of pixels, so that each neighbour is one selection, whatever N is. N H W is below 2^24:
     float32 holds every place exactly.
     """
     count, channels, height, width = image.shape
