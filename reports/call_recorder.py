@@ -18,6 +18,7 @@ from binmat.nn import BinaryLayer
 from binmat.nn.masked_path import MaskedPath
 from binmat.nn.operators import Operator, Target, operator_of
 from binmat.nn.recurrence import Recurrent
+from binmat.transforms.parametrizations import without_parametrizations
 from binmat.transforms.trace import graphs, trace
 from binmat.transforms.traced_module import TracedModule
 from binmat.transforms.traced_number import check_size
@@ -89,7 +90,7 @@ def traced(network: nn.Module, size: tuple[int, int] | None = None, example: Exa
         network.programs = dict(network.programs)
         return trace(network)
     # The graph of evaluation is enough, and nothing runs on real data.
-    return TracedModule(network, size, example)
+    return TracedModule(without_parametrizations(network), size, example)
 
 
 class _Recorder(fx.Interpreter):

@@ -64,6 +64,7 @@ def report(
     density: float = PAPER_DENSITY,
     clip: Iterable[Tensor] | None = None,
     one_sided: Iterable[str] = (),
+    notes: Iterable[str] = (),
     conventions: Iterable[str | Convention] = tuple(CONVENTIONS),
 ) -> Report:
     """Count a float network, a converted one, or both, for one frame.
@@ -81,7 +82,7 @@ def report(
     density: the share of active pixels that a sparse-assisted decoder is credited with. clip: frames [1, 3, H, W] to
     measure that share on as well; they are resized to the size that is counted. Both count for such a decoder alone.
     one_sided: binary layers that saw one sign only (:func:`binmat.transforms.one_sided_layers.one_sided_layers`), to be
-    warned of beside those whose input cannot change its sign.
+    warned of beside those whose input cannot change its sign. notes: more of them for the report.
     conventions: the columns: names, or objects of :class:`binmat.reports.Convention`.
 
     Raises SizeError, TraceError, UnknownNameError for a convention, and InputError for networks that do not belong
@@ -89,7 +90,7 @@ def report(
     """
     columns = get_conventions(conventions)
     plain, converted = _sort_out(networks, size, example)
-    notes: list[str] = []
+    notes = list(notes)
     if plain is None and converted is not None:
         plain = _counterpart(converted)
         if plain is None:

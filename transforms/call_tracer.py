@@ -14,6 +14,7 @@ import operator
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,10 +30,13 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
 )
+from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.overrides import TorchFunctionMode
 
 from binmat.errors import TraceError
 
+from .call_structure import leaves_of, tensors_in
+from .part_outputs import note_outputs
 from .traced_number import NumberTracer, TracedNumber, plain
 
 _HERE = os.path.dirname(__file__)
@@ -94,12 +98,14 @@ def record_call(
         shadow = copy.deepcopy(module)
     if shadow.training != training:
         shadow.train(training)
-    recorder = _Recorder(shadow)
+    with torch.set_grad_enabled(training):
+        recorder = _Recorder(shadow)
     values = recorder.placeholders({name: fake.from_tensor(value.detach()) for name, value in inputs.items()})
     try:
         with torch.set_grad_enabled(training), _quiet(), fake, recorder.layers(), recorder:
             result = call(shadow, values)
-            for leaf in torch.utils._pytree.tree_leaves(result):
+            recorder.follow_contexts()
+            for leaf in leaves_of(result):
                 if isinstance(leaf, TracedNumber):
                     recorder.numbers.guard(leaf.node, leaf.value)
         recorder.write_buffers()
@@ -123,11 +129,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def tensors_in(result: Any) -> list[Tensor]:
-    """The tensors of a nested result, in order."""
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
-
-
 class _Recorder(TorchFunctionMode):
     """Sees every call of a torch function and makes its node; knows the node of every tensor."""
 
@@ -140,12 +141,15 @@ class _Recorder(TorchFunctionMode):
         #: The modules that are being called, and whether the last one is a node of its own.
         self.stack: list[str] = []
         self.in_leaf = False
+        self.calls: Counter[str] = Counter()
         self.paths = {id(child): name for name, child in root.named_modules()}
         self.state = {id(value): (value, name) for name, value in tensors_of(root).items()}
         self.constants: dict[str, Tensor] = {}
         #: The first floating-point tensor: the graph goes on with its dtype and device when they change.
         self.like: Tensor | None = next((p for p in root.parameters() if p.is_floating_point()), None)
         self._read: dict[str, fx.Node] = {}
+        self._outside = self._inside = _contexts()
+        self._autocast_node: fx.Node | None = None
 
     def placeholders(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         for name, value in inputs.items():
@@ -189,6 +193,7 @@ class _Recorder(TorchFunctionMode):
         if kind != "call_method" and not args and "input" in kwargs:
             # Passes look for a call's input by position, also where the code names it, as in conv(input=x).
             args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+        self.follow_contexts()
         node = self.graph.create_node(kind, target, self.argument(tuple(args)), self.argument(dict(kwargs)))
         node.meta["nn_module_stack"] = {path: (path, "") for path in self.stack if path}
         node.meta["line"] = line_of(sys._getframe())
@@ -283,11 +288,27 @@ class _Recorder(TorchFunctionMode):
                     result = original(module, *plain(args), **plain(kwargs))
                 self.in_leaf = False
                 self._bind(result, self._node("call_module", path, args, kwargs))
+            if path:
+                note_outputs(path, self.calls[path], result, lambda leaf: self.nodes.get(id(leaf), (None, None))[1])
+                self.calls[path] += 1
             self.stack.pop()
             return result
 
         with patch.object(nn.Module, "__call__", call):
             yield
+
+    def follow_contexts(self) -> None:
+        """Enter and leave autocast and no_grad where the code did."""
+        before, self._inside = self._inside, _contexts()
+        grad, dtype, autocast = self._inside
+        if (dtype, autocast) != before[1:]:
+            if self._autocast_node is not None:
+                self.graph.call_function(_exit_autocast, (self._autocast_node,))
+                self._autocast_node = None
+            if (dtype, autocast) != self._outside[1:]:
+                self._autocast_node = self.graph.call_function(_enter_autocast, ("cpu", dtype, autocast, True))
+        if grad != before[0] and self.root.training:
+            self.graph.call_function(torch._C._set_grad_enabled, (grad,))
 
     def write_buffers(self) -> None:
         """A buffer that the call gave a new tensor is written at the end."""
@@ -295,6 +316,11 @@ class _Recorder(TorchFunctionMode):
             if id(value) not in self.state:
                 read = self.graph.get_attr(name)
                 self.graph.call_method("copy_", (read, self._node_of(value)))
+
+
+def _contexts() -> tuple[bool, torch.dtype, bool]:
+    """Whether gradients are on; dtype of autocast, and whether it is on."""
+    return torch.is_grad_enabled(), torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
 
 
 def is_leaf_layer(module: nn.Module) -> bool:

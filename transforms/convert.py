@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +17,11 @@ from binmat.quantizers import get_scheme
 from .binarize import Binarize
 from .executed import check_executed
 from .functions_to_layers import FunctionsToLayers
+from .parametrizations import copied
 from .policy import LayerPlan
 from .recipe import Recipe, get_recipe
 from .trace import trace
+from .trace_check import check_trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,9 @@ def convert(
     if made_by is not None and (scheme is not None or recipe is not None or settings):
         raise CheckpointError("the network is converted already; convert the float checkpoint instead")
     chosen = made_by or _choose_recipe(scheme, recipe).with_settings(settings)
-    result = trace(copy.deepcopy(network), size, example)
+    result = trace(copied(network), size, example)
+    if isinstance(network, Network) and not network.programs and not type(network).__module__.startswith("binmat."):
+        check_trace(result)  # Those of binmat are checked by its tests.
     _check_call(result, size, downsample_ratio)
     plan = _rewrite(result, chosen) if made_by is None else plan_of(network)
     before = result.conversion or ConversionFacts()

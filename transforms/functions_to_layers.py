@@ -11,12 +11,16 @@ from torch.nn import functional as F
 from binmat.model_defs.network import Network
 
 from .graph_pass import GraphPass
-from .swap import swap
+from .part_outputs import move_outputs
+from .swap import carry_hooks, swap
 from .trace import graphs, recompile
 
 #: The functions with the names of their arguments and the defaults of those that have one.
 _CONV: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-_ARGUMENTS: dict[Any, tuple[str, ...]] = {F.conv2d: ("input", "weight", "bias", *_CONV), F.linear: ("input", "weight", "bias")}
+_ARGUMENTS: dict[Any, tuple[str, ...]] = {
+    F.conv2d: ("input", "weight", "bias", *_CONV),
+    F.linear: ("input", "weight", "bias"),
+}
 
 
 @dataclass(eq=False)
@@ -25,7 +29,6 @@ class _Use:
 
     node: fx.Node
     graph: fx.Graph
-    input: fx.Node
     has_bias: bool
     geometry: dict[str, Any] = field(default_factory=dict)
 
@@ -60,10 +63,13 @@ class FunctionsToLayers(GraphPass[Network]):
             if layer is not None:
                 kind = type(network.get_submodule(name)).__name__
                 self.notes[name] = f"its class {kind} calls a function with its weight"
+                carry_hooks(network.get_submodule(name), layer)
                 swap(network, {name: layer})
                 for use in found:
                     with use.graph.inserting_before(use.node):
-                        use.node.replace_all_uses_with(use.graph.call_module(name, (use.input,)))
+                        call = use.graph.call_module(name, use.node.args[:1])
+                        use.node.replace_all_uses_with(call)
+                        move_outputs(use.node, call)
                     use.graph.erase_node(use.node)
         recompile(network)
         return network
@@ -76,7 +82,8 @@ def _use(node: fx.Node, graph: fx.Graph) -> tuple[str, _Use]:
     name = str(weight.target).rpartition(".")[0] if isinstance(weight, fx.Node) and weight.op == "get_attr" else ""
     known = {f"{name}.weight": weight, f"{name}.bias": bias} if name else {}
     fits = all(value is None or (isinstance(value, fx.Node) and value.target == key) for key, value in known.items())
-    use = _Use(node, graph, given.pop("input"), bias is not None, given)
+    given.pop("input")
+    use = _Use(node, graph, bias is not None, given)
     return name if fits and not any(isinstance(value, fx.Node) for value in given.values()) else "", use
 
 

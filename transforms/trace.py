@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx, nn
+from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 
 from binmat.model_defs.network import Example, Network
 
+from .parametrizations import without_parametrizations
 from .program import Program
 from .traced_module import TracedModule
 from .traced_number import check_size
@@ -28,9 +31,10 @@ def trace(module: nn.Module, size: tuple[int, int] | None = None, example: Examp
     torch.Size([1, 8, 4, 4])
     """
     if not isinstance(module, Network):
-        traced = TracedModule(module, size, example)
+        plain = without_parametrizations(module)
+        traced = TracedModule(plain, size, example)
         traced.check(module)
-        traced.add_training(module)
+        traced.add_training(plain)
         return traced
     for mode, method in module.modes.items():
         if mode not in module.programs:
@@ -47,7 +51,8 @@ def recompile(network: Network) -> None:
     """Compile every program anew after its graph was edited."""
 
     def acts(node: fx.Node) -> Any:
-        return node.op in ("placeholder", "output") or node.target is check_size or works_in_place(node, network)
+        switches = (check_size, _enter_autocast, _exit_autocast, torch._C._set_grad_enabled)
+        return node.op in ("placeholder", "output") or node.target in switches or works_in_place(node, network)
 
     for program in network.programs.values():
         if isinstance(program, Program):

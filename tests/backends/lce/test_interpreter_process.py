@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -74,6 +75,12 @@ def test_damaged_files_never_end_this_process(model: bytes) -> None:
             said.append(str(error))
     assert any("crashed (SIGSEGV)" in message for message in said)
     assert any("refuses the model" in message for message in said)
+
+
+def test_a_process_cannot_take_all_memory(model: bytes) -> None:
+    LceInterpreter(model).run([X])
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    assert resource.prlimit(pid_of_the_next(), resource.RLIMIT_AS) == (half, half)
 
 
 def test_frames_know_nothing_of_each_other(model: bytes) -> None:
