@@ -46,8 +46,8 @@ def test_what_a_rule_leaves_out_is_named_and_what_it_counts_of_it_is_counted() -
 
 
 def test_reports_have_the_columns_that_they_are_asked_for() -> None:
-    float_network = network()
-    made = report(float_network, convert(float_network, "bnn"), size=(4, 4), conventions=[DOUBLED, "textbook", "fvcore"])
+    plain = network()
+    made = report(plain, convert(plain, "bnn"), size=(4, 4), conventions=[DOUBLED, "textbook", "fvcore"])
     assert list(made.conventions) == ["doubled", "textbook", "fvcore"]
     content = made.to_json()
     assert list(content["counts"]) == ["doubled", "textbook", "fvcore"] and content["cross_checks"] == {}
@@ -90,7 +90,7 @@ def test_checks_of_sizes_and_empty_sequences_cost_nothing_and_are_not_named() ->
 
 
 def test_every_way_to_write_arithmetic_and_movement_is_known() -> None:
-    """As the tracer records it: operators in place, with the operands changed, on sizes, and into a part of a tensor."""
+    """As the tracer records it: operators in place, with operands that change places, on sizes, into parts."""
 
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         y = 2 - x / 3 + 1 / (x + 4) - x // 2 + 3 // (x + 5) + x % 2 + 2**x + x**2 - (-x) + 5 % (x + 7) + abs(x)
@@ -105,7 +105,8 @@ def test_every_way_to_write_arithmetic_and_movement_is_known() -> None:
         z = torch.zeros_like(y).copy_(y).add_(1).clamp_(min=0).mul_(2).to(y.dtype)
         half = torch.arange(int(x.shape[-1] * 0.5)).view(1, -1).float()
         z = torch.stack([z, y]).unbind(0)[0].movedim(1, -1).transpose(1, 2).mT.permute(0, 2, 1, 3)
-        return z + half.mean() + torch.linalg.vector_norm(x) + x.norm(dim=1, keepdim=True) + x.flatten(1).topk(2)[0].sum()
+        norms = torch.linalg.vector_norm(x) + x.norm(dim=1, keepdim=True)
+        return z + half.mean() + norms + x.flatten(1).topk(2)[0].sum()
 
     for convention in ("textbook", "bimatting", "fvcore"):
         found = counted(Wrapped(forward), 1, 3, 4, 4, convention=convention)
