@@ -35,6 +35,6 @@ def get_conventions(conventions: Iterable[str | Convention]) -> dict[str, Conven
     if not found or len(set(names)) < len(names):
         named = ", ".join(names) or "none"
         raise InputError(
-            f"a report needs one convention or more, with different names, not {named}: pass names or Convention objects"
+            f"a report needs conventions with different names, not {named}: pass names or Convention objects"
         )
     return dict(zip(names, found, strict=True))

@@ -73,8 +73,8 @@ def list_layers(
                 if leaf is None:
                     reasons.append(f"not on the path at ratio {downsample_ratio:g}")
                 else:
-                    counted = macs[leaf] > 0
-                    reasons.append(f"counted with '{leaf}'" if counted else f"inside '{leaf}', which is not looked into")
+                    unseen = f"inside '{leaf}', which is not looked into"
+                    reasons.append(f"counted with '{leaf}'" if macs[leaf] else unseen)
             reason = "; ".join(filter(None, reasons))
             layers.append(_layer(name, module, macs.get(name, 0), bits.get(name, 0), reason, paths.get(name)))
     for name, kind in functions.items():

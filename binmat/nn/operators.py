@@ -95,8 +95,8 @@ _UNKNOWN, _ALWAYS, _AS_INPUT, _AS_OPERANDS = NonNegative
 
 #: Kind, when not negative, whether pointwise, and the operators of which that is true, with commas between them: their
 #: own names first, then others they go by. A name stands for the module of that name, whatever its capitals, for the
-#: functions of that name in the places below, for the tensor method, and for the in-place forms of these, which end in
-#: an underscore.
+#: functions of that name in the places below, for the tensor method, for the in-place forms of these, which end in an
+#: underscore, and for the tensor's special method.
 _TABLE: tuple[tuple[Kind, NonNegative, bool, str], ...] = (
     (
         Kind.PRODUCT, _UNKNOWN, False,
@@ -190,7 +190,8 @@ _PLACES = (torch, F, torch.linalg, torch.special, operator, builtins, math)
 def _operator(kind: Kind, non_negative: NonNegative, pointwise: bool, names: Sequence[str]) -> Operator:
     modules = tuple(_MODULES[key] for name in names if (key := name.replace("_", "").lower()) in _MODULES)
     forms = [form for name in names for form in (name, f"{name}_")]
-    found = (getattr(place, form, None) for place in _PLACES for form in forms)
+    found = [getattr(place, form, None) for place in _PLACES for form in forms]
+    found += [getattr(Tensor, f"__{name}__", None) for name in names]
     functions = tuple(dict.fromkeys(function for function in found if callable(function)))
     methods = tuple(form for form in forms if hasattr(Tensor, form))
     replaceable = names[0] in _REPLACEABLE

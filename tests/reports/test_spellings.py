@@ -57,7 +57,11 @@ SPELT: dict[str, list[tuple[nn.Module, list[Callable[[Any, torch.Tensor], Any]],
         (nn.LayerNorm(6, elementwise_affine=False), [lambda m, x: F.layer_norm(x, (6,))], MAP),
     ],
     "rms_norm": [
-        (nn.RMSNorm(6), [lambda m, x: F.rms_norm(x, (6,), m.weight), lambda m, x: torch.rms_norm(x, (6,), m.weight)], MAP),
+        (
+            nn.RMSNorm(6),
+            [lambda m, x: F.rms_norm(x, (6,), m.weight), lambda m, x: torch.rms_norm(x, (6,), m.weight)],
+            MAP,
+        ),
         (nn.RMSNorm(6, elementwise_affine=False), [lambda m, x: F.rms_norm(x, (6,))], MAP),
     ],
     "local_response_norm": [(nn.LocalResponseNorm(3), [lambda m, x: F.local_response_norm(x, 3)], MAP)],

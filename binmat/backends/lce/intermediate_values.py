@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
-from binmat.backends.lce.tflite.builder import ModelBuilder, Operator
+from binmat.backends.lce.tflite.builder import ModelBuilder
+from binmat.backends.lce.tflite.graph import Operator
 from binmat.backends.lce.tflite.schema import Array
 
 #: (model, its inputs in order) -> its outputs in order, as stored.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import flatbuffers
@@ -12,35 +12,15 @@ import numpy as np
 from flatbuffers import flexbuffers
 
 from binmat.backends.lce.tflite import schema
-from binmat.backends.lce.tflite.schema import BUILTINS, TENSOR_TYPES, Activation, Array, DType
+from binmat.backends.lce.tflite.graph import Operator, Tensor
+from binmat.backends.lce.tflite.in_place import with_copies
+from binmat.backends.lce.tflite.schema import BUILTINS, TENSOR_TYPES, Activation, Array
 from binmat.errors import ExportError
 
 #: Offsets inside a flatbuffer are signed 32-bit numbers.
 LARGEST_FILE = 2**31 - 1
 
 Named = Sequence[tuple[str, int]]
-
-
-@dataclass
-class Tensor:
-    """A tensor of the file. shape: as stored; data: the value of a constant, None for what operators compute."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: DType
-    data: Array | None = None
-
-
-@dataclass
-class Operator:
-    """One operator. kind: a key of BUILTINS, or the code of a custom operator. Tensor -1 is an input left out."""
-
-    kind: str
-    inputs: list[int]
-    outputs: list[int]
-    options: dict[str, Any] = field(default_factory=dict)
-    custom: bool = False
-    version: int | None = None
 
 
 class ModelBuilder:
@@ -103,18 +83,22 @@ class ModelBuilder:
     ) -> bytes:
         """Serialise. inputs, outputs: (name in the signature, tensor); what computes an input is left out.
 
+        Copies are added where TFLite would overwrite what is read again (:mod:`binmat.backends.lce.tflite.in_place`).
+
         Raises ExportError where the file would pass 2 GB.
         """
-        operators = self.needed_operators([tensor for _, tensor in outputs], [tensor for _, tensor in inputs])
-        used = {tensor for _, tensor in (*inputs, *outputs)}
+        given, wanted = [tensor for _, tensor in inputs], [tensor for _, tensor in outputs]
+        tensors = list(self.tensors)
+        operators = with_copies(self.needed_operators(wanted, given), tensors, given, wanted)
+        used = {*given, *wanted}
         used.update(tensor for op in operators for tensor in (*op.inputs, *op.outputs) if tensor >= 0)
         kept = sorted(used)
-        size = sum(data.nbytes for i in kept if (data := self.tensors[i].data) is not None)
+        size = sum(data.nbytes for i in kept if (data := tensors[i].data) is not None)
         if size >= LARGEST_FILE:
             raise ExportError(f"the model's constants take {size} bytes and a .tflite file holds 2 GB: convert a part")
         place = {tensor: index for index, tensor in enumerate(kept)}
         return _Serialiser(
-            [self.tensors[i] for i in kept],
+            [tensors[i] for i in kept],
             [
                 replace(op, inputs=[place.get(i, -1) for i in op.inputs], outputs=[place[i] for i in op.outputs])
                 for op in operators
