@@ -6,6 +6,7 @@ from example_networks import ResNet, UNet
 from torch import nn
 from torch.nn import functional as F
 
+from binmat.model_defs.network import Example
 from binmat.nn import RPReLU
 from binmat.nn.operators import OPERATORS
 from binmat.transforms.convert import convert
@@ -209,7 +210,7 @@ def test_a_prelu_along_another_dimension_than_the_channels_hands_its_mean_slope_
     module = nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 5), nn.PReLU(4), nn.Linear(5, 2))
     with torch.no_grad():
         module[2].weight.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
-    network = convert(module, "reactnet")
+    network = convert(module, "reactnet", example=Example("forward", {"input": torch.rand(1, 4, 3)}, ()))
     torch.testing.assert_close(network.get_submodule("2").slope, torch.full((5,), 0.25))
     assert network(torch.randn(2, 4, 3)).shape == (2, 4, 2)
 
