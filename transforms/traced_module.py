@@ -126,11 +126,10 @@ class TracedModule(Network):
 
     def flattened(self, example: Example) -> Example:
         """An example whose inputs are the tensors of the module's arguments, by the names of the graph."""
-        if set(example.inputs) == set(self.call.names):
-            return example
         assert self.traced_example is not None
-        outputs = example.outputs or self.traced_example.outputs
-        return Example("forward", dict(self.call.by_name(example.inputs)), outputs)
+        flat = set(example.inputs) == set(self.call.names)
+        inputs = example.inputs if flat else dict(self.call.by_name(example.inputs))
+        return Example("forward", inputs, example.outputs or self.traced_example.outputs)
 
     def _adopt(self, module: nn.Module) -> None:
         """Take the module's layers, parameters and buffers; plain tensors become buffers, which move along."""

@@ -243,6 +243,15 @@ def test_the_call_of_the_traced_network_is_the_call_of_the_module() -> None:
         assert got["image"] is other["image"]
 
 
+def test_an_example_without_outputs_gets_their_names() -> None:
+    class Two(nn.Module):
+        def forward(self, x, y):
+            return [x + y, x - y]
+
+    example = Example("forward", {"x": torch.rand(1, 3, 4, 4), "y": torch.rand(1, 3, 4, 4)}, ())
+    assert trace(Two(), example=example).flattened(example).outputs == ("output0", "output1")
+
+
 @pytest.mark.parametrize(
     ("args", "options", "message"),
     [
