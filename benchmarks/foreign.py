@@ -52,7 +52,7 @@ SOURCES = {
     "binmat": ("binmat/**/*.py", "model_defs/*.py", "transforms/**/*.py", "reports/*.py", "tests/foreign/check.py"),
     "litert-torch": ("tests/foreign/litert.py", "tests/foreign/*requirements.txt"),
 }
-SECONDS = 900
+SECONDS = 1800
 GIB = 12
 
 

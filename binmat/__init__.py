@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from binmat.transforms.checkpoint import load as load
     from binmat.transforms.checkpoint import save as save
     from binmat.transforms.convert import convert as convert
+    from binmat.transforms.features import features as features
     from binmat.transforms.lowering.lower import lower as lower
     from binmat.transforms.recipe import Recipe as Recipe
 
@@ -38,6 +39,7 @@ _DEFINED_IN = {
     "convert_checkpoint": "binmat.pipeline.convert_checkpoint",
     "errors": "binmat.errors",
     "export": "binmat.pipeline.deployment",
+    "features": "binmat.transforms.features",
     "get_scheme": "binmat.quantizers",
     "load": "binmat.transforms.checkpoint",
     "lower": "binmat.transforms.lowering.lower",

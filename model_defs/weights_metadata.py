@@ -19,15 +19,16 @@ _LONGEST_HEADER = 100_000_000
 class WeightsMetadata:
     """Enough to rebuild the network that the weights belong to.
 
-    network: the registry's name. config: its constructor arguments. recipe: how it was converted, as TOML; None for a
-    float network. The rest of a conversion's record follows from these.
+    network: the registry's name; with a factory, the network's own. config: its constructor arguments. recipe: how it
+    was converted, as TOML; None for a float network. The rest of a conversion's record follows from these.
     size: (height, width) that it was converted for, downsample_ratio likewise; None where unknown.
     progress: binary layer -> how far its training is, in (0, 1] (:func:`binmat.nn.set_progress`); layers at 0, and
     files that say nothing of it, are left out.
+    factory: ``module:function`` that builds a network which the registry does not; None for the others.
 
     >>> about = WeightsMetadata("modnet", {}, None, (512, 512), 1.0)
     >>> about.to_header()
-    {'binmat': '{"network": "modnet", "config": {}, "recipe": null, "size": [512, 512], ..., "progress": {}}'}
+    {'binmat': '{"network": "modnet", "config": {}, "recipe": null, "size": [512, 512], ..., "factory": null}'}
     """
 
     network: str
@@ -36,6 +37,7 @@ class WeightsMetadata:
     size: tuple[int, int] | None
     downsample_ratio: float | None
     progress: dict[str, float] = field(default_factory=dict)
+    factory: str | None = None
 
     def to_header(self) -> dict[str, str]:
         """What safetensors takes as metadata."""
@@ -56,7 +58,8 @@ def read_weights_metadata(path: str | Path) -> WeightsMetadata | None:
         about: dict[str, Any] = json.loads(header["__metadata__"][METADATA_KEY])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    required = [field.name for field in fields(WeightsMetadata) if field.default_factory is MISSING]
+    optional = {field.name for field in fields(WeightsMetadata) if {field.default, field.default_factory} != {MISSING}}
+    required = [field.name for field in fields(WeightsMetadata) if field.name not in optional]
     missing = [name for name in required if name not in about]
     if missing:
         raise CheckpointError(
@@ -65,5 +68,11 @@ def read_weights_metadata(path: str | Path) -> WeightsMetadata | None:
         )
     size = None if about["size"] is None else (about["size"][0], about["size"][1])
     return WeightsMetadata(
-        about["network"], about["config"], about["recipe"], size, about["downsample_ratio"], about.get("progress", {})
+        about["network"],
+        about["config"],
+        about["recipe"],
+        size,
+        about["downsample_ratio"],
+        about.get("progress", {}),
+        about.get("factory"),
     )

@@ -11,7 +11,7 @@ from binmat.quantizers import SCALES
 
 from .call_recorder import Call
 from .convention import Convention, Cost
-from .macs import has_bias, input_scale_map_macs, macs_of
+from .macs import biases_of, input_scale_map_macs, macs_of
 from .norms import has_gain, ib_norm_elements
 
 
@@ -23,12 +23,13 @@ def _outputs(call: Call) -> int:
 def _product(call: Call) -> Cost:
     layer = call.module
     if not isinstance(layer, BinaryLayer):
-        return Cost(flops=macs_of(call) + has_bias(call) * _outputs(call))
-    per_output = has_bias(call) + (SCALES[layer.scheme.weight.scale_kind].measure is not None)
+        return Cost(flops=macs_of(call) + biases_of(call))
+    per_output = int(SCALES[layer.scheme.weight.scale_kind].measure is not None)
     per_input = (layer.threshold is not None) * _branches(call)
     if layer.scheme.input_scale_map:
         per_output, per_input = per_output + 1, per_input + 1
-    flops = per_output * _outputs(call) + per_input * call.input.numel() + input_scale_map_macs(call)
+    flops = biases_of(call) + per_output * _outputs(call) + per_input * call.input.numel()
+    flops += input_scale_map_macs(call)
     return Cost(flops=flops, bops=macs_of(call))
 
 

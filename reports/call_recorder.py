@@ -21,6 +21,7 @@ from binmat.nn.recurrence import Recurrent
 from binmat.transforms.parametrizations import without_parametrizations
 from binmat.transforms.trace import graphs, trace
 from binmat.transforms.traced_module import TracedModule
+from binmat.transforms.traced_number import check_size
 from binmat.transforms.tracer import trace_method
 
 
@@ -107,7 +108,7 @@ class _Recorder(fx.Interpreter):
         self.at = ""
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op not in ("call_module", "call_function", "call_method"):
+        if n.op not in ("call_module", "call_function", "call_method") or n.target is check_size:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.op != "call_module":
@@ -126,6 +127,8 @@ class _Recorder(fx.Interpreter):
             output = super(BinaryLayer, module).forward(*args, **kwargs)
         else:
             output = super().run_node(n)
+        if type(module) is nn.Sequential:
+            return output  # An empty one: others are traced through.
         parent = self.root.get_submodule(str(n.target).rpartition(".")[0])
         self.calls.append(Call(self.at, type(module), module, args, kwargs, output, parent, self.path))
         return output

@@ -8,7 +8,7 @@ from typing import Any
 
 from binmat.errors import InputError
 
-from .conventions import CONVENTIONS
+from .convention import Convention
 from .model_report import Report
 from .report_content import SCHEMA
 from .report_text import json_text
@@ -32,14 +32,14 @@ class Comparison:
             assert side is not None
             ratio = "" if report.downsample_ratio == 1 else f" at {report.downsample_ratio:g}"
             row = [report.network, report.recipe or "float", f"{report.height}x{report.width}{ratio}"]
-            for convention in CONVENTIONS:
+            for convention in self.conventions:
                 row += [ops.show(side.counts[convention].total.ops), times(report.ratio(convention))]
             rows.append([*row, stored.show(side.bytes), times(report.storage_ratio)])
             if report.sparse is not None:
                 rows += _credits(report.sparse, ops)
-        counted = [head for c in CONVENTIONS for head in (f"{c}\n{ops.name}", "less")]
+        counted = [head for c in self.conventions for head in (f"{c}\n{ops.name}", "less")]
         heads = ["network", "recipe", "input", *counted, f"storage\n{stored.name}", "less"]
-        return Table("", heads, rows, "lll" + "r" * 6)
+        return Table("", heads, rows, "lll" + "r" * (len(heads) - 3))
 
     def to_json(self) -> dict[str, Any]:
         """{schema, reports: the reports' own JSON}."""
@@ -55,24 +55,30 @@ class Comparison:
         """Write the comparison whole or not at all, as .json or .md. Raises UnknownNameError, InputError."""
         save_as(path, {".json": lambda: json_text(self.to_json()), ".md": self.to_markdown})
 
-    @staticmethod
-    def _definitions() -> list[str]:
+    @property
+    def conventions(self) -> dict[str, Convention]:
+        """The conventions of every report, by name."""
+        return self.reports[0].conventions
+
+    def _definitions(self) -> list[str]:
         less = "less: how many times less than the float network of the same row."
-        return [less, *(f"{c.name}: {c.definition}" for c in CONVENTIONS.values())]
+        return [less, *(f"{c.name}: {c.definition}" for c in self.conventions.values())]
 
 
 def compare(*reports: Report) -> Comparison:
-    """Put reports side by side. Raises InputError without any."""
+    """Put reports side by side. Raises InputError without any, and where they are in different conventions."""
     if not reports:
         raise InputError("a comparison needs at least one report: pass what binmat.report returns")
+    if any(list(report.conventions) != list(reports[0].conventions) for report in reports):
+        raise InputError("reports in different conventions do not compare: make all with the same conventions=[...]")
     return Comparison(reports)
 
 
 def _credits(sparse: Sparse, ops: Unit) -> list[list[str]]:
     """The rows with credited operations, below the row with the dense ones."""
-    figures = {f"density {sparse.density:g}": [sparse.credited(name) for name in CONVENTIONS]}
+    figures = {f"density {sparse.density:g}": [sparse.credited(name) for name in sparse.counts]}
     if sparse.measured is not None:
-        figures["density on the clip"] = [sparse.on_clip(name) or 0.0 for name in CONVENTIONS]
+        figures["density on the clip"] = [sparse.on_clip(name) or 0.0 for name in sparse.counts]
     return [
         ["", f"  at {name}", "", *(cell for value in values for cell in (ops.show(value), "")), "", ""]
         for name, values in figures.items()

@@ -12,10 +12,14 @@ from .call_recorder import Call
 
 @dataclass(frozen=True)
 class Cost:
-    """Operations. flops: on floats. bops: multiply-accumulates on bits; 64 of them cost as much as one flop."""
+    """Operations. flops: on floats. bops: multiply-accumulates on bits; 64 of them cost as much as one flop.
+
+    left_out: whether the convention's source leaves the call, or a part of it, out: reports name it then.
+    """
 
     flops: int = 0
     bops: int = 0
+    left_out: bool = field(default=False, repr=False)
 
     @property
     def ops(self) -> float:
@@ -23,11 +27,11 @@ class Cost:
         return self.flops + self.bops / 64
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.flops + other.flops, self.bops + other.bops)
+        return Cost(self.flops + other.flops, self.bops + other.bops, self.left_out or other.left_out)
 
     def share(self, part: float) -> Cost:
         """A share of the cost, rounded to whole operations."""
-        return Cost(round(self.flops * part), round(self.bops * part))
+        return Cost(round(self.flops * part), round(self.bops * part), self.left_out)
 
 
 Rule = Callable[[Call], Cost]
@@ -41,7 +45,19 @@ class Convention:
     definition: what is counted, in a sentence or two that reports print.
     rules: cost by kind of operator, or by operator where one differs from its kind. float_rules: further rules for
     networks without any binary layer. An operator in the table (:mod:`binmat.nn.operators`) that has no rule is free.
-    An operator that is not in the table is not counted, and reports name it.
+    An operator that is not in the table is not counted, and reports name it. So is one whose cost is ``left_out``.
+
+    A convention of your own is passed in place of a name:
+
+    >>> from torch import nn
+    >>> from binmat.reports import Convention, Cost, Kind, count, macs_of
+    >>> sums_and_products = Convention(
+    ...     name="sums and products",
+    ...     definition="A multiply-accumulate is two operations; everything else is free.",
+    ...     rules={Kind.PRODUCT: lambda call: Cost(flops=2 * macs_of(call))},
+    ... )
+    >>> count(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU()), sums_and_products, size=(4, 4)).total
+    Cost(flops=768, bops=0)
     """
 
     name: str

@@ -22,7 +22,7 @@ class Count:
     """Operations of one frame in one convention.
 
     costs: by the name of the layer or function, in order of execution, summed over its calls. Free ones cost nothing.
-    not_counted: how often each operator was called that the convention does not know.
+    not_counted: how often each operator was called that the convention does not know, or leaves out in part.
     masked: the masked path of each layer or function that is part of one, by name.
     """
 
@@ -53,7 +53,7 @@ def is_binary(network: nn.Module) -> bool:
 
 def count(
     network: nn.Module,
-    convention: str = "textbook",
+    convention: str | Convention = "textbook",
     *,
     size: tuple[int, int] | None = None,
     downsample_ratio: float | None = None,
@@ -65,7 +65,8 @@ def count(
     >>> count(network, size=(4, 4)).total
     Cost(flops=3456, bops=0)
 
-    convention: ``textbook``, ``bimatting`` or ``fvcore``; see their modules for what they count.
+    convention: ``textbook``, ``bimatting`` or ``fvcore`` (see their modules for what they count), or a
+    :class:`Convention` of your own.
     size, downsample_ratio, example: as for :func:`binmat.model_defs.example_inputs.example_inputs`.
     Raises UnknownNameError, SizeError and TraceError.
     """
@@ -82,9 +83,9 @@ def price(calls: Iterable[Call], convention: Convention, *, binary_network: bool
     masked: dict[str, str] = {}
     for call in calls:
         cost = convention.cost(call, binary_network=binary_network)
-        if cost is None:
+        if cost is None or cost.left_out:
             not_counted[operator_name(call)] += 1
-        else:
+        if cost is not None:
             costs[call.name] = costs.get(call.name, FREE) + cost
         if call.path:
             masked[call.name] = call.path

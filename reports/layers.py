@@ -70,8 +70,11 @@ def list_layers(
                 reasons.append(blind[name])
             if name not in macs:
                 leaf = next((leaf for leaf in opaque if name.startswith(f"{leaf}.")), None)
-                absent = f"not on the path at ratio {downsample_ratio:g}"
-                reasons.append(f"inside '{leaf}', which is not looked into" if leaf else absent)
+                if leaf is None:
+                    reasons.append(f"not on the path at ratio {downsample_ratio:g}")
+                else:
+                    unseen = f"inside '{leaf}', which is not looked into"
+                    reasons.append(f"counted with '{leaf}'" if macs[leaf] else unseen)
             reason = "; ".join(filter(None, reasons))
             layers.append(_layer(name, module, macs.get(name, 0), bits.get(name, 0), reason, paths.get(name)))
     for name, kind in functions.items():

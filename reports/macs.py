@@ -1,15 +1,21 @@
-"""Multiply-accumulates of convolutions, linear layers and matrix products: geometry, the same in every convention."""
+"""Multiply-accumulates and biases of every product: convolutions, linear layers, matrix products, attention, recurrent
+layers. It is geometry, the same in every convention that counts the operator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isqrt
+from typing import Any
 
 from torch import Tensor
 
 from binmat.nn import BinaryConv2d, BinaryLayer
 from binmat.nn.operators import OPERATORS, Operator
 
+from .attention import dot_product_macs, multi_head_biases, multi_head_macs
 from .call_recorder import Call
+from .einsum import einsum_macs
+from .recurrent_layers import recurrent_biases, recurrent_macs
 
 
 def _weight(call: Call) -> Tensor:
@@ -17,10 +23,15 @@ def _weight(call: Call) -> Tensor:
     return weight
 
 
-def has_bias(call: Call) -> bool:
-    """Whether a convolution or linear layer, module or function, adds a bias."""
+def _added_bias(call: Call) -> int:
+    """A convolution or linear layer, module or function, adds its bias to each output element."""
     bias = call.argument(2, "bias") if call.module is None else getattr(call.module, "bias", None)
-    return bias is not None
+    return 0 if bias is None else _outputs(call)
+
+
+def _outputs(call: Call) -> int:
+    output: Tensor = call.output
+    return output.numel()
 
 
 def convolution(call: Call) -> int:
@@ -39,13 +50,39 @@ def linear(call: Call) -> int:
 
 
 def matmul(call: Call) -> int:
-    """Each element of the product sums over the shared dimension."""
+    """Each element of the product sums over the shared dimension; batch dimensions are broadcast."""
     return int(call.output.numel() * call.input.shape[-1])
 
 
-def addmm(call: Call) -> int:
-    """The product in addmm and baddbmm; what it is added to is a bias."""
-    return int(call.output.numel() * call.args[1].shape[-1])
+def added_matmul(call: Call) -> int:
+    """The product in addmm, baddbmm and addbmm; what it is added to is a bias."""
+    factor: Tensor = call.argument(1, "mat1" if call.operator is OPERATORS["addmm"] else "batch1")
+    return factor.numel() * int(call.output.shape[-1])
+
+
+def added_matrix_vector(call: Call) -> int:
+    """The product in addmv; what it is added to is a bias."""
+    matrix: Tensor = call.argument(1, "mat")
+    return matrix.numel()
+
+
+def tensordot(call: Call) -> int:
+    """Each output element sums over the contracted dimensions, which both factors have and the output has not."""
+    factor, other = call.argument(0, "a"), call.argument(1, "b")
+    return isqrt(factor.numel() * other.numel() * call.output.numel())
+
+
+def bilinear(call: Call) -> int:
+    """The first factor times the weight, and that times the second factor."""
+    second: Tensor = call.argument(1, "input2")
+    weight: Any = call.argument(2, "weight") if call.module is None else call.module.weight
+    features = second.shape[-1]
+    return int(call.output.numel() * features * (weight.shape[1] + 1))
+
+
+def _bilinear_bias(call: Call) -> int:
+    bias = call.argument(3, "bias") if call.module is None else call.module.bias
+    return 0 if bias is None else _outputs(call)
 
 
 MACS: Mapping[Operator, Callable[[Call], int]] = {
@@ -53,8 +90,41 @@ MACS: Mapping[Operator, Callable[[Call], int]] = {
     OPERATORS["conv_transpose"]: transposed_convolution,
     OPERATORS["linear"]: linear,
     OPERATORS["matmul"]: matmul,
-    OPERATORS["addmm"]: addmm,
+    OPERATORS["mv"]: matmul,
+    OPERATORS["dot"]: matmul,
+    OPERATORS["outer"]: _outputs,
+    OPERATORS["addmm"]: added_matmul,
+    OPERATORS["baddbmm"]: added_matmul,
+    OPERATORS["addmv"]: added_matrix_vector,
+    OPERATORS["addr"]: _outputs,
+    OPERATORS["tensordot"]: tensordot,
+    OPERATORS["einsum"]: einsum_macs,
+    OPERATORS["bilinear"]: bilinear,
+    OPERATORS["scaled_dot_product_attention"]: dot_product_macs,
+    OPERATORS["multihead_attention"]: multi_head_macs,
+    OPERATORS["rnn"]: recurrent_macs,
+    OPERATORS["rnn_cell"]: recurrent_macs,
 }
+
+_BIASES: Mapping[Operator, Callable[[Call], int]] = {
+    OPERATORS["conv"]: _added_bias,
+    OPERATORS["conv_transpose"]: _added_bias,
+    OPERATORS["linear"]: _added_bias,
+    OPERATORS["addmm"]: _outputs,
+    OPERATORS["baddbmm"]: _outputs,
+    OPERATORS["addmv"]: _outputs,
+    OPERATORS["addr"]: _outputs,
+    OPERATORS["bilinear"]: _bilinear_bias,
+    OPERATORS["multihead_attention"]: multi_head_biases,
+    OPERATORS["rnn"]: recurrent_biases,
+    OPERATORS["rnn_cell"]: recurrent_biases,
+}
+
+
+def biases_of(call: Call) -> int:
+    """Additions of biases in one call; 0 for what has none."""
+    formula = None if call.operator is None else _BIASES.get(call.operator)
+    return 0 if formula is None else formula(call)
 
 
 def macs_of(call: Call) -> int:

@@ -22,7 +22,8 @@ from binmat.transforms.nonnegative_inputs import nonnegative_inputs
 from . import report_text
 from .blocks import Blocks
 from .call_recorder import Call, record_calls, traced
-from .conventions import CONVENTIONS, CROSS_CHECKS
+from .convention import Convention
+from .conventions import CONVENTIONS, CROSS_CHECKS, get_conventions
 from .count import is_binary, price
 from .layers import list_layers
 from .report_content import ReportContent, Side
@@ -63,6 +64,8 @@ def report(
     density: float = PAPER_DENSITY,
     clip: Iterable[Tensor] | None = None,
     one_sided: Iterable[str] = (),
+    notes: Iterable[str] = (),
+    conventions: Iterable[str | Convention] = tuple(CONVENTIONS),
 ) -> Report:
     """Count a float network, a converted one, or both, for one frame.
 
@@ -79,12 +82,15 @@ def report(
     density: the share of active pixels that a sparse-assisted decoder is credited with. clip: frames [1, 3, H, W] to
     measure that share on as well; they are resized to the size that is counted. Both count for such a decoder alone.
     one_sided: binary layers that saw one sign only (:func:`binmat.transforms.one_sided_layers.one_sided_layers`), to be
-    warned of beside those whose input cannot change its sign.
+    warned of beside those whose input cannot change its sign. notes: more of them for the report.
+    conventions: the columns: names, or objects of :class:`binmat.reports.Convention`.
 
-    Raises SizeError, TraceError, and InputError for networks that do not belong together or files that are not there.
+    Raises SizeError, TraceError, UnknownNameError for a convention, and InputError for networks that do not belong
+    together, conventions of one name, or files that are not there.
     """
+    columns = get_conventions(conventions)
     plain, converted = _sort_out(networks, size, example)
-    notes: list[str] = []
+    notes = list(notes)
     if plain is None and converted is not None:
         plain = _counterpart(converted)
         if plain is None:
@@ -96,19 +102,25 @@ def report(
     downsample_ratio = ratio_of(subject, downsample_ratio)
     call = example_inputs(subject, size, downsample_ratio, example)
     calls = record_calls(subject, call)
-    after = None if converted is None else _side(converted, calls, as_bytes(sum(stored_bits(converted).values())))
+    after = None
+    if converted is not None:
+        after = _side(converted, calls, as_bytes(sum(stored_bits(converted).values())), columns)
     before, cross_checks = None, {}
     if plain is not None:
         plain_calls = calls if plain is subject else record_calls(plain, call)
-        before = _side(plain, plain_calls, saved_bytes(plain))
+        before = _side(plain, plain_calls, saved_bytes(plain), columns)
         for name, convention in CROSS_CHECKS.items():
-            cross_checks[name] = price(plain_calls, convention, binary_network=False).total.flops
-    if plain is not None and converted is not None and after is not None:
+            if name in columns:
+                continue
+            found = price(plain_calls, convention, binary_network=False)
+            cross_checks[name] = found.total.flops
+            notes += report_text.not_counted(name, found.not_counted)
+    if plain is not None and converted is not None and after is not None and "bimatting" in columns:
         notes += _over_threshold(plain, converted, call, after)
     blind = dict.fromkeys(one_sided, "its input stayed on one side of its threshold on all frames: its signs are equal")
     if converted is not None:
-        found = nonnegative_inputs(converted, call.mode)
-        blind |= dict.fromkeys(found, "its input is never negative: all its signs are +1")
+        unsigned = nonnegative_inputs(converted, call.mode)
+        blind |= dict.fromkeys(unsigned, "its input is never negative: all its signs are +1")
     recipe = recipe_of(subject)
     height, width = call.size
     written = {Path(file): _content_of(Path(file)) for file in files or ()}
@@ -180,9 +192,9 @@ def _counterpart(converted: Network) -> Network | None:
     return registry.build(converted.name, **converted.config)
 
 
-def _side(network: Network, calls: list[Call], size: float) -> Side:
+def _side(network: Network, calls: list[Call], size: float, conventions: Mapping[str, Convention]) -> Side:
     binary = is_binary(network)
-    counts = {name: price(calls, convention, binary_network=binary) for name, convention in CONVENTIONS.items()}
+    counts = {name: price(calls, convention, binary_network=binary) for name, convention in conventions.items()}
     return Side(counts, stored_bits(network), size)
 
 
@@ -196,7 +208,8 @@ def _over_threshold(plain: Network, converted: Network, call: Example, after: Si
     if not rprelu and not threshold.per_channel:
         return []
     baseline = convert(plain, recipe=recipe.model_copy(update={"scheme": "threshold", "options": {}}))
-    other = _side(baseline, record_calls(baseline, call), as_bytes(sum(stored_bits(baseline).values())))
+    size = as_bytes(sum(stored_bits(baseline).values()))
+    other = _side(baseline, record_calls(baseline, call), size, get_conventions(["bimatting"]))
     return [report_text.over_threshold(scheme.name, after, other)]
 
 

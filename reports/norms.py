@@ -13,7 +13,7 @@ from .call_recorder import Call
 #: Where norms that are called as functions take their gain.
 _GAIN_AT: dict[Target, int] = {
     **dict.fromkeys((torch.batch_norm, torch.instance_norm), 1),
-    **dict.fromkeys((F.group_norm, torch.group_norm, F.layer_norm, torch.layer_norm), 2),
+    **dict.fromkeys((F.group_norm, torch.group_norm, F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm), 2),
     **dict.fromkeys((F.batch_norm, F.instance_norm), 3),
 }
 
@@ -24,6 +24,13 @@ def has_gain(call: Call) -> bool:
         return getattr(call.module, "weight", None) is not None
     position = _GAIN_AT.get(call.target)
     return position is not None and call.argument(position, "weight") is not None
+
+
+def of_the_batch(call: Call) -> bool:
+    """Whether a batch norm, in evaluation, takes its statistics from the batch: it keeps none, or is told to."""
+    if call.module is not None:
+        return getattr(call.module, "running_mean", None) is None
+    return bool(call.argument(5, "training"))
 
 
 def ib_norm_elements(call: Call) -> tuple[int, int]:

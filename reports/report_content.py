@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .blocks import Blocks
-from .conventions import CONVENTIONS
+from .convention import Convention
 from .count import Count
 from .layers import Layer
 from .sparse import Sparse
@@ -57,6 +57,13 @@ class ReportContent:
     cross_checks: Mapping[str, int] = field(default_factory=dict)
     sparse: Sparse | None = None
 
+    @property
+    def conventions(self) -> dict[str, Convention]:
+        """The conventions that were counted in, by name."""
+        side = self.after or self.before
+        assert side is not None
+        return {name: count.convention for name, count in side.counts.items()}
+
     def ratio(self, convention: str) -> float | None:
         """How many times fewer operations the converted network takes; None without both networks."""
         if self.before is None or self.after is None:
@@ -75,7 +82,7 @@ class ReportContent:
             "network": self.network,
             "recipe": self.recipe,
             "input": {"height": self.height, "width": self.width, "downsample_ratio": self.downsample_ratio},
-            "counts": {name: self._count_json(name) for name in CONVENTIONS},
+            "counts": {name: self._count_json(name) for name in self.conventions},
             "storage": {
                 "float_bytes": None if self.before is None else self.before.bytes,
                 "converted_bytes": None if self.after is None else self.after.bytes,

@@ -10,7 +10,7 @@ from binmat.model_defs.network import Network
 from binmat.nn import BinaryLayer
 
 from .convention import FREE
-from .conventions import CONVENTIONS, CROSS_CHECKS
+from .conventions import CROSS_CHECKS
 from .report_content import ReportContent, Side
 from .sparse import Sparse
 from .tables import Table, Unit, bar_chart, bytes_unit, operations_unit, times, wrapped
@@ -51,6 +51,12 @@ def over_threshold(scheme: str, after: Side, baseline: Side) -> str:
         f"{stored.name}: {scheme} takes {ops.show(counted[0] - counted[1])} {ops.name} and "
         f"{stored.show(after.bytes - baseline.bytes)} {stored.name} more."
     )
+
+
+def not_counted(convention: str, calls: Mapping[str, int]) -> list[str]:
+    """The remark on the operators that a convention leaves out, with how often each was called; none without any."""
+    named = ", ".join(f"{operator} ({n} call{'s' * (n > 1)})" for operator, n in sorted(calls.items()))
+    return [f"Met but not counted by {convention}: {named}."] if named else []
 
 
 def blind_layers(names: Collection[str], network: Network) -> tuple[str, ...]:
@@ -103,33 +109,34 @@ def _units(report: ReportContent) -> tuple[Unit, Unit]:
 def _summary(report: ReportContent) -> Table:
     ops, stored = _units(report)
     rows = [
-        [name, *(ops.show(side.counts[c].total.ops) for c in CONVENTIONS), stored.show(side.bytes)]
+        [name, *(ops.show(side.counts[c].total.ops) for c in report.conventions), stored.show(side.bytes)]
         for name, side in _sides(report).items()
     ]
     if report.after is not None:
-        totals = [report.after.counts[c].total for c in CONVENTIONS]
+        totals = [report.after.counts[c].total for c in report.conventions]
         rows.append(["  of which on floats", *(ops.show(total.flops) for total in totals), ""])
         rows.append(["  of which on bits, / 64", *(ops.show(total.bops / 64) for total in totals), ""])
     if report.sparse is not None:
         rows += _credits(report.sparse, ops)
     if report.before is not None and report.after is not None:
-        rows.append(["float / converted", *(times(report.ratio(c)) for c in CONVENTIONS), times(report.storage_ratio)])
-    heads = ["", *(f"{c}\n{ops.name}" for c in CONVENTIONS), f"storage\n{stored.name}"]
-    return Table("", heads, rows, "lrrr")
+        ratios = (times(report.ratio(c)) for c in report.conventions)
+        rows.append(["float / converted", *ratios, times(report.storage_ratio)])
+    heads = ["", *(f"{c}\n{ops.name}" for c in report.conventions), f"storage\n{stored.name}"]
+    return Table("", heads, rows, "l" + "r" * (len(heads) - 1))
 
 
 def _credits(sparse: Sparse, ops: Unit) -> list[list[str]]:
     """The rows with credited totals. The rows above them count every pixel."""
-    rows = [[f"credited at density {sparse.density:g}", *(ops.show(sparse.credited(c)) for c in CONVENTIONS), ""]]
+    rows = [[f"credited at density {sparse.density:g}", *(ops.show(sparse.credited(c)) for c in sparse.counts), ""]]
     if sparse.measured is not None:
-        counted = (sparse.on_clip(c) for c in CONVENTIONS)
+        counted = (sparse.on_clip(c) for c in sparse.counts)
         frames = f"{sparse.measured.frames} frame{'s' * (sparse.measured.frames > 1)}"
         rows.append([f"credited on the clip, {frames}", *(ops.show(n or 0.0) for n in counted), ""])
     return rows
 
 
 def _masked_paths(sparse: Sparse) -> Table:
-    unit = operations_unit(max(sparse.of_path(c, path) for c in CONVENTIONS for path in sparse.paths))
+    unit = operations_unit(max(sparse.of_path(c, path) for c in sparse.counts for path in sparse.paths))
     measured = sparse.measured.paths if sparse.measured is not None else None
     columns = [
         ("dense", dict.fromkeys(sparse.paths, 1.0)),
@@ -141,12 +148,12 @@ def _masked_paths(sparse: Sparse) -> Table:
         [
             path,
             *([] if measured is None else [f"{measured[path]:.3f}"]),
-            *(unit.show(sparse.of_path(c, path) * share[path]) for c in CONVENTIONS for _, share in columns),
+            *(unit.show(sparse.of_path(c, path) * share[path]) for c in sparse.counts for _, share in columns),
         ]
         for path in sparse.paths
     ]
     heads = ["masked path", *([] if measured is None else ["density\non clip"])]
-    heads += [f"{c}\n{name}\n{unit.name}" for c in CONVENTIONS for name, _ in columns]
+    heads += [f"{c}\n{name}\n{unit.name}" for c in sparse.counts for name, _ in columns]
     return Table("Sparse-assisted decoder", heads, rows, "l" + "r" * (len(heads) - 1))
 
 
@@ -156,7 +163,7 @@ def _blocks(report: ReportContent) -> Table:
     stored = bytes_unit(max(sum(side.bits.values()) / 8 for side in sides.values()))
     columns: list[tuple[str, dict[str, str]]] = []
     used: set[str] = set()
-    for convention in CONVENTIONS:
+    for convention in report.conventions:
         for name, side in sides.items():
             sums = report.blocks.sums(side.counts[convention].costs, FREE)
             used |= {block for block, cost in sums.items() if cost != FREE}
@@ -183,16 +190,17 @@ def _chart(report: ReportContent) -> str:
     """Bars of operations and bytes by block: in a matting network they are in different places."""
     side = report.after or report.before
     assert side is not None
-    costs = report.blocks.sums(side.counts["bimatting"].costs, FREE)
+    convention = "bimatting" if "bimatting" in report.conventions else next(iter(report.conventions))
+    costs = report.blocks.sums(side.counts[convention].costs, FREE)
     bits = report.blocks.sums(side.bits, 0)
-    total_ops, total_bits = side.counts["bimatting"].total.ops or 1, sum(side.bits.values()) or 1
+    total_ops, total_bits = side.counts[convention].total.ops or 1, sum(side.bits.values()) or 1
     shares = {
         _indented(block, report): (costs.get(block, FREE).ops / total_ops, bits.get(block, 0) / total_bits)
         for block in report.blocks.order()
         if costs.get(block, FREE) != FREE or bits.get(block)
     }
     which = "converted" if report.after is not None else "float"
-    return bar_chart((f"operations (bimatting, {which})", f"storage ({which})"), shares)
+    return bar_chart((f"operations ({convention}, {which})", f"storage ({which})"), shares)
 
 
 def _others(report: ReportContent) -> list[Table]:
@@ -219,12 +227,12 @@ def _layers(report: ReportContent) -> Table:
     """Every layer with its operations. The last row sums up everything that is no layer."""
     side = report.after or report.before
     assert side is not None
-    largest = max(side.counts[c].total.ops for c in CONVENTIONS)
+    largest = max(side.counts[c].total.ops for c in report.conventions)
     unit = operations_unit(largest / 100)
     credited = _densities(report)
     rows = []
     for layer in report.layers:
-        costs = [side.counts[c].costs.get(layer.name, FREE).ops for c in CONVENTIONS]
+        costs = [side.counts[c].costs.get(layer.name, FREE).ops for c in report.conventions]
         shares = [densities.get(layer.path or "", 1.0) for densities in credited.values()]
         rows.append(
             [
@@ -239,7 +247,7 @@ def _layers(report: ReportContent) -> Table:
             ]
         )
     listed = {layer.name for layer in report.layers}
-    others = {name for c in CONVENTIONS for name in side.counts[c].costs if name not in listed}
+    others = {name for c in report.conventions for name in side.counts[c].costs if name not in listed}
     rest = [
         sum(
             cost.ops * densities.get(side.counts[c].masked.get(name, ""), 1.0)
@@ -247,12 +255,12 @@ def _layers(report: ReportContent) -> Table:
             if name in others
         )
         for densities in ({}, *credited.values())
-        for c in CONVENTIONS
+        for c in report.conventions
     ]
     own_bytes = (sum(side.bits.values()) / 8) - sum(layer.bytes for layer in report.layers)
     rows.append(["all else", "", "", "0", *map(unit.show, rest), f"{own_bytes:,.0f}", "norms, activations, upsampling"])
-    heads = ["layer", "kind", "precision", "MACs", *(f"{c}\n{unit.name}" for c in CONVENTIONS)]
-    heads += [f"{c}\n{name}\n{unit.name}" for name in credited for c in CONVENTIONS] + ["bytes", "reason"]
+    heads = ["layer", "kind", "precision", "MACs", *(f"{c}\n{unit.name}" for c in report.conventions)]
+    heads += [f"{c}\n{name}\n{unit.name}" for name in credited for c in report.conventions] + ["bytes", "reason"]
     return Table("By layer", heads, rows, "lll" + "r" * (len(heads) - 4) + "l")
 
 
@@ -267,7 +275,7 @@ def _densities(report: ReportContent) -> dict[str, dict[str, float]]:
 
 
 def _remarks(report: ReportContent) -> list[str]:
-    remarks = [f"{convention.name}: {convention.definition}" for convention in CONVENTIONS.values()]
+    remarks = [f"{convention.name}: {convention.definition}" for convention in report.conventions.values()]
     for name, flops in report.cross_checks.items():
         unit = operations_unit(flops)
         remarks.append(
@@ -288,9 +296,7 @@ def _remarks(report: ReportContent) -> list[str]:
             "density behind the BiMatting paper's numbers."
         )
     remarks += report.notes
-    for name, convention in CONVENTIONS.items():
+    for name in report.conventions:
         missing = {op: n for side in _sides(report).values() for op, n in side.counts[name].not_counted.items()}
-        if missing:
-            calls = ", ".join(f"{operator} ({n} call{'s' * (n > 1)})" for operator, n in sorted(missing.items()))
-            remarks.append(f"Met but not counted by {convention.name}: {calls}.")
+        remarks += not_counted(name, missing)
     return remarks

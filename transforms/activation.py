@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -17,9 +17,10 @@ from binmat.nn.operators import Kind, operator_of
 from binmat.quantizers.scheme import REPLACEMENTS
 
 from .graph_pass import GraphPass
+from .part_outputs import move_outputs
 from .patterns import BinaryBlock, activation_module, binary_blocks, called_module, parameters_read
 from .policy import nearest
-from .swap import remove_unread
+from .swap import carry_hooks, remove_unread
 from .trace import graphs, recompile
 
 #: Where the slope starts that replaces a function without one of its own, or with the slope 0.
@@ -31,7 +32,8 @@ class ReplaceActivations(GraphPass[Network]):
     """Puts an RPReLU where a binary layer is activated whose scheme's ``replacement`` asks for one.
 
     ``rprelu`` is the full one, ``shifted_prelu`` the one without a shift of its output. keep: names of layers, exact or
-    fnmatch, whose activation stays; one that matches no binary layer is a PolicyError.
+    fnmatch, whose activation stays; one that matches no binary layer is a PolicyError. untouched: names of layers that
+    were binary before: their activations stay too.
 
     Module, function and method calls are all found on the graph: layer, batch norm and activation in a row, or with a
     shortcut's addition before the activation, where ReActNet has it: RPReLU(batch_norm(conv(sign(x))) + shortcut).
@@ -51,6 +53,7 @@ class ReplaceActivations(GraphPass[Network]):
     """
 
     keep: Sequence[str] = ()
+    untouched: Collection[str] = ()
 
     def apply(self, network: Network) -> Network:
         self._check_keep(network)
@@ -78,7 +81,7 @@ class ReplaceActivations(GraphPass[Network]):
 
     def _replaces(self, name: str, layer: BinaryLayer) -> bool:
         replaces = REPLACEMENTS[layer.scheme.replacement].replaces
-        return replaces and not any(fnmatchcase(name, pattern) for pattern in self.keep)
+        return replaces and name not in self.untouched and not any(fnmatchcase(name, kept) for kept in self.keep)
 
     def _replace_inside(self, name: str, path: MaskedPath) -> None:
         """A masked path is one node of the graph: its rows are found by their order in it."""
@@ -89,7 +92,9 @@ class ReplaceActivations(GraphPass[Network]):
                 layer = module if self._replaces(f"{name}.{key}", module) else None
             elif layer is not None and (operator is None or operator.kind is not Kind.NORM):
                 if operator is not None and operator.replaceable and type(module) in operator.modules:
-                    path.set_submodule(key, _made_for(layer, _start_slope_of(module)))
+                    made = _made_for(layer, _start_slope_of(module))
+                    carry_hooks(module, made)
+                    path.set_submodule(key, made)
                 layer = None
 
     def _replace(
@@ -104,12 +109,16 @@ class ReplaceActivations(GraphPass[Network]):
         layer = str(block.layer.target)
         if layer not in made:
             name = self._free_name(network, old, layers)
-            replaced = called_module(old, network) or activation_module(old, network)
-            network.set_submodule(name, _made_for(block.module, _start_slope_of(replaced)))
+            called = called_module(old, network)
+            new_module = _made_for(block.module, _start_slope_of(called or activation_module(old, network)))
+            if called is not None:
+                carry_hooks(called, new_module)
+            network.set_submodule(name, new_module)
             made[layer] = name
         with graph.inserting_before(old):
             new = graph.call_module(made[layer], (old.args[0],))
         old.replace_all_uses_with(new)
+        move_outputs(old, new)
         graph.erase_node(old)
 
     @staticmethod

@@ -152,7 +152,7 @@ def _nothing(inputs: Sequence[Tensor]) -> None:
 
 
 class _Moments:
-    """Count, mean, variance and range per channel of all that was seen, in float64."""
+    """Count, mean, variance and range per channel of all that was seen, added up in float64."""
 
     def __init__(self, channel_dim: int) -> None:
         self.channel_dim = channel_dim
@@ -161,7 +161,7 @@ class _Moments:
     def add(self, inputs: Sequence[Tensor]) -> _Moments:
         for x in inputs:
             values = x.movedim(self.channel_dim, 0).flatten(1).double()
-            low, high = values.aminmax(dim=1)
+            low, high = values.amin(1), values.amax(1)
             if not self.count:
                 self.sum = self.squares = torch.zeros_like(low)
                 self.low, self.high = low, high

@@ -123,6 +123,16 @@ class Call:
         return dict(bound.arguments)
 
 
+def leaves_of(value: Any) -> list[Any]:
+    """What a nested value holds, in order."""
+    return [leaf for _, leaf in _flatten(value)[0]]
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors of a nested value, in order."""
+    return [leaf for leaf in leaves_of(value) if isinstance(leaf, Tensor)]
+
+
 def _without_annotations(signature: inspect.Signature) -> inspect.Signature:
     """Annotations may be of types that cannot be pickled."""
     parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]

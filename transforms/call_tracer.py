@@ -14,6 +14,7 @@ import operator
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from torch.overrides import TorchFunctionMode
 
 from binmat.errors import TraceError
 
+from .call_structure import leaves_of, tensors_in
+from .part_outputs import note_outputs
 from .traced_number import NumberTracer, TracedNumber, plain
 
 _HERE = os.path.dirname(__file__)
@@ -102,7 +105,7 @@ def record_call(
         with torch.set_grad_enabled(training), _quiet(), fake, recorder.layers(), recorder:
             result = call(shadow, values)
             recorder.follow_contexts()
-            for leaf in torch.utils._pytree.tree_leaves(result):
+            for leaf in leaves_of(result):
                 if isinstance(leaf, TracedNumber):
                     recorder.numbers.guard(leaf.node, leaf.value)
         recorder.write_buffers()
@@ -126,11 +129,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def tensors_in(result: Any) -> list[Tensor]:
-    """The tensors of a nested result, in order."""
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
-
-
 class _Recorder(TorchFunctionMode):
     """Sees every call of a torch function and makes its node; knows the node of every tensor."""
 
@@ -143,6 +141,7 @@ class _Recorder(TorchFunctionMode):
         #: The modules that are being called, and whether the last one is a node of its own.
         self.stack: list[str] = []
         self.in_leaf = False
+        self.calls: Counter[str] = Counter()
         self.paths = {id(child): name for name, child in root.named_modules()}
         self.state = {id(value): (value, name) for name, value in tensors_of(root).items()}
         self.constants: dict[str, Tensor] = {}
@@ -289,6 +288,9 @@ class _Recorder(TorchFunctionMode):
                     result = original(module, *plain(args), **plain(kwargs))
                 self.in_leaf = False
                 self._bind(result, self._node("call_module", path, args, kwargs))
+            if path:
+                note_outputs(path, self.calls[path], result, lambda leaf: self.nodes.get(id(leaf), (None, None))[1])
+                self.calls[path] += 1
             self.stack.pop()
             return result
 

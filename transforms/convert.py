@@ -21,6 +21,7 @@ from .parametrizations import copied
 from .policy import LayerPlan
 from .recipe import Recipe, get_recipe
 from .trace import trace
+from .trace_check import check_trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,8 @@ def convert(
         raise CheckpointError("the network is converted already; convert the float checkpoint instead")
     chosen = made_by or _choose_recipe(scheme, recipe).with_settings(settings)
     result = trace(copied(network), size, example)
+    if isinstance(network, Network) and not network.programs and not type(network).__module__.startswith("binmat."):
+        check_trace(result)  # Those of binmat are checked by its tests.
     _check_call(result, size, downsample_ratio)
     plan = _rewrite(result, chosen) if made_by is None else plan_of(network)
     before = result.conversion or ConversionFacts()

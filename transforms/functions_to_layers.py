@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from binmat.model_defs.network import Network
 
 from .graph_pass import GraphPass
-from .swap import swap
+from .part_outputs import move_outputs
+from .swap import carry_hooks, swap
 from .trace import graphs, recompile
 
 #: The functions with the names of their arguments and the defaults of those that have one.
@@ -62,10 +63,13 @@ class FunctionsToLayers(GraphPass[Network]):
             if layer is not None:
                 kind = type(network.get_submodule(name)).__name__
                 self.notes[name] = f"its class {kind} calls a function with its weight"
+                carry_hooks(network.get_submodule(name), layer)
                 swap(network, {name: layer})
                 for use in found:
                     with use.graph.inserting_before(use.node):
-                        use.node.replace_all_uses_with(use.graph.call_module(name, use.node.args[:1]))
+                        call = use.graph.call_module(name, use.node.args[:1])
+                        use.node.replace_all_uses_with(call)
+                        move_outputs(use.node, call)
                     use.graph.erase_node(use.node)
         recompile(network)
         return network

@@ -14,6 +14,7 @@ from binmat.model_defs.network import Network
 from binmat.nn.masked_path import MaskedPath
 
 from .mask_route import MaskRoute
+from .part_outputs import move_outputs
 from .patterns import activation_module, called_module, only_user, operator_at, parameters_read, row_of
 from .subgraph import add_module, call_module
 from .swap import remove, remove_unread, swap
@@ -98,6 +99,8 @@ class MaskedRows:
         total.meta["nn_module_stack"] = masked.meta["nn_module_stack"]
         route.same_size(total, x)
         last.replace_all_uses_with(total)
+        # Without the 1x1 convolutions no single layer of the row gives the row's result any more.
+        move_outputs(last, total, besides=[node.target for node in chain.nodes])
         for node in reversed(chain.nodes):
             graph.erase_node(node)
 
@@ -116,12 +119,13 @@ class MaskedRows:
         for index, old in enumerate(names):
             if old in self.convs:
                 self.companions[str(old)] = f"{free}.{index}"
-        training = modules[0].training
+        masked = MaskedPath(OrderedDict(zip(keys, modules, strict=True)))
+        masked.training = modules[0].training  # The layers in it keep theirs.
         return _Path(
             name=name,
             companion_name=free,
-            masked=MaskedPath(OrderedDict(zip(keys, modules, strict=True))).train(training),
-            companion=nn.Sequential(*map(_companion, modules)).train(training),
+            masked=masked,
+            companion=nn.Sequential(*map(_companion, modules)).train(masked.training),
             taken=tuple(str(n) for n in names if n not in (None, name) and not whole),
         )
 

@@ -10,17 +10,19 @@ from torch import fx, nn
 
 from binmat.errors import PolicyError, suggestion
 from binmat.model_defs.network import Network
+from binmat.nn import BinaryLayer
 from binmat.nn.operators import Kind
 from binmat.quantizers import Scheme, get_scheme
 
-from .executed import called_modules, tensors_read
+from .executed import called_modules, evaluation_graphs, tensors_read
 from .patterns import operator_at
-from .trace import graphs
 
 FLOAT = "float"
 #: Prefix of a rule that names a kind of layer instead of a layer: ``kind:depthwise``.
 KIND = "kind:"
 KINDS = ("conv", "pointwise", "grouped", "depthwise", "linear")
+#: The note of a layer that was binary before the conversion.
+BINARY_ALREADY = "binary already: left as it is"
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,29 @@ def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None =
     ``kind:NAME`` (see KINDS), then ``default``; among equals the later rule wins. The network's input and output
     layers (its ``float_layers``, else the first and last layers of its graphs) stay float unless a rule names them
     exactly, or matches nothing else. A rule that names the default's scheme takes the default with its options.
+    A layer that is binary already keeps its own scheme, whatever the patterns say.
 
-    Raises PolicyError for a rule that matches no layer or a layer that has no such form.
+    Raises PolicyError for a rule that matches no layer or a layer that has no such form, and for one that names a
+    layer that is binary already.
     """
     rules = dict(rules or {})
     layers, obstacles = _layers(network), _obstacles(network)
     protected = protected_layers(network)
-    matches = {pattern: _match(pattern, layers) for pattern in rules}
+    already = {name: layer.scheme for name, layer in layers.items() if isinstance(layer, BinaryLayer)}
+    for name in rules:
+        if name in already:
+            raise PolicyError(f"layer '{name}' is binary already ({already[name].name}): leave the rule out")
+    matches = {pattern: _match(pattern, layers.keys() - already.keys(), layers) for pattern in rules}
     schemes = {value: get_scheme(value) for value in set(rules.values()) if value not in (FLOAT, default.name)}
     schemes[default.name] = default
 
     plan = {}
     for name, layer in layers.items():
         pattern = _winning_rule(name, rules, matches, protected)
-        scheme, reason = None, ""
-        if pattern is None and name in protected:
+        scheme, reason, note = None, "", ""
+        if name in already and name not in obstacles:
+            scheme, note = already[name], BINARY_ALREADY
+        elif pattern is None and name in protected:
             reason = protected[name]
         elif pattern is not None and rules[pattern] == FLOAT:
             reason = f"policy: {pattern}=float"
@@ -83,17 +93,18 @@ def resolve(network: Network, default: Scheme, rules: Mapping[str, str] | None =
                 raise PolicyError(f"layer '{name}' cannot be binary: {reason}; leave it float")
         else:
             scheme = default if pattern is None else schemes[rules[pattern]]
-        plan[name] = LayerPlan(name, layer_kind(layer) or type(layer).__name__, scheme, reason)
+        plan[name] = LayerPlan(name, layer_kind(layer) or type(layer).__name__, scheme, reason, note)
     return plan
 
 
-def _match(pattern: str, layers: Mapping[str, nn.Module]) -> set[str]:
+def _match(pattern: str, names: Iterable[str], layers: Mapping[str, nn.Module]) -> set[str]:
+    """Those of the names that a rule matches."""
     if not pattern.startswith(KIND):
-        return matching(f"policy rule '{pattern}'", pattern, layers, "convolution or linear layer")
+        return matching(f"policy rule '{pattern}'", pattern, names, "convolution or linear layer")
     kind = pattern.removeprefix(KIND)
     if kind not in KINDS:
         raise PolicyError(f"no kind of layer is called '{kind}': known: {', '.join(KINDS)}")
-    found = {name for name, layer in layers.items() if layer_kind(layer) == kind}
+    found = {name for name in names if layer_kind(layers[name]) == kind}
     if not found:
         raise PolicyError(f"policy rule '{pattern}' matches no convolution or linear layer")
     return found
@@ -153,6 +164,8 @@ def _obstacles(network: Network) -> dict[str, str]:
             obstacles[name] = f"its weight goes through functions, and its class is {type(layer).__name__}"
         elif name not in called:
             obstacles[name] = "no call reaches it in evaluation"
+        elif isinstance(layer, BinaryLayer):
+            continue
         elif type(layer) not in (nn.Conv2d, nn.Linear):
             obstacles[name] = f"its class is {type(layer).__name__}, which may compute something else"
         elif isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros" and any(layer.padding):
@@ -163,7 +176,7 @@ def _obstacles(network: Network) -> dict[str, str]:
 def _edge_layers(network: Network, layers: Iterable[str], *, forward: bool) -> set[str]:
     """Layers with no other layer before them (forward) or after them, in any of the network's graphs."""
     edge = set()
-    for graph in graphs(network).values():
+    for graph in evaluation_graphs(network).values():
         behind: dict[fx.Node, bool] = {}
         for node in graph.nodes if forward else reversed(graph.nodes):
             seen = any(behind[neighbour] for neighbour in (node.all_input_nodes if forward else node.users))

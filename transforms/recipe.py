@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from binmat.errors import RecipeError, UnknownNameError
 from binmat.model_defs.network import Network
+from binmat.nn import BinaryLayer
 from binmat.quantizers import Scheme, get_scheme
 
 from .activation import ReplaceActivations
@@ -72,13 +73,14 @@ class Recipe(BaseModel):
 
         Raises PolicyError for a network that does not say where the encoder or the decoder goes.
         """
+        already = {name for name, module in network.named_modules() if isinstance(module, BinaryLayer)}
         passes: list[GraphPass[Network] | None] = [
             sbb_encoder(network, self.block_shortcut) if self.encoder == "sbb" else None,
             sab_decoder(network) if self.decoder == "sab" else None,
             Binarize(self.build_scheme(), self.layers, pad_value=1 if self.padding == "one" else 0),
             # A shortcut stands between batch norm and activation: the activation is replaced while it still follows.
-            ReplaceActivations(self.keep_activations),
-            None if self.shortcut == "none" else AddShortcuts(self.shortcut),
+            ReplaceActivations(self.keep_activations, already),
+            None if self.shortcut == "none" else AddShortcuts(self.shortcut, already),
         ]
         return [step for step in passes if step is not None]
 

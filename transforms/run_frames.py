@@ -20,10 +20,12 @@ def example_for(network: Network, frames: Sequence[Mapping[str, Tensor]], exampl
     frames: for each frame its inputs by name, without states. Raises InputError for no frames and for frames that leave
     an input out, SizeError where the network has no example inputs of its own.
     """
-    if not frames:
+    if not frames or not frames[0]:
         raise InputError("there are no frames to run the network on: give one at least")
-    height, width = next(iter(frames[0].values())).shape[-2:]
-    found = example_inputs(network, (height, width), example=example)
+    found = example
+    if found is None:
+        height, width = next(iter(frames[0].values())).shape[-2:]
+        found = example_inputs(network, (height, width))
     images = {name for name, value in found.inputs.items() if isinstance(value, Tensor)} - set(found.states)
     for number, frame in enumerate(frames):
         if not images <= frame.keys():

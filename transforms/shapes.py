@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from binmat.errors import BinmatError, PolicyError
 from binmat.model_defs.network import Example, Network
+from binmat.nn.masked_path import set_execution
 
 from .trace import graphs
 
@@ -46,6 +47,8 @@ def run_graphs(
     """
     # A frame this small takes milliseconds; torch's fake tensors, which compute nothing, take seconds.
     shadow = copy.deepcopy(network, {id(network.programs): {}}).eval()
+    # A path that skips pixels does not call its layers.
+    set_execution(shadow, "dense")
     like = next((p for p in shadow.parameters() if p.is_floating_point()), torch.zeros(()))
     for mode, graph in graphs(network).items():
         names = [str(node.target) for node in graph.nodes if node.op == "placeholder"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from binmat.nn import BinaryConv2d
 from binmat.nn.operators import OPERATORS
 
 from .graph_pass import GraphPass
+from .part_outputs import move_outputs
 from .patterns import BinaryBlock, binary_blocks, called_module, operator_at
 from .trace import graphs, recompile
 
@@ -26,7 +28,8 @@ class AddShortcuts(GraphPass[Network]):
     ``same``: the identity, where channels and size stay the same (Liu et al., Bi-Real Net, ECCV 2018, Sec. 3.1).
     ``all``: also 2x2 average pooling where the stride is 2, and the input twice along the channels where they double
     (Liu et al., ReActNet, ECCV 2020, Fig. 4). Convolutions that change the channels otherwise get none,
-    and neither do those that have a shortcut already, as all of an SBB's do.
+    and neither do those that have a shortcut already, as all of an SBB's do. untouched: names of layers that were
+    binary before; they get none either.
 
     >>> from binmat.quantizers import get_scheme
     >>> from binmat.transforms.binarize import Binarize
@@ -38,11 +41,13 @@ class AddShortcuts(GraphPass[Network]):
     """
 
     which: Literal["same", "all"]
+    untouched: Collection[str] = ()
 
     def apply(self, network: Network) -> Network:
         for graph in graphs(network).values():
             for block in binary_blocks(graph, network):
-                if isinstance(block.module, BinaryConv2d) and self._fits(block.module):
+                untouched = block.layer.target in self.untouched
+                if isinstance(block.module, BinaryConv2d) and not untouched and self._fits(block.module):
                     self._add(graph, block, block.module, network)
         recompile(network)
         return network
@@ -66,6 +71,7 @@ class AddShortcuts(GraphPass[Network]):
         with graph.inserting_after(block.tail):
             total = graph.call_function(operator.add, (block.tail, source))
         block.tail.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+        move_outputs(block.tail, total, besides=[block.layer.target, block.tail.target])
         with graph.inserting_before(total):
             if conv.stride == (2, 2):
                 # ceil_mode gives the convolution's own output size at odd sizes.

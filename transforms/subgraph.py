@@ -11,6 +11,8 @@ from torch import fx, nn
 from binmat.errors import PolicyError
 from binmat.model_defs.network import Network
 
+from .part_outputs import put_inside
+
 
 def stack_of(node: fx.Node) -> dict[str, Any]:
     """The modules whose code made this node, outermost first: path -> (path, class)."""
@@ -56,6 +58,7 @@ def splice(graph: fx.Graph, part: fx.Graph, arguments: Mapping[str, fx.Node], pr
                 node.target = f"{prefix}.{node.target}"
             inner = {f"{prefix}.{key}": (f"{prefix}.{path}", kind) for key, (path, kind) in stack_of(node).items()}
             node.meta["nn_module_stack"] = {prefix: (prefix, nn.Module), **inner}
+            put_inside(node, prefix)
     return _flat(results)
 
 

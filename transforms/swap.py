@@ -10,6 +10,12 @@ from binmat.model_defs.network import Network
 
 from .trace import graphs
 
+#: Where a module keeps the hooks of its calls.
+_HOOKS = (
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks",
+)  # fmt: skip
+
 
 def swap(owner: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
     """Replace layers by name; a layer registered twice (MODNet's backbone) stays one object under all its names."""
@@ -18,6 +24,14 @@ def swap(owner: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
     for name, replacement in replacements.items():
         for alias in found[name]:
             owner.set_submodule(alias, replacement)
+
+
+def carry_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Give a layer that takes another one's place the hooks of that one's calls."""
+    for name in _HOOKS:
+        getattr(new, name).update(getattr(old, name))
+    if old._is_full_backward_hook is not None:
+        new._is_full_backward_hook = old._is_full_backward_hook
 
 
 def remove(owner: nn.Module, name: str) -> None:

@@ -12,8 +12,8 @@ from binmat.errors import BinmatError, SizeError, TraceError
 from binmat.model_defs.example_inputs import check_pixels
 from binmat.model_defs.network import Example, Network
 
-from .call_structure import Call, Structure
-from .call_tracer import RecordedCall, record_call, tensors_in, tensors_of
+from .call_structure import Call, Structure, tensors_in
+from .call_tracer import RecordedCall, record_call, tensors_of
 from .example_image import example_image
 from .parametrizations import copied
 from .program import Program
@@ -71,18 +71,19 @@ class TracedModule(Network):
         """Call the module with an image, at the usual sizes where none is given."""
         if size:
             check_pixels(size)
-        reasons = []
+        first: TraceError | None = None
         for height, width in [size] if size else USUAL_SIZES:
             arguments = example_image(module, (height, width))
             try:
                 return self._record(module, arguments)
             except BinmatError as error:
-                reasons.append(error)
-        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in self.call.by_name(arguments).items())
-        raise TraceError(
-            f"{reasons[0]}. It was called with {shapes}: where that is not what it takes, pass size=(height, width) or "
-            'example=Example("forward", {argument: tensor, ...}, ())'
-        ) from reasons[0]
+                shapes = [f"{name} {list(value.shape)}" for name, value in self.call.by_name(arguments).items()]
+                first = first or TraceError(
+                    f"{error}. It was called with {', '.join(shapes)}: where that is not what it takes, pass "
+                    'size=(height, width) or example=Example("forward", {argument: tensor, ...}, ())'
+                )
+        assert first is not None
+        raise first
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         tensors = self.run("forward", *self.call.tensors(args, kwargs))
@@ -202,15 +203,27 @@ class TracedModule(Network):
         return program
 
     def _compare(self, module: nn.Module, values: Sequence[Tensor], training: bool) -> None:
-        """Raise TraceError where graph and module differ on a call with these inputs, with equal random numbers."""
+        """Raise TraceError where graph and module differ on two calls with these inputs, with equal random numbers.
+
+        The second call sees what the first one has left behind.
+        """
         found = []
         for runner in (module, self):
-            runner = copied(runner).train(training)
+            runner = copied(runner)
+            if runner.training != training:
+                runner.train(training)
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                found.append(tensors_in(self.call(runner, [value.clone() for value in values])))
+                try:
+                    calls = [self.call(runner, [value.clone() for value in values]) for _ in range(2)]
+                except BinmatError:
+                    raise
+                except Exception as error:
+                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                    raise TraceError(f"{self.name} fails on its example inputs: {reason}") from error
+                found.append([*tensors_in(calls[0]), *tensors_in(calls[1])])
         names = self.results[TRAINING if training and TRAINING in self.results else "forward"].names
-        for name, expected, actual in zip(names, *found, strict=True):
+        for name, expected, actual in zip(names * 2, *found, strict=True):
             scale = expected.abs().max() if expected.numel() and expected.is_floating_point() else 1
             if not torch.allclose(actual, expected, rtol=0, atol=TOLERANCE * float(scale), equal_nan=True):
                 raise TraceError(

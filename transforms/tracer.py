@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import inspect
 import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from binmat.errors import TraceError
 
+from .part_outputs import note_outputs
+
 
 class Tracer(fx.Tracer):
     """Stops at torch.nn's own layers and at binmat layers that say ``is_leaf``; traces through the rest."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return bool(getattr(m, "is_leaf", False)) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        result = super().call_module(m, forward, args, kwargs)
+        part = self.path_of_module(m)
+        note_outputs(part, self.calls[part], result, lambda leaf: leaf.node if isinstance(leaf, fx.Proxy) else None)
+        self.calls[part] += 1
+        return result
 
 
 def trace_method(module: nn.Module, method: str = "forward", name: str = "") -> fx.Graph:

@@ -67,7 +67,8 @@ def convert(
       report.json, .md    operations, storage, layers and verification
 
     A fresh conversion's thresholds and batch norms are initialised from a few frames, so that its layers react to the
-    picture; --no-calibration leaves them out. With --clip the density of a sparse-assisted decoder is measured as well.
+    picture. A scheme without thresholds gets them where layers would not. --no-calibration leaves all that out.
+    With --clip the density of a sparse-assisted decoder is measured as well.
 
     \b
     Examples:
@@ -116,6 +117,8 @@ def _print_conversion(converted: ConvertedCheckpoint) -> None:
         f"One frame of {report.height}x{report.width}{ratio}:"
     )
     _print_costs(report)
+    for note in report.notes:
+        say(f"Note: {note}")
     for warning in report.warnings:
         say(f"Warning: {warning}")
     for verification in converted.verifications.values():

@@ -27,6 +27,8 @@ from binmat.verification.clips import clips_of
 from binmat.verification.results import Verification
 
 DEFAULT_SCHEME = "reactnet"
+#: The setting that gives a scheme thresholds to calibrate.
+THRESHOLDS = "options.threshold=layer"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def convert_checkpoint(
     default. formats: of the model files (:data:`binmat.backends.registry.BACKENDS`). clip: an image, a video or a
     folder of frames to calibrate and verify on, and to measure a sparse-assisted decoder on. options: NAME=VALUE, as
     the network declares them. calibration: initialise the thresholds and norms of a fresh conversion from the clip,
-    else from binmat's photograph (:func:`binmat.calibrate`); a checkpoint that is converted already stays as it is.
+    else from binmat's photograph (:func:`binmat.calibrate`); a scheme without thresholds gets them where layers would
+    see one sign only, and the report notes it. A checkpoint that is converted already stays as it is.
     progress: called with (step, done, of how many), first with (step, 0, 0).
 
     Raises the errors of :func:`binmat.load`, :func:`binmat.convert` and :func:`binmat.export`, UnknownNameError for a
@@ -95,8 +98,10 @@ def convert_checkpoint(
             size = size or example_inputs(original, None, ratio).size
             if scheme is None and recipe is None and (settings or recipe_of(original) is None):
                 scheme = DEFAULT_SCHEME
-            converted = convert(original, scheme, recipe=recipe, settings=settings, size=size, downsample_ratio=ratio)
+            rewrite = partial(convert, original, scheme, recipe=recipe, size=size, downsample_ratio=ratio)
+            converted = rewrite(settings=settings)
         one_sided: tuple[str, ...] = ()
+        notes: list[str] = []
         if calibration and recipe_of(original) is None:
             with step("calibrate thresholds and norms"):
                 pictures = () if clip is None else open_clip(clip).frames()
@@ -104,6 +109,15 @@ def convert_checkpoint(
                 frames = next(iter(clips_of(example, pictures, converted).values()))
                 calibrate(converted, frames, example)
                 one_sided = one_sided_layers(converted, frames, example)
+                blind = [name for name in one_sided if converted.get_submodule(name).threshold is None]
+                if blind and not any(setting.startswith("options.threshold") for setting in settings):
+                    notes.append(
+                        f"{len(blind)} layers saw one sign only, for their scheme has no thresholds: every layer got "
+                        f"one ({THRESHOLDS}). --no-calibration keeps the scheme as its paper has it."
+                    )
+                    converted = rewrite(settings=(*settings, THRESHOLDS))
+                    calibrate(converted, frames, example)
+                    one_sided = one_sided_layers(converted, frames, example)
         for name, backend in backends.items():
             with step(f"lower and write the {backend.title} model"):
                 deployment = deploy(converted, format=name)
@@ -123,6 +137,7 @@ def convert_checkpoint(
                 files=[folder / WEIGHTS, *models.values()],
                 clip=None if clip is None else open_clip(clip).frames(),
                 one_sided=one_sided,
+                notes=notes,
             )
             for name in REPORTS:
                 counted.save(folder / name)

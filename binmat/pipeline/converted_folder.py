@@ -62,11 +62,12 @@ def check_free(path: Path) -> None:
 
 
 def verify_folder(
-    folder: str | Path, clip: str | Path | None = None, progress: Progress = silent
+    folder: str | Path, clip: str | Path | None = None, progress: Progress = silent, *, factory: str | None = None
 ) -> dict[str, Verification]:
     """Compare each model file in a converted folder with the network in it; the results by format.
 
-    clip: an image, a video or a folder of frames to run on instead of binmat's photograph.
+    clip: an image, a video or a folder of frames to run on instead of binmat's photograph. factory: of a network that
+    was saved with one, as for :func:`binmat.load`.
     Differences are not raised: see :meth:`Verification.check`. Raises CheckpointError for a path that is no converted
     folder, ExportError for a model file that is missing or does not run, InputError for a clip that cannot be read.
     """
@@ -75,7 +76,7 @@ def verify_folder(
     contents = {format: read_model_file(path) for format, path in model_files(folder).items()}
     if not contents:
         raise ExportError(f"{folder} holds no model file to verify: binmat export {folder} --format lce")
-    network = load(folder)
+    network = load(folder, factory=factory)
     found = {}
     for format, content in contents.items():
         deployment = deploy(network, format=format)
@@ -90,12 +91,14 @@ def export_folder(
     size: tuple[int, int] | None = None,
     downsample_ratio: float | None = None,
     progress: Progress = silent,
+    *,
+    factory: str | None = None,
 ) -> tuple[Path, Verification]:
     """Write the network in a converted folder as a model file again: after training, or for another size.
 
     Returns the path of the file and the verification that it passed before it was written.
     output: by default the format's file in the folder, whose report is then written anew. size, downsample_ratio: by
-    default those that the network was converted for.
+    default those that the network was converted for. factory: as for :func:`verify_folder`.
     Raises CheckpointError for a path that is no converted folder, UnknownNameError for an unknown format, InputError
     for an output that does not fit, VerificationError for a file that would be wrong, and the errors of
     :func:`binmat.export`.
@@ -112,7 +115,7 @@ def export_folder(
         )
     if not target.parent.is_dir():
         raise InputError(f"there is no folder {target.parent}: make it, or name another file with -o")
-    network = load(folder)
+    network = load(folder, factory=factory)
     deployment = deploy(network, size, downsample_ratio, format=format)
     verification = deployment.verify(progress=progress)
     verification.check()

@@ -31,18 +31,12 @@ def stages(foreign: ForeignNetwork, scheme: str | None) -> Iterator[str]:
     """
     network = foreign.build()
     yield "build"
+    inputs = dict(zip(foreign.inputs, foreign.images(), strict=True)) if foreign.inputs else {}
+    example = Example("forward", inputs, ()) if inputs else None
     subject: torch.nn.Module = network
     if scheme is not None:
-        subject = binmat.convert(network, scheme, size=foreign.size)
+        subject = binmat.convert(network, scheme, size=foreign.size, example=example)
         yield "convert"
-    example = None
-    if foreign.inputs:
-        outputs = network(*foreign.images())
-        example = Example(
-            "forward",
-            dict(zip(foreign.inputs, foreign.images(), strict=True)),
-            tuple(f"output{i}" for i in range(len(outputs))),
-        )
     found = binmat.report(*{id(net): net for net in (network, subject)}.values(), size=foreign.size, example=example)
     if not found.layers:
         raise AssertionError("the report lists no layers")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections import Counter
 
 import pytest
@@ -9,18 +11,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from binmat.nn.operators import OPERATORS, operator_of
+from binmat.nn.operators import OPERATORS, Operator, operator_of
 from binmat.nn.sparse_conv import can_skip
 
 
 def test_no_spelling_stands_in_two_entries() -> None:
-    spellings = Counter(spelling for operator in OPERATORS.values() for spelling in operator.spellings)
+    spellings = Counter(spelling for entry in OPERATORS.values() for spelling in entry.spellings)
     assert [spelling for spelling, entries in spellings.items() if entries > 1] == []
 
 
 def test_every_entry_has_a_spelling_and_its_own_name() -> None:
-    assert all(operator.spellings for operator in OPERATORS.values())
-    assert all(operator.name == name for name, operator in OPERATORS.items())
+    assert all(entry.spellings for entry in OPERATORS.values())
+    assert all(entry.name == name for name, entry in OPERATORS.items())
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,11 @@ def test_every_entry_has_a_spelling_and_its_own_name() -> None:
         ("selu", (nn.SELU, torch.selu, torch.selu_, F.selu, F.selu_)),
         ("sigmoid", (nn.Sigmoid, torch.sigmoid, torch.sigmoid_, F.sigmoid, "sigmoid", "sigmoid_")),
         ("batch_norm", (nn.BatchNorm1d, nn.BatchNorm2d, F.batch_norm)),
+        ("matmul", (operator.matmul, torch.matmul, torch.linalg.matmul, torch.bmm, "matmul", "mm")),
+        ("rnn", (nn.RNN, nn.GRU, nn.LSTM, torch.lstm)),
+        ("multihead_attention", (nn.MultiheadAttention, F.multi_head_attention_forward)),
+        ("ceil", (math.ceil, torch.ceil, "ceil")),
+        ("setitem", (operator.setitem,)),
         ("adaptive_avg_pool", (nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d)),
     ],
 )
@@ -48,14 +55,14 @@ def test_a_subclass_may_compute_something_else() -> None:
 
 
 def test_unknown_operators_have_no_entry() -> None:
-    assert operator_of(torch.cumsum) is None
-    assert operator_of(nn.LSTM) is None
+    assert operator_of(torch.cdist) is None
+    assert operator_of(nn.Transformer) is None
 
 
-@pytest.mark.parametrize("operator", [o for o in OPERATORS.values() if o.replaceable], ids=lambda o: o.name)
-def test_pixels_of_activations_are_skipped(operator) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("activation", [o for o in OPERATORS.values() if o.replaceable], ids=lambda o: o.name)
+def test_pixels_of_activations_are_skipped(activation: Operator) -> None:
     """What the table says of the modules holds: a pixel of the result is that of the pixel alone."""
-    module = operator.modules[0]()
+    module = activation.modules[0]()
     assert can_skip([module])
     x = torch.randn(1, 3, 4, 5)
     torch.testing.assert_close(module(x)[..., 1:2, 2:3], module(x[..., 1:2, 2:3]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from binmat.data.image import photograph, write_image
 from binmat.model_defs.registry import build
 from binmat.pipeline.convert_checkpoint import ConvertedCheckpoint, convert_checkpoint
+from binmat.quantizers import SCHEMES
 from binmat.transforms.checkpoint import load, save
 from binmat.transforms.convert import convert
 
@@ -43,6 +44,22 @@ def test_a_fresh_conversion_is_calibrated_unless_told_otherwise(checkpoint: Path
     assert not equal(state, plain)
 
 
+@pytest.mark.parametrize("scheme", [name for name in SCHEMES if SCHEMES[name].activation.threshold == "none"])
+def test_a_scheme_without_thresholds_gets_them_where_layers_would_see_one_sign(checkpoint: Path, scheme: str) -> None:
+    made, _ = converted(checkpoint, scheme)
+    assert "every layer got one (options.threshold=layer)" in made.report.notes[0]
+    assert made.report.warnings == ()
+    assert 'threshold = "layer"' in (checkpoint.parent / "out" / "recipe.toml").read_text()
+
+
+def test_a_scheme_keeps_what_the_user_says_of_its_thresholds(checkpoint: Path) -> None:
+    made, _ = converted(checkpoint, "bnn", settings=["options.threshold=none"])
+    assert not made.report.notes
+    assert made.report.warnings
+    made, _ = converted(checkpoint, "bnn", calibration=False)
+    assert not made.report.notes
+
+
 def test_a_clip_is_what_it_is_calibrated_on(checkpoint: Path) -> None:
     picture = checkpoint.parent / "picture.png"
     write_image(photograph(32, 64).flip(3) / 2, picture)
@@ -60,5 +77,5 @@ def test_what_is_converted_already_stays_as_it_is(checkpoint: Path) -> None:
 
 
 def test_layers_of_any_scheme_that_stay_one_sided_are_named(checkpoint: Path) -> None:
-    made, _ = converted(checkpoint, "bnn")
+    made, _ = converted(checkpoint, "bnn", settings=["options.threshold=none"])
     assert "Scheme bnn learns no threshold but compares with 0" in made.report.warnings[0]

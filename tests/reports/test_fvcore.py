@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from report_support import Wrapped, counted, example
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from binmat.model_defs.network import Network
+from binmat.model_defs.network import Example, Network
 from binmat.model_defs.registry import build
 from binmat.nn.ibnorm import IBNorm
 from binmat.reports import count, report
@@ -86,6 +88,135 @@ def test_pams_printed_costs_are_textbook(path: str, printed: str) -> None:
 
 
 _KINDS = ["batch", "bare batch", "group", "instance", "bare instance", "nearest", "bilinear", "upsample", "pool"]
+
+
+def _both(function: Callable[..., Any], *shapes: tuple[int, ...], **layers: nn.Module) -> tuple[int, int, set[str]]:
+    """The totals of binmat and of fvcore for a function of layers and tensors, and what binmat leaves out."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleDict(layers)
+
+        def forward(self, x: Tensor, y: Tensor | None = None, z: Tensor | None = None) -> Any:
+            return function(*self.layers.values(), *(value for value in (x, y, z) if value is not None))
+
+    inputs = [torch.rand(shape) for shape in shapes]
+    ours = count(Net(), "fvcore", example=Example("forward", dict(zip("xyz", inputs, strict=False)), ()))
+    with torch.enable_grad():
+        analysis = FlopCountAnalysis(Net().eval(), tuple(inputs))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        return ours.total.flops, int(analysis.total()), set(ours.not_counted)
+
+
+def _masked(layer: nn.MultiheadAttention, x: Tensor, **options: Any) -> Tensor:
+    return layer(x, x, x, attn_mask=torch.zeros(x.shape[1], x.shape[1]), **options)[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (lambda x, y: x @ y, [(2, 3, 4), (2, 4, 5)]),
+        # By the first factor alone, whatever the other's batch.
+        (lambda x, y: x @ y, [(3, 4), (2, 4, 5)]),
+        (lambda x, y: x @ y, [(2, 1, 3, 4), (1, 6, 4, 5)]),
+        (lambda x, y: x @ y, [(4,), (4, 5)]),
+        (lambda x, y: torch.linalg.matmul(x, y), [(3, 4), (4, 5)]),
+        (lambda x, y: torch.bmm(x, mat2=y), [(2, 3, 4), (2, 4, 5)]),
+        (lambda x, y: torch.mm(x, y), [(3, 4), (4, 5)]),
+        (lambda x, y, z: torch.addmm(x, y, z), [(5,), (3, 4), (4, 5)]),
+        (lambda x, y: torch.einsum("abc,abd->acd", x, y), [(2, 3, 4), (2, 3, 5)]),
+        (lambda x, y: torch.einsum("bij,bkj->bik", x, y), [(2, 3, 4), (2, 5, 4)]),
+        (lambda x, y: torch.einsum("nct,ncp->ntp", x, y), [(2, 3, 4), (2, 3, 5)]),
+        (lambda x, y: torch.einsum("...nc,...mc->...nm", x, y), [(2, 3, 5), (2, 4, 5)]),
+        (lambda x, y: torch.einsum("ij, jk", x, y), [(3, 5), (5, 4)]),
+        (lambda x, y: torch.einsum("a,b->ab", x, y), [(3,), (5,)]),
+        (lambda x: torch.einsum("abc->ac", x), [(2, 3, 5)]),
+        (lambda x, y, z: torch.einsum("ab,bc,cd->ad", x, y, z), [(3, 4), (4, 5), (5, 2)]),
+        # NumPy prints its estimate with four digits.
+        (lambda x, y: torch.einsum("bhnd,bhmd->bhnm", x, y), [(1, 3, 123, 17), (1, 3, 57, 17)]),
+        (lambda x, g: F.grid_sample(x, g, align_corners=False), [(1, 3, 8, 8), (1, 5, 4, 2)]),
+        (lambda x: F.interpolate(x, size=(4, 4), mode="area"), [(1, 3, 8, 8)]),
+        (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", antialias=True), [(1, 3, 8, 8)]),
+        (lambda x: F.interpolate(x, scale_factor=2, mode="nearest-exact"), [(1, 3, 8, 8)]),
+        (lambda x: F.adaptive_avg_pool2d(x, 2), [(3, 8, 8)]),
+        (lambda x: F.adaptive_avg_pool3d(x, 2), [(3, 8, 8, 8)]),
+        (lambda x: F.batch_norm(x, None, None, training=True), [(2, 3, 8, 8)]),
+    ],
+)
+def test_functions(function: Callable[..., Any], shapes: list[tuple[int, ...]]) -> None:
+    ours, theirs, left_out = _both(function, *shapes)
+    assert ours == theirs and not left_out
+
+
+@pytest.mark.parametrize(
+    ("layer", "function", "shapes"),
+    [
+        (nn.MultiheadAttention(8, 2, batch_first=True), lambda m, x: m(x, x, x)[0], [(1, 5, 8)]),
+        (nn.MultiheadAttention(8, 2), lambda m, x, y: m(x, y, y)[0], [(5, 2, 8), (7, 2, 8)]),
+        (nn.MultiheadAttention(8, 2, kdim=6, vdim=4), lambda m, x, y, z: m(x, y, z)[0], [(5, 8), (7, 6), (7, 4)]),
+        (nn.MultiheadAttention(8, 2, add_bias_kv=True, add_zero_attn=True), lambda m, x: m(x, x, x)[0], [(5, 1, 8)]),
+        (nn.GRUCell(6, 4), lambda m, x: m(x), [(3, 6)]),
+        (nn.LSTMCell(6, 4), lambda m, x: m(x)[0], [(3, 6)]),
+        (nn.RNNCell(6, 4), lambda m, x: m(x), [(3, 6)]),
+        (nn.Conv2d(3, 4, 3), lambda m, x: F.conv2d(input=x, weight=m.weight), [(1, 3, 8, 8)]),
+        (nn.Conv2d(3, 4, 3), lambda m, x: m(x), [(3, 8, 8)]),
+        (nn.Conv2d(3, 4, 3, padding="same", padding_mode="circular"), lambda m, x: m(x), [(1, 3, 8, 8)]),
+        (nn.ConvTranspose2d(4, 6, 3, groups=2), lambda m, x: m(x), [(1, 4, 8, 8)]),
+        (nn.BatchNorm2d(3, track_running_stats=False), lambda m, x: m(x), [(1, 3, 8, 8)]),
+        (nn.BatchNorm2d(3, track_running_stats=False, affine=False), lambda m, x: m(x), [(1, 3, 8, 8)]),
+        (nn.RMSNorm(8), lambda m, x: m(x), [(1, 3, 8)]),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_layers(layer: nn.Module, function: Callable[..., Any], shapes: list[tuple[int, ...]]) -> None:
+    ours, theirs, left_out = _both(function, *shapes, layer=layer)
+    assert ours == theirs and not left_out
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "shapes"),
+    [
+        ("torch.scaled_dot_product_attention", F.scaled_dot_product_attention, [(1, 2, 5, 4)] * 3),
+        ("torch.baddbmm", torch.baddbmm, [(2, 3, 5), (2, 3, 4), (2, 4, 5)]),
+        ("torch.addbmm", torch.addbmm, [(3, 5), (2, 3, 4), (2, 4, 5)]),
+        ("torch.addmv", torch.addmv, [(3,), (3, 4), (4,)]),
+        ("torch.mv", torch.mv, [(3, 4), (4,)]),
+        ("torch.dot", torch.dot, [(4,), (4,)]),
+        ("torch.outer", torch.outer, [(3,), (4,)]),
+        ("torch.tensordot", lambda x, y: torch.tensordot(x, y, 1), [(3, 4), (4, 5)]),
+    ],
+)
+def test_products_that_fvcore_leaves_out_are_named(
+    name: str, function: Callable[..., Any], shapes: list[tuple[int, ...]]
+) -> None:
+    assert _both(function, *shapes) == (0, 0, {name})
+
+
+@pytest.mark.parametrize(
+    ("layer", "function", "shapes"),
+    [
+        (nn.MultiheadAttention(8, 2, batch_first=True), lambda m, x: m(x, x, x, need_weights=False)[0], [(1, 5, 8)]),
+        (nn.MultiheadAttention(8, 2, batch_first=True), _masked, [(1, 5, 8)]),
+        (nn.MultiheadAttention(8, 2, batch_first=True), partial(_masked, need_weights=False), [(1, 5, 8)]),
+        (nn.GRU(6, 4), lambda m, x: m(x)[0], [(3, 1, 6)]),
+        (nn.LSTM(6, 4), lambda m, x: m(x)[0], [(3, 1, 6)]),
+        (nn.RNN(6, 4), lambda m, x: m(x)[0], [(3, 1, 6)]),
+        (nn.Bilinear(6, 5, 4), lambda m, x, y: m(x, y), [(3, 6), (3, 5)]),
+        (nn.Conv2d(3, 4, 3, padding="same"), lambda m, x: m(x), [(1, 3, 8, 8)]),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_layers_of_which_fvcore_leaves_a_part_out_are_named(
+    layer: nn.Module, function: Callable[..., Any], shapes: list[tuple[int, ...]]
+) -> None:
+    ours, theirs, left_out = _both(function, *shapes, layer=layer)
+    assert ours == theirs and left_out == {f"nn.{type(layer).__name__}"}
+
+
+def test_a_report_names_what_fvcore_leaves_out() -> None:
+    made = report(nn.Sequential(nn.Conv2d(3, 4, 3, padding="same")), example=example(1, 3, 8, 8))
+    assert "Met but not counted by fvcore: nn.Conv2d (1 call)." in made.notes
 
 
 @settings(max_examples=20)

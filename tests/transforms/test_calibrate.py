@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.errors import InputError
+from binmat.model_defs.network import Example
 from binmat.model_defs.registry import build
 from binmat.nn import BinaryLayer
 from binmat.nn.masked_path import MaskedPath
@@ -214,6 +215,21 @@ def test_several_frames_are_seen_by_the_network_that_is_calibrated_on_all_of_the
     assert one_sided_layers(network, frames) == ()
 
 
+def test_tokens_are_calibrated_along_their_last_dimension() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 2))
+    network = convert(module, "reactnet").eval()
+    tokens = torch.rand(2, 9, 5)
+    example = Example("forward", {"input": torch.zeros(2, 9, 5)}, ("output",))
+    calibrate(network, [{"input": tokens}], example)
+    signs = layer_signs(network, [{"input": tokens}, {"input": -tokens}], example)
+    assert all(found.reacts for found in signs.values())
+    with torch.no_grad():
+        seen = module[:2](tokens)
+    varying = seen.flatten(0, 1).var(0) > 0
+    torch.testing.assert_close(network.get_submodule("2").threshold[varying], seen.mean((0, 1))[varying])
+
+
 class Sometimes(nn.Module):
     is_leaf = True
 
@@ -240,6 +256,8 @@ def test_frames_that_do_not_fit_are_refused() -> None:
     network = convert(build("rvm_mobilenetv3"), "reactnet")
     with pytest.raises(InputError, match="there are no frames"):
         calibrate(network, [])
+    with pytest.raises(InputError, match="there are no frames"):
+        calibrate(network, [{}])
     with pytest.raises(InputError, match="frame 1 lacks src: rvm_mobilenetv3 takes src, r1"):
         calibrate(network, [{"src": torch.rand(1, 3, 64, 64)}, {"image": torch.rand(1, 3, 64, 64)}])
 

@@ -16,19 +16,32 @@ _CUBIC = -0.75
 
 
 def grid_sample(image: Tensor, grid: Tensor, interpolation: int, padding: int, align_corners: bool) -> Tensor:
-    """F.grid_sample of one image after another. image: [N, C, H, W]; grid: [N, H', W', 2] of (x, y) in [-1, 1].
+    """F.grid_sample. image: [N, C, H, W]; grid: [N, H', W', 2] of (x, y) in [-1, 1].
 
-    The number of pixels is below 2^24, so that float32 holds every place exactly.
+    All images are one row of pixels, so that each neighbour is one selection, whatever N is. N H W is below 2^24:
+    float32 holds every place exactly.
     """
-    options = (interpolation, padding, align_corners)
-    each = zip(image.flatten(2).unbind(), grid[..., 1].unbind(), grid[..., 0].unbind(), strict=True)
-    return torch.stack([_sample(pixels, image.shape[2:], y, x, *options) for pixels, y, x in each])
+    count, channels, height, width = image.shape
+    pixels = image.transpose(0, 1).reshape(channels, -1)
+    first = torch.arange(count, dtype=grid.dtype, device=grid.device).view(-1, 1, 1) * (height * width)
+    places = grid[..., 1], grid[..., 0]
+    return _sample(pixels, first, (height, width), *places, interpolation, padding, align_corners).transpose(0, 1)
 
 
 def _sample(
-    pixels: Tensor, size: torch.Size, y: Tensor, x: Tensor, interpolation: int, padding: int, align_corners: bool
+    pixels: Tensor,
+    first: Tensor,
+    size: tuple[int, int],
+    y: Tensor,
+    x: Tensor,
+    interpolation: int,
+    padding: int,
+    align_corners: bool,
 ) -> Tensor:
-    """[C, H', W'] from pixels [C, H W] at y and x [H', W']."""
+    """[C, N, H', W'] from pixels [C, N H W] at y and x [N, H', W'].
+
+    first: where each image begins, [N, 1, 1]. size: (height, width) of an image.
+    """
     height, width = size
     row, column = (
         place * ((n - 1) / 2 if align_corners else n / 2) + (n - 1) / 2 for place, n in ((y, height), (x, width))
@@ -36,7 +49,7 @@ def _sample(
     inside_row, inside_column = (_into_image(n, padding, align_corners) for n in size)
 
     def pixel(at_row: Tensor, at_column: Tensor) -> Tensor:
-        place = at_row.clamp(0, height - 1) * width + at_column.clamp(0, width - 1)
+        place = first + at_row.clamp(0, height - 1) * width + at_column.clamp(0, width - 1)
         value = pixels.index_select(1, place.to(torch.int32).reshape(-1)).view(-1, *place.shape)
         if padding != _ZEROS:
             return value

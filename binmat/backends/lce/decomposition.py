@@ -65,7 +65,9 @@ def decompose(target: Any, arguments: Sequence[Any], operands: Sequence[Value | 
             for argument, value in zip(target._schema.arguments, values, strict=True)
             if argument.kwarg_only
         }
-        return function(*values[: len(values) - len(named)], **named)
+        result = function(*values[: len(values) - len(named)], **named)
+        # Named tuples cannot stand in a graph.
+        return tuple(result) if isinstance(result, tuple) else result
 
     samples = [torch.empty(operand.shape, dtype=getattr(operand, "dtype", torch.float32)) for operand in operands]
     record = make_fx(functionalize(call), tracing_mode="fake", _allow_non_fake_inputs=True)

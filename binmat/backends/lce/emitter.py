@@ -128,6 +128,9 @@ class Emitter:
             source = node.args[0].meta["val"]
             args = (torch.empty(source.shape, dtype=source.dtype), *args[1:])
             leaves = []
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.numel() == 0:
+            return torch.zeros(value.shape, dtype=value.dtype)
         if all(isinstance(leaf, torch.Tensor) for leaf in leaves):
             with torch.no_grad():
                 constant = node.target(*args, **kwargs)  # type: ignore[operator]

@@ -23,6 +23,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+try:
+    import resource
+except ImportError:  # Windows sets no limits.
+    resource = None  # type: ignore[assignment]
+
 Array = npt.NDArray[Any]
 
 #: The name that the extension module was compiled with.
@@ -81,8 +86,16 @@ def _answer(wrapper: ModuleType, request: Mapping[str, Any], arrays: Sequence[Ar
     return [] if request["load"] else list(interpreter.predict(list(arrays[1:])))
 
 
+def limit_memory() -> None:
+    """Let an allocation of more than half the machine's memory fail: damaged files ask for any amount."""
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    resource.setrlimit(resource.RLIMIT_AS, (half, half))
+
+
 def main(wrapper_file: str) -> None:
     """Answer requests on stdin until it closes."""
+    if resource is not None:
+        limit_memory()
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # What the interpreter prints must not get between the answers.
     wrapper = load_wrapper(wrapper_file)

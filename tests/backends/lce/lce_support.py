@@ -69,6 +69,7 @@ def assert_verified(
         if node.target is torch.ops.aten.new_empty.default:
             # What is written over is then the same in every run.
             node.target = torch.ops.aten.new_zeros.default
+    recorded.recompile()
     # Composed operators work in place inside; these parts are seen in what has been recorded once.
     graph = lowered(functionalize(recorded), *inputs)
     model = LCE.write(graph, kernel)

@@ -90,11 +90,15 @@ def test_wrong_number_of_names():
         write_model(lowered(recurrent, zeros, zeros, inputs=["x", "h"], outputs=["a", "b", "c"]))
 
 
-def test_error_names_layer_node_and_operator():
-    graph = lowered(lambda x: torch.cumsum(x, 2), torch.zeros(1, 2, 3, 3))
+def test_error_names_layer_node_operator_and_the_users_line():
+    graph = lowered(torch.digamma, torch.zeros(1, 2, 3, 3))
+    frames = ["/home/me/matting/net.py", "/home/me/matting/refiner.py", torch.__file__]
     for node in graph.module.graph.nodes:
         node.meta["layer"] = "refiner.box"
-    with pytest.raises(ExportError, match=r"node 'cumsum' of layer 'refiner.box' \(aten.cumsum.default\)"):
+        trace = (f'  File "{file}", line {7 + i}, in f\n    x\n' for i, file in enumerate(frames))
+        node.meta["stack_trace"] = "".join(trace)
+    place = r"node 'digamma' of layer 'refiner.box' \(aten.digamma.default, at /home/me/matting/refiner.py:8\)"
+    with pytest.raises(ExportError, match=place):
         write_model(graph)
 
 

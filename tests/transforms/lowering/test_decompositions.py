@@ -40,8 +40,8 @@ class States(nn.Module):
 
 def lowered(function, x, dtype=torch.float64):
     module = function if isinstance(function, nn.Module) else Applied(function)
-    network = trace(nn.Sequential(module)).eval()
-    return lower(network, Example("forward", {"input": x}, ("y",)), dtype)
+    example = Example("forward", {"input": x}, ("y",))
+    return lower(trace(nn.Sequential(module), example=example).eval(), example, dtype)
 
 
 def operators(graph):
@@ -176,6 +176,15 @@ def test_grid_sample_lowers_exactly(mode, padding, corners):
     graph = lowered(function, x)
     assert aten.grid_sampler_2d.default not in operators(graph)
     torch.testing.assert_close(graph(x)[0], function(x), rtol=0, atol=1e-11)
+
+
+def test_grid_sample_takes_all_images_at_once():
+    def sizes(count):
+        grid = torch.rand(count, 3, 4, 2) * 2 - 1
+        graph = lowered(lambda x: F.grid_sample(x, grid.to(x.dtype), align_corners=True), torch.rand(count, 2, 5, 6))
+        return len(graph.module.graph.nodes)
+
+    assert sizes(40) == sizes(2)
 
 
 def test_the_fused_lstm_is_unrolled():

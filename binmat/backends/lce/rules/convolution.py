@@ -107,7 +107,7 @@ def _by_zeros_between(
     dilation: Ints,
     groups: int,
 ) -> Value:
-    """A transposed convolution that TFLite lacks: a convolution of the data with zeros between, the kernel turned.
+    """A transposed convolution that TFLite lacks: the kernel turned, on the data with zeros between.
 
     Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", section 4.
     """
@@ -152,23 +152,26 @@ def _of_volumes(
     transposed: bool,
     groups: int,
 ) -> Value:
-    """CONV_3D wants channels last; groups are convolutions side by side."""
+    """CONV_3D wants channels last; groups are convolutions side by side.
+
+    Its own dilation reads beyond the data (LCE 0.16), so a dilated kernel has zeros between.
+    """
     out = e.output_shape[2:]
+    for dim, spread in zip((2, 3, 4), dilation, strict=True):
+        kernel = zeros_between(e, kernel, dim, spread)
     if transposed:
         for dim, step in zip((2, 3, 4), stride, strict=True):
             value = zeros_between(e, value, dim, step)
-        reach = [(k - 1) * d + 1 for k, d in zip(kernel.shape[2:], dilation, strict=True)]
-        padding = [n - 1 - p for n, p in zip(reach, padding, strict=True)]
+        padding = [n - 1 - p for n, p in zip(kernel.shape[2:], padding, strict=True)]
         stride = (1, 1, 1)
         for dim in (2, 3, 4):
             places = e.integers([kernel.order.index(dim)])
             kernel = e.emit("REVERSE_V2", [kernel, places], kernel.shape, kernel.order)
-    sizes = zip(out, stride, kernel.shape[2:], dilation, value.shape[2:], padding, strict=True)
-    after = [(o - 1) * s + (k - 1) * d + 1 - n - p for o, s, k, d, n, p in sizes]
+    sizes = zip(out, stride, kernel.shape[2:], value.shape[2:], padding, strict=True)
+    after = [(o - 1) * s + k - n - p for o, s, k, n, p in sizes]
     value = e.ordered(e.pad(value, [0, 0, *padding], [0, 0, *after]), (0, 2, 3, 4, 1))
     options: dict[str, Any] = {"padding": Padding.VALID}
-    for name, step, spread in zip("dhw", stride, dilation, strict=True):
-        options |= {f"stride_{name}": step, f"dilation_{name}": spread}
+    options |= {f"stride_{name}": step for name, step in zip("dhw", stride, strict=True)}
     results = []
     share, rows = value.shape[1] // groups, kernel.shape[0] // groups
     for group in range(groups):

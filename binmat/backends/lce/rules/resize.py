@@ -140,8 +140,8 @@ def _by_weights(e: Emitter, x: Operand, align_corners: bool, scales: Sequence[Sc
 @rule(
     aten.upsample_bicubic2d.default, aten._upsample_bicubic2d_aa.default, aten._upsample_bilinear2d_aa.default
 )
-def by_weights(e: Emitter, x: Operand, size: Sequence[int], align_corners: bool, scale_h: Scale, scale_w: Scale) -> Value:
-    return _by_weights(e, x, align_corners, (scale_h, scale_w))
+def by_weights(e: Emitter, x: Operand, size: Sequence[int], align_corners: bool, *scales: Scale) -> Value:
+    return _by_weights(e, x, align_corners, scales)
 
 
 @rule(aten.upsample_bicubic2d.vec, aten._upsample_bicubic2d_aa.vec, aten._upsample_bilinear2d_aa.vec)

@@ -58,7 +58,7 @@ def remainder(e: Emitter, x: Operand, divisor: Operand) -> Value:
 def fmod(e: Emitter, x: Operand, divisor: Operand) -> Value:
     """The remainder of the absolute values, with the sign of x."""
     value = e.cast(e.value(x), e.output_dtype)
-    size: Operand = absolute(e, divisor) if isinstance(divisor, Value | Bits) else abs(divisor)
+    size: Operand = absolute(e, divisor) if isinstance(divisor, Value | Bits) else torch.as_tensor(divisor).abs()
     left = arithmetic(e, "FLOOR_MOD", absolute(e, value), size)
     negative = broadcast(e, "LESS", (value, 0), value.dtype, torch.bool)
     return broadcast(e, "SELECT_V2", (negative, unary(e, "NEG", left), left), value.dtype)

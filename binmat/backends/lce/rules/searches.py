@@ -69,7 +69,7 @@ rule_by_kind(_extreme_of_all, {aten.max.default: "REDUCE_MAX", aten.min.default:
 
 
 @rule(aten.topk.default)
-def topk(e: Emitter, x: Operand, k: int, dim: int = -1, largest: bool = True, ordered: bool = True) -> tuple[Value, Value]:
+def topk(e: Emitter, x: Operand, k: int, dim: int, largest: bool, ordered: bool = True) -> tuple[Value, Value]:
     """TFLite's is the largest along the last dimension of the file; of equal elements the first."""
     given = _comparable(e, x)
     dim %= len(given.shape)

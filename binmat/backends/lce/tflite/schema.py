@@ -122,9 +122,7 @@ _DEPTHWISE_CONV_2D = OptionTable(
 )
 _POOL_2D = OptionTable(5, _fields(**_WINDOWS, filter_w="int32", filter_h="int32", activation="int8"))
 _CONV_3D = OptionTable(
-    106,
-    _fields(padding="int8", stride_d="int32", stride_w="int32", stride_h="int32", activation="int8")
-    | {f"dilation_{name}": Field(5 + i, "int32", 1) for i, name in enumerate("dwh")},
+    106, _fields(padding="int8", stride_d="int32", stride_w="int32", stride_h="int32", activation="int8")
 )
 _REDUCER = OptionTable(27, _fields(keep_dims="bool"))
 

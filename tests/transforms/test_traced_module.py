@@ -1,0 +1,336 @@
+"""Modules that binmat does not know: what their code may do, and what the graph must then compute."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from binmat.errors import InputError, SizeError, TraceError
+from binmat.model_defs.network import Example
+from binmat.transforms.trace import graphs, trace
+from binmat.transforms.traced_module import TRAINING
+
+
+class Runs(nn.Module):
+    """Runs any function of itself and an image."""
+
+    def __init__(self, function, **parts) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def same_in_both_modes(module: nn.Module, *inputs: Tensor, size=(8, 12)) -> None:
+    traced = trace(module, size)
+    assert not traced.untrainable
+    for training in (False, True):
+        twins = [copy.deepcopy(module).train(training), copy.deepcopy(traced).train(training)]
+        results = []
+        for twin in twins:
+            torch.manual_seed(0)
+            results.append(twin(*[value.clone() for value in inputs]))
+        assert torch.equal(*results)
+
+
+def pads_to_even(m, x):
+    if x.shape[-1] % 2:
+        x = F.pad(x, (0, 1))
+    return x
+
+
+def repeats_by_size(m, x):
+    for _ in range(x.shape[1]):
+        x = x * 1.5
+    return x
+
+
+def checks_dtype_and_device(m, x):
+    if x.dtype is torch.float32 and x.device.type == "cpu" and isinstance(x, Tensor) and x.dim() == 4:
+        return x + 1
+    return x
+
+
+def lists_of_sizes(m, x):
+    size = [2 * s for s in x.size()[2:]]
+    return F.interpolate(x, size=size, mode="nearest").view(x.size(0), -1, size[0] * size[1])
+
+
+def in_place(m, x):
+    y = x * 2
+    z = y
+    z += 1
+    y.relu_()
+    torch.mul(y, 3, out=y)
+    return z + y
+
+
+def writes_a_part(m, x):
+    y = x * 1
+    y[:, :1] = 0
+    y[..., 2:4] += 5
+    return y
+
+
+def makes_tensors(m, x):
+    grid = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+    return x * grid + torch.zeros(x.shape[1], 1, 1) + torch.tensor([0.5])
+
+
+def drops(m, x):
+    return F.dropout(x, 0.5, m.training)
+
+
+def gates_in_evaluation(m, x):
+    return x if m.training else torch.sigmoid(x)
+
+
+def drops_paths(m, x):
+    if not m.training:
+        return x
+    return x * torch.rand(x.shape[0], 1, 1, 1).round()
+
+
+def stops_gradients(m, x):
+    with torch.no_grad():
+        y = m.conv(x)
+    return y + m.conv(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [pads_to_even, repeats_by_size, checks_dtype_and_device, lists_of_sizes, in_place, writes_a_part, makes_tensors,
+     drops, gates_in_evaluation, drops_paths, stops_gradients],
+)  # fmt: skip
+def test_what_code_may_do(function) -> None:
+    same_in_both_modes(Runs(function, conv=nn.Conv2d(3, 3, 1)), torch.rand(2, 3, 8, 12))
+
+
+def test_training_and_evaluation_have_a_graph_each_where_they_differ() -> None:
+    assert set(graphs(trace(Runs(drops)))) == {"forward", TRAINING}
+    assert set(graphs(trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout())))) == {"forward"}
+
+
+def test_gradients_stop_where_the_code_stops_them() -> None:
+    module = Runs(stops_gradients, conv=nn.Conv2d(3, 3, 1)).train()
+    traced = trace(copy.deepcopy(module)).train()
+    x = torch.rand(1, 3, 4, 4)
+    for network in (module, traced):
+        network(x).sum().backward()
+    assert torch.equal(traced.conv.weight.grad, module.conv.weight.grad)
+
+
+def test_a_batch_norm_behind_a_global_pool_is_trained_with_more_than_one_image() -> None:
+    norm = nn.BatchNorm2d(3)
+    same_in_both_modes(Runs(lambda m, x: m.norm(x.mean((2, 3), keepdim=True)), norm=norm), torch.rand(2, 3, 8, 12))
+
+
+def test_what_cannot_be_trained_says_so_when_it_is() -> None:
+    def picky(m, x):
+        if m.training:
+            raise ValueError("for inference only")
+        return x
+
+    network = trace(Runs(picky))
+    assert network.eval()(torch.rand(1, 3, 4, 4)).shape == (1, 3, 4, 4)
+    with pytest.raises(TraceError, match=r"Runs cannot be trained: .*for inference only"):
+        network.train()(torch.rand(1, 3, 4, 4))
+
+
+def test_a_size_at_which_the_code_decides_otherwise_is_refused_with_its_line() -> None:
+    network = trace(Runs(pads_to_even), (8, 12))
+    assert network(torch.rand(1, 3, 10, 14)).shape == (1, 3, 10, 14)
+    with pytest.raises(SizeError, match=rf"{__file__}:\d+ depends on the size: it gave False .* gives True now"):
+        network(torch.rand(1, 3, 10, 13))
+
+
+def test_sizes_that_only_flow_are_followed() -> None:
+    network, module = trace(Runs(lists_of_sizes), (8, 12)), Runs(lists_of_sizes)
+    x = torch.rand(2, 3, 5, 7)
+    assert torch.equal(network(x), module(x))
+
+
+def test_what_needs_the_values_of_a_tensor_is_refused_with_its_line() -> None:
+    for function in (lambda m, x: x[x > 0.5], lambda m, x: x * x.max().item()):
+        with pytest.raises(TraceError, match=rf"Runs\.forward.*{__file__}:\d+: .*needs the values of a tensor"):
+            trace(Runs(function))
+
+
+def test_state_that_a_call_leaves_behind_is_refused() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = 0
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            self.calls += 1
+            return self.conv(x) * self.calls
+
+    with pytest.raises(TraceError, match=r"does not compute what Counting computes: 'output0' .*an earlier call"):
+        trace(Counting())
+
+
+Pair = namedtuple("Pair", "fine coarse")
+
+
+@dataclass
+class Mattes:
+    alpha: Tensor
+    other: Tensor | None = None
+
+
+@pytest.mark.parametrize(
+    ("pack", "names"),
+    [
+        (lambda a, b: (a, [b, None]), ("output0", "output1_0")),
+        (lambda a, b: {"alpha": a, "deep": {"x": b, "n": 3}}, ("alpha", "deep_x")),
+        (lambda a, b: OrderedDict(out=a, aux=b), ("out", "aux")),
+        (lambda a, b: Pair(a, b), ("fine", "coarse")),
+        (lambda a, b: Mattes(a), ("alpha",)),
+        (lambda a, b: a, ("output0",)),
+    ],
+)
+def test_any_structure_is_returned(pack, names) -> None:
+    module = Runs(lambda m, x: pack(m.conv(x), x + 1), conv=nn.Conv2d(3, 2, 1)).eval()
+    x = torch.rand(1, 3, 4, 4)
+    network = trace(module)
+    assert network.traced_example.outputs == names
+    got, want = network(x), module(x)
+    assert type(got) is type(want)
+    leaves = [torch.utils._pytree.tree_flatten(value) for value in (got, want)]
+    assert leaves[0][1] == leaves[1][1]
+    for a, b in zip(leaves[0][0], leaves[1][0], strict=True):
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+
+class Matting(nn.Module):
+    """A dictionary, an optional tensor and an option."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 1, 1)
+
+    def forward(self, batch: dict, prior: Tensor | None = None, *, sharpen: bool = False):
+        y = self.conv(torch.cat([batch["image"], batch["trimap"].float()], 1))
+        y = y if prior is None else y + prior
+        return {"alpha": y * 2 if sharpen else y, "image": batch["image"]}
+
+
+def batch(height: int = 4) -> dict[str, Tensor]:
+    return {"image": torch.rand(1, 3, height, 6), "trimap": torch.randint(0, 3, (1, 1, height, 6))}
+
+
+def test_the_call_of_the_traced_network_is_the_call_of_the_module() -> None:
+    module = Matting().eval()
+    inputs = {"batch": batch(), "prior": torch.rand(1, 1, 4, 6)}
+    network = trace(module, example=Example("forward", inputs, ()))
+    assert list(network.traced_example.inputs) == ["batch_image", "batch_trimap", "prior"]
+    assert network.traced_example.outputs == ("alpha", "image")
+    other, prior = batch(5), torch.rand(1, 1, 5, 6)
+    for got in (network(other, prior), network(batch=other, prior=prior), network(other, prior=prior, sharpen=False)):
+        assert torch.equal(got["alpha"], module(other, prior)["alpha"])
+        assert got["image"] is other["image"]
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "message"),
+    [
+        ((), {"sharpen": True}, "sharpen was False when it was traced and is True now"),
+        ((None,), {}, "prior was a tensor when it was traced and is None now"),
+        ((), {"blur": True}, "unexpected keyword argument 'blur'"),
+    ],
+)
+def test_a_call_that_was_not_traced_is_refused(args, options, message) -> None:
+    network = trace(Matting(), example=Example("forward", {"batch": batch(), "prior": torch.rand(1, 1, 4, 6)}, ()))
+    call = args or (torch.rand(1, 1, 4, 6),)
+    with pytest.raises(InputError, match=message):
+        network(batch(), *call, **options)
+
+
+def test_an_example_that_is_no_call_is_refused() -> None:
+    with pytest.raises(InputError, match="the example inputs have no 'batch'"):
+        trace(Matting(), example=Example("forward", {"prior": torch.rand(1)}, ()))
+
+
+def test_a_call_that_cannot_be_guessed_says_what_to_pass() -> None:
+    with pytest.raises(TraceError, match=r"called with batch \[1, 4, 64, 64\].*pass size=.* or example=Example"):
+        trace(Matting())
+
+
+def test_names_that_networks_use_get_an_underscore() -> None:
+    names = ("predict", "name", "config", "run", "example")
+    module = nn.Sequential(OrderedDict((name, nn.Conv2d(3, 3, 1)) for name in names)).eval()
+    network, x = trace(module), torch.rand(1, 3, 4, 4)
+    assert [name for name, _ in network.named_children()] == [f"{name}_" for name in names]
+    torch.testing.assert_close(network(x), module(x))
+
+
+class Frozen(nn.Module):
+    """Batch norm as arithmetic on buffers, as torchvision's FrozenBatchNorm2d."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(3))
+        self.register_buffer("running_var", torch.ones(3))
+
+    def forward(self, x):
+        scale = self.weight.reshape(1, -1, 1, 1) * self.running_var.reshape(1, -1, 1, 1).rsqrt()
+        return x * scale
+
+
+def test_arithmetic_on_buffers_is_done_when_the_graph_runs() -> None:
+    network = trace(nn.Sequential(nn.Conv2d(3, 3, 1), Frozen()))
+    network.load_state_dict(network.state_dict() | {"1.weight": torch.full((3,), 5.0)})
+    x = torch.rand(1, 3, 4, 4)
+    torch.testing.assert_close(network(x), network.get_submodule("0")(x) * 5)
+
+
+def test_buffers_that_a_call_replaces_are_written() -> None:
+    def smooths(m, x):
+        m.seen = 0.5 * m.seen + x.mean()
+        return x - m.seen
+
+    module = Runs(smooths)
+    module.register_buffer("seen", torch.zeros(()))
+    network = trace(copy.deepcopy(module))
+    for _ in range(2):
+        x = torch.rand(1, 3, 4, 4)
+        assert torch.equal(network(x), module(x))
+    assert torch.equal(network.seen, module.seen)
+
+
+def test_the_graph_goes_on_with_the_dtype_of_the_network() -> None:
+    network = trace(Runs(lambda m, x: m.conv(x.float()) + torch.zeros(2, 1, 1), conv=nn.Conv2d(3, 2, 1))).double()
+    assert network(torch.rand(1, 3, 4, 4, dtype=torch.float64)).dtype is torch.float64
+
+
+def test_a_frozen_layer_stays_frozen() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).train()
+    module[1].eval()
+    assert [layer.training for layer in trace(module).modules()] == [True, True, False]
+
+
+def test_the_module_is_left_as_it_is() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).train()
+    state = copy.deepcopy(module.state_dict())
+    trace(module)
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    assert type(module[0].weight) is nn.Parameter
+
+
+def test_copies_and_pickles_take_the_same_call() -> None:
+    network = trace(Matting(), example=Example("forward", {"batch": batch()}, ())).eval()
+    inputs = batch()
+    for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert torch.equal(twin(inputs)["alpha"], network(inputs)["alpha"])

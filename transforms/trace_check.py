@@ -1,0 +1,52 @@
+"""Whether a traced network computes what its own code computes."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from binmat.errors import TraceError
+from binmat.model_defs.network import Network
+
+from .call_structure import tensors_in
+from .shapes import probe_inputs
+from .trace import graphs
+from .traced_module import TOLERANCE
+
+
+def check_trace(network: Network) -> None:
+    """Run every mode whose inputs are known, the graph and the method it was made of, in evaluation and in training.
+
+    For networks that were just traced and not rewritten. Frames are small and random, two at a time. Raises TraceError
+    where they differ: torch.fx follows one way through the code, which may depend on ``self.training``.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        name: torch.rand(value.shape, generator=generator).to(value).repeat(2, *[1] * (value.dim() - 1))
+        if isinstance(value, Tensor) and value.dim()
+        else value
+        for name, value in probe_inputs(network).items()
+    }
+    for mode, graph in graphs(network).items():
+        names = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
+        if not set(names) <= inputs.keys():
+            continue
+        for training in (False, True):
+            results = []
+            for traced in (True, False):
+                runner = copy.deepcopy(network).train(training)
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(0)
+                    arguments = [inputs[name] for name in names]
+                    method = getattr(runner, network.modes[mode])
+                    results.append(tensors_in(runner.run(mode, *arguments) if traced else method(*arguments)))
+            for actual, expected in zip(*results, strict=True):
+                scale = float(expected.abs().max())
+                if not torch.allclose(actual, expected, rtol=0, atol=TOLERANCE * scale, equal_nan=True):
+                    raise TraceError(
+                        f"the graph of {network.name}'s mode '{mode}' differs from its code in "
+                        f"{'training' if training else 'evaluation'}: leave decisions by self.training to layers "
+                        "(nn.Dropout, nn.BatchNorm2d), or to a submodule with the class attribute is_leaf = True"
+                    )
