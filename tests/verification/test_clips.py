@@ -17,7 +17,8 @@ def example(**inputs: Tensor) -> Example:
 
 
 def test_inputs_that_are_no_images_take_noise() -> None:
-    shapes = {"vector": (1, 5), "tokens": (1, 7, 4), "unbatched": (3, 8, 9), "clip": (1, 2, 3, 8, 9), "two": (2, 3, 8, 9)}
+    shapes = {"vector": (1, 5), "tokens": (1, 7, 4), "unbatched": (3, 8, 9), "two": (2, 3, 8, 9)}
+    shapes["clip"] = (1, 2, 3, 8, 9)
     clips = clips_of(example(**{name: torch.zeros(shape) for name, shape in shapes.items()}))
     assert list(clips) == ["noise"] and len(clips["noise"]) == 2
     for frame in clips["noise"]:

@@ -129,7 +129,7 @@ def test_what_the_graph_does_with_states_counts(monkeypatch):
 
 
 class Casts(nn.Module):
-    """Casts to float32 and back in its code."""
+    """Casts to float16 and back in its code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Casts(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for conv in self.convs:
-            x = conv(x.to(torch.float32).to(conv.weight.dtype)) / 3
+            x = conv(x.half().float()) / 3
         return x
 
 
