@@ -28,15 +28,27 @@ def clips_of(example: Example, pictures: Iterable[Tensor] = (), network: nn.Modu
 
     pictures: of a video, [1, 3, H, W] in [0, 1]; the first two are used. A single picture moves to the left. Without
     any, binmat's photograph does, and the clip is named ``photograph``. Pictures are resized to the size of the
-    example. network: may say what its inputs are for a picture. If it does not, each input takes the picture's colour
-    channels, over and over where it has other than three. Raises ExportError for an input that is not [1, C, H, W].
+    example. network: may say what its inputs are for a picture. If it does not, each float input [1, C, H, W] takes the
+    picture's colour channels, over and over where it has other than three.
+
+    Float inputs of any other shape take noise in both clips; a call without an input [1, C, H, W] has the clip
+    ``noise`` alone. Integer and boolean inputs keep the example's values. Raises ExportError where pictures are given
+    and no input can show them.
     """
     first = list(islice(pictures, FRAMES))
-    images = _images(example)
-    height, width = next(iter(images.values())).shape[2:] if images else (0, 0)
+    inputs = {n: v for n, v in example.inputs.items() if isinstance(v, Tensor) and n not in example.states}
+    images = {n: v for n, v in inputs.items() if v.is_floating_point() and v.dim() == 4 and v.shape[0] == 1}
+    noise = _noise(inputs)
+    if not images:
+        if first:
+            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
+            raise ExportError(f"the call takes {shapes}, not images [1, C, H, W]: leave the pictures out")
+        return {"noise": noise}
+    height, width = next(iter(images.values())).shape[2:]
     say = network.frame_inputs if isinstance(network, Network) else lambda picture: {}
-    frames = [say(picture) or _colours(images, picture) for picture in _moving(first, height, width)]
-    return {"clip" if first else "photograph": frames, "noise": _noise(images)}
+    shown = [say(picture) or _colours(images, picture) for picture in _moving(first, height, width)]
+    frames = [{**other, **seen} for other, seen in zip(noise, shown, strict=True)]
+    return {"clip" if first else "photograph": frames, "noise": noise}
 
 
 def _moving(first: list[Tensor], height: int, width: int) -> Iterator[Tensor]:
@@ -56,18 +68,13 @@ def _colours(images: Mapping[str, Tensor], picture: Tensor) -> dict[str, Tensor]
     }
 
 
-def _noise(images: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+def _noise(inputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Noise in [0, 1] for the floats; integers and booleans may be indices and masks, and stay as they are."""
     generator = torch.Generator().manual_seed(0)
     return [
-        {name: torch.rand(like.shape, generator=generator, dtype=like.dtype) for name, like in images.items()}
+        {
+            name: torch.rand(like.shape, generator=generator, dtype=like.dtype) if like.is_floating_point() else like
+            for name, like in inputs.items()
+        }
         for _ in range(FRAMES)
     ]
-
-
-def _images(example: Example) -> dict[str, Tensor]:
-    """The inputs that every frame brings along: the tensors that are not states."""
-    images = {n: v for n, v in example.inputs.items() if isinstance(v, Tensor) and n not in example.states}
-    if not all(value.dim() == 4 and value.shape[0] == 1 for value in images.values()):
-        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in images.items())
-        raise ExportError(f"the call takes {shapes}, not images [1, C, H, W]: pass clips with its inputs")
-    return images

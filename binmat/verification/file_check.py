@@ -128,9 +128,11 @@ def _inputs(
         if is_state and index > 0:
             values.append(states[name])
         elif name in frame:
-            values.append(frame[name])
+            # The graph's floats have one type, whatever the network's are.
+            floating = frame[name].is_floating_point()
+            values.append(frame[name].to(node.meta["val"].dtype) if floating else frame[name])
         elif is_state:
-            values.append(torch.zeros(tuple(node.meta["val"].shape)))
+            values.append(torch.zeros(tuple(node.meta["val"].shape), dtype=node.meta["val"].dtype))
         else:
             raise ExportError(f"frame {index} has no input '{name}': it gives {', '.join(frame)}")
     return values

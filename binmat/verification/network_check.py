@@ -7,12 +7,13 @@ where torch's convolutions are several times as fast, and are float64 from there
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from binmat.model_defs.network import Example, Network
 from binmat.nn.binary_layer import BinaryLayer, Product
@@ -20,6 +21,7 @@ from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.masked_path import set_execution
 from binmat.quantizers.sign import is_negative
 from binmat.transforms.lowering.lower import lower
+from binmat.transforms.lowering.one_float_type import OneFloatType
 from binmat.transforms.trace import trace
 from binmat.verification.clips import Frames
 from binmat.verification.results import NetworkCheck
@@ -68,12 +70,15 @@ class ExactPair:
             network.double()
             _add_exactly(network)
             signs = _record_signs(network)
-            expected = _run(network, example, inputs, torch.float64)
+            # Where the network's code casts, it would round.
+            with OneFloatType(torch.float64):
+                expected = _run(network, example, inputs, torch.float64)
             run = _ForcedRun(self.lowered, signs)
-            actual = run.run(*[value.double() for value in inputs.values() if isinstance(value, Tensor)])
-        differences = [(got - want).abs() for got, want in zip(actual, expected, strict=True)]
+            actual = run.run(*[_as(value, torch.float64) for value in inputs.values() if isinstance(value, Tensor)])
+        pairs = list(zip(_tensors(actual), _tensors(expected), strict=True))
+        differences = [_difference(got, want) for got, want in pairs]
         largest = torch.stack([difference.max() for difference in differences])
-        spans = torch.stack([want.abs().max() for want in expected]).clamp_min(TINY)
+        spans = torch.stack([_span(want) for _, want in pairs]).clamp_min(TINY)
         return NetworkCheck(
             max_abs=float(largest.max()),
             mean_abs=float(torch.stack([difference.mean() for difference in differences]).mean()),
@@ -87,9 +92,30 @@ class ExactPair:
 def _run(
     owner: Network, example: Example, inputs: Mapping[str, Tensor | float], dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
-    arguments = [value.to(dtype) if isinstance(value, Tensor) else value for value in inputs.values()]
+    arguments = [_as(value, dtype) if isinstance(value, Tensor) else value for value in inputs.values()]
     result = owner.run(example.mode, *arguments)
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def _as(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floats in this type; integers and booleans as they are."""
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _tensors(outputs: Sequence[Any]) -> list[Tensor]:
+    return [output for output in outputs if isinstance(output, Tensor)]
+
+
+def _difference(got: Tensor, want: Tensor) -> Tensor:
+    """How far two outputs lie apart; for integers and booleans 1 where they are not equal."""
+    if want.is_floating_point():
+        return (got.double() - want.double()).abs()
+    return (got != want).double()
+
+
+def _span(output: Tensor) -> Tensor:
+    """What the differences of an output are relative to."""
+    return output.double().abs().max() if output.is_floating_point() else torch.ones((), dtype=torch.float64)
 
 
 def _add_exactly(owner: nn.Module) -> None:
@@ -101,7 +127,8 @@ def _add_exactly(owner: nn.Module) -> None:
 
 def _exact_product(product: Product, values: Tensor, weight: Tensor, pad_value: float) -> Tensor:
     if _adds_exactly(weight) and _are_units(values) and _are_units(weight):
-        return product(values.float(), weight.float(), pad_value).double()
+        with _disable_current_modes():  # OneFloatType keeps everything in float64.
+            return product(values.float(), weight.float(), pad_value).double()
     return product(values, weight, pad_value)
 
 

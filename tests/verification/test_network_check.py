@@ -3,15 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 from example_networks import UNet, randomize
+from torch import nn
 
 from binmat.errors import VerificationError
+from binmat.model_defs.network import Example
 from binmat.model_defs.rvm import RVM
 from binmat.nn.masked_path import set_execution
 from binmat.pipeline.deployment import deploy
 from binmat.transforms.convert import convert
+from binmat.transforms.trace import trace
 from binmat.verification import network_check
 from binmat.verification.clips import clips_of
-from binmat.verification.network_check import check_network
+from binmat.verification.network_check import ExactPair, check_network
 
 
 @pytest.fixture
@@ -123,3 +126,39 @@ def test_what_the_graph_does_with_states_counts(monkeypatch):
     assert not check_network(network, example, frames).passed
     # Zeros have no sign: one frame alone would not show it.
     assert check_network(network, example, frames[:1]).passed
+
+
+class Casts(nn.Module):
+    """Casts to float16 and back in its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv in self.convs:
+            x = conv(x.half().float()) / 3
+        return x
+
+
+def test_casts_in_the_networks_code_do_not_round():
+    network = convert(Casts(), "bnn", size=(16, 16)).eval()
+    example = network.example(16, 16)
+    assert check_network(network, example, clips_of(example)["noise"]).max_abs < 1e-12
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_integer_outputs_are_equal_or_it_fails(wrong: bool):
+    class Classes(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x.argmax(1)
+
+    example = Example("forward", {"x": torch.rand(1, 3, 4, 4)}, ("values", "classes"))
+    network = trace(Classes(), example=example).eval()
+    pair = ExactPair(network, network.flattened(example))
+    if wrong:
+        (found,) = pair.lowered.graph.find_nodes(op="call_function", target=torch.ops.aten.argmax.default)
+        found.target = torch.ops.aten.argmin.default
+        pair.lowered.recompile()
+    checked = pair.check([{"x": torch.rand(1, 3, 4, 4)}])
+    assert checked.passed != wrong and checked.max_abs == wrong

@@ -14,10 +14,10 @@ from binmat.backends.lce import rules  # noqa: F401  (registers every rule)
 from binmat.backends.lce.emitter import Emitter
 from binmat.backends.lce.layout import preferred_order, stored_shape
 from binmat.backends.lce.model import LceModel
-from binmat.backends.lce.source_line import users_line
 from binmat.backends.lce.values import DTYPES, Bits, StoredValue, Value
 from binmat.errors import ExportError
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
+from binmat.transforms.lowering.source_line import users_line
 
 METADATA = "binmat"
 
