@@ -128,8 +128,8 @@ class TracedModule(Network):
         """An example whose inputs are the tensors of the module's arguments, by the names of the graph."""
         assert self.traced_example is not None
         flat = set(example.inputs) == set(self.call.names)
-        inputs = example.inputs if flat else dict(self.call.by_name(example.inputs))
-        return Example("forward", inputs, example.outputs or self.traced_example.outputs)
+        inputs = example.inputs if flat else self.call.by_name(example.inputs)
+        return Example("forward", {**inputs}, example.outputs or self.traced_example.outputs)
 
     def _adopt(self, module: nn.Module) -> None:
         """Take the module's layers, parameters and buffers; plain tensors become buffers, which move along."""
