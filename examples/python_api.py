@@ -1,4 +1,4 @@
-"""The main job from Python, on a network that binmat does not know. Any module that torch.fx can trace will do.
+"""The main job from Python, on a network that binmat does not know. Any module will do.
 
     python examples/python_api.py
 """
