@@ -25,7 +25,7 @@ from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.verification.clips import Frames
 from binmat.verification.node_check import Evaluator, check_node, sources
 from binmat.verification.results import FileRun, OutputDifference, SignFlips
-from binmat.verification.signs import BINARIZE, distance_from_threshold, furthest
+from binmat.verification.signs import BINARIZE, count_near, distance_from_threshold, furthest
 
 #: A whole model takes the most memory of all that is done here, so models that run side by side take turns.
 _WHOLE_MODEL = Lock()
@@ -210,5 +210,9 @@ class _TorchRun(Interpreter):
         flipped = (result < 0) != torch.from_numpy(bits).view(result.shape)
         count = int(flipped.sum())
         (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
-        distance = furthest(distance_from_threshold(x, threshold), flipped) if count else 0.0
-        return SignFlips(n.name, str(n.meta.get("layer", "")), self.frame, count, result.numel(), distance)
+        layer = str(n.meta.get("layer", ""))
+        if not count:
+            return SignFlips(n.name, layer, self.frame, 0, result.numel(), 0.0)
+        distance = distance_from_threshold(x, threshold)
+        furthest_flip, near = furthest(distance, flipped), count_near(distance)
+        return SignFlips(n.name, layer, self.frame, count, result.numel(), furthest_flip, near)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from binmat.errors import VerificationError
+from binmat.verification.signs import NEAR
 
 #: Largest difference between network and lowered graph that float64 rounding explains, relative to the range of an
 #: output or to the spread of a layer's input.
@@ -99,6 +100,7 @@ class SignFlips:
 
     flipped, elements: counts. distance: the largest |x - threshold| in torch among flipped ones, in units of the
     standard deviation of x - threshold in the layer; small means that rounding moved values across the threshold.
+    near: how many signs lie within ``signs.NEAR`` of their threshold, in the same unit; 0 where none flipped.
     """
 
     node: str
@@ -107,6 +109,7 @@ class SignFlips:
     flipped: int
     elements: int
     distance: float
+    near: int = 0
 
 
 @dataclass
@@ -296,8 +299,11 @@ def _flips(runs: list[FileRun]) -> str:
     signs, flipped = sum(flip.elements for flip in flips), sum(flip.flipped for flip in flips)
     if not flipped:
         return f"none of {signs:,} signs flipped" if signs else "there are no signs to flip"
-    first = max((run.first_flips.distance for run in runs if run.first_flips is not None), default=0.0)
+    firsts = [run.first_flips for run in runs if run.first_flips is not None]
+    distance, ties = max(first.distance for first in firsts), max(firsts, key=lambda first: first.near)
     return (
         f"{flipped:,} of {signs:,} signs ({flipped / signs:.1e}) flipped, the first of each run "
-        f"at most {first:.1e} standard deviations from their threshold, the others in consequence or likewise"
+        f"at most {distance:.1e} standard deviations from their threshold, the others in consequence or likewise; "
+        f"where flipping begins, {ties.near:,} of {ties.elements:,} signs lie within {NEAR:g} standard deviations of "
+        "their threshold, and rounding decides them"
     )

@@ -13,6 +13,8 @@ from binmat.transforms.lowering import binary_operators  # noqa: F401  (register
 BINARIZE = torch.ops.binmat.binarize.default
 #: Below it float32 is denormal, which processors may flush to 0.
 TINY = float(np.finfo(np.float32).tiny)
+#: In standard deviations of the distance: float32 rounding decides the sign of what lies so near to its threshold.
+NEAR = 1e-6
 
 
 def distance_from_threshold(x: Tensor, threshold: Tensor) -> Tensor:
@@ -30,3 +32,8 @@ def furthest(distance: Tensor, flipped: Tensor) -> float:
         return 0.0
     largest = float(distance[flipped].abs().max() / distance.std(correction=0).clamp_min(TINY))
     return largest if math.isfinite(largest) else math.inf
+
+
+def count_near(distance: Tensor) -> int:
+    """How many values lie within NEAR of their threshold."""
+    return int((distance.abs() <= NEAR * distance.std(correction=0)).sum())

@@ -26,7 +26,7 @@ from binmat.transforms.lowering.padding_share import Border
 from binmat.transforms.lowering.sign_packing import pack_signs
 from binmat.verification.file_check import check_file
 from binmat.verification.node_check import VALUE_LIMIT
-from binmat.verification.results import FileRun, NodeCheck
+from binmat.verification.results import FileRun, NetworkCheck, NodeCheck, Verification
 
 binarize = torch.ops.binmat.binarize
 binary_conv2d = torch.ops.binmat.binary_conv2d
@@ -171,7 +171,10 @@ def test_signs_that_rounding_flips_pass():
     result.check()
     (flips,) = result.flips
     assert flips.flipped > 10 and flips.distance < 1e-5
+    assert flips.flipped / 2 < flips.near <= 256 * 16
     assert result.first_flips == flips
+    verdict = str(Verification("lce", "LCE", NetworkCheck(0, 0, 0, 1, 0, 0), {("clip", ""): result}))
+    assert f"{flips.near:,} of 4,096 signs lie within 1e-06 standard deviations of their threshold" in verdict
     assert result.to_json()["first_flips"]["flipped"] == flips.flipped
     assert result.max_abs >= 2
 

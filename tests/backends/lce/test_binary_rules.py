@@ -318,3 +318,21 @@ def test_weights_that_are_not_signs_are_refused():
 
     with pytest.raises(ExportError, match=r"not all -1 or \+1"):
         export(function, [torch.randn(1, 3, 2, 2)])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_without_biases_sums_cancel_as_in_torch(kernel: str, groups: int) -> None:
+    """Two convolutions of equal multiplier, as behind new batch norms: half their sums are 0, whose sign is +1."""
+    x, weights = signs(1, 64, 9, 9).float(), [signs(24, 64 // groups, 3, 3) for _ in range(3)]
+    multiplier = torch.full((24,), 0.999995)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        bits = binarize(x, torch.zeros(1))
+        first, second, third = (
+            binary_conv2d(bits, weight, multiplier, torch.zeros(24), [1, 1], [1, 1], [1, 1], groups, 0)
+            for weight in weights
+        )
+        return binarize(first + second, torch.zeros(1)) + binarize(second - third, torch.zeros(1))
+
+    assert_same(function, x, tolerance=0, kernel=kernel, portable=kernel == "reference")

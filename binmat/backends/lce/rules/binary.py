@@ -71,9 +71,21 @@ def binary_conv2d(e: Emitter, x: Operand, weight: Tensor, multiplier: Tensor, bi
     # Adding 0 makes +0.0 of -0.0.
     factors = [values.detach().to(torch.float32).numpy() + np.float32(0) for values in (multiplier, bias)]
     conv = ScaledConv(*_read(e, x, weight, *geometry), *factors)
-    if conv.groups > 1:
-        return _depthwise(e, conv) if conv.weight.shape[1] == 1 else _grouped(e, conv)
-    return _float_output(e, conv)
+    if conv.groups > 1 and conv.weight.shape[1] == 1:
+        return _depthwise(e, conv)
+    write = _grouped if conv.groups > 1 else _float_output
+    if conv.bias.any() or _scales_exactly(conv):
+        return write(e, conv)
+    # LCE's rounding depends on the sum. Sums that cancel with a bias of zero, as behind a new batch norm, would leave
+    # a residue on the threshold of the next binarization. Multiplied by itself the sum is torch's, bit for bit.
+    sums = write(e, replace(conv, multiplier=np.ones_like(conv.multiplier)))
+    return arithmetic_like(e, "MUL", sums, torch.from_numpy(conv.multiplier).reshape(-1, 1, 1))
+
+
+def _scales_exactly(conv: ScaledConv) -> bool:
+    """Whether float32 holds every sum of products times its multiplier: where that ends in enough zero bits."""
+    most = (1 << int(conv.weight[0].size).bit_length()) - 1
+    return not (conv.multiplier.view(np.int32) & most).any()
 
 
 @rule(torch.ops.binmat.binary_conv2d_bits.default)
