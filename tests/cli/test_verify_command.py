@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from binmat.backends.lce.rules.elementwise import unary
 from binmat.backends.lce.tflite.reader import read_model
 from binmat.data.image import photograph, write_image
 from binmat.pipeline import deployment
-from binmat.verification.results import FileRun, NodeCheck, SignFlips
+from binmat.verification.file_check import RecordedRun
+from binmat.verification.results import SignFlips
 
 
 @pytest.fixture
@@ -119,15 +121,14 @@ def test_an_export_that_is_wrong_is_not_written(program, monkeypatch, folder: Pa
 
 
 def test_flips_by_layer(program, monkeypatch, converted: Path) -> None:
-    def flipping(*_: object, **__: object) -> FileRun:
-        flips = [
-            SignFlips("binarize", "backbone.a", 0, 0, 100, 0.0),
-            SignFlips("binarize_1", "decoder.b", 1, 3, 200, 2.5e-7),
-        ]
-        node = NodeCheck("add", "decoder.b", "aten.add.Tensor", "value", 1, worst=0.0, limit=1.0)
-        return FileRun("optimized", "", 2, 1, nodes=[node], flips=flips)
+    def flipping(lowered: object, frames: object, runs: Sequence[RecordedRun]) -> None:
+        for run in runs:
+            run.result.flips[:] = [
+                SignFlips("binarize", "backbone.a", 0, 0, 100, 0.0),
+                SignFlips("binarize_1", "decoder.b", 1, 3, 200, 2.5e-7),
+            ]
 
-    monkeypatch.setattr(deployment, "check_file", flipping)
+    monkeypatch.setattr(deployment, "compare_end_to_end", flipping)
     status, out, _ = program("verify", converted)
     assert status == 0
     [row] = [line for line in out.splitlines() if "decoder.b" in line]
