@@ -141,8 +141,9 @@ def test_an_output_that_is_a_file(program, checkpoint: Path, tmp_path: Path) -> 
 def test_an_output_that_cannot_be_written(program, checkpoint: Path, tmp_path: Path) -> None:
     # Nobody, root included, can make folders there.
     _assert_one_line(program("convert", checkpoint, "-o", "/proc/binmat"), 1, "/proc/binmat cannot be written")
-    (tmp_path / "photo.png").touch()
-    _assert_one_line(program("matte", checkpoint, tmp_path / "photo.png", "-o", "/dev/full/out"), 1, "cannot be written")
+    photo = tmp_path / "photo.png"
+    photo.touch()
+    _assert_one_line(program("matte", checkpoint, photo, "-o", "/dev/full/out"), 1, "cannot be written")
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "report.json", "model.safetensors"])
