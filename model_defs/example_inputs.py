@@ -36,7 +36,9 @@ def example_inputs(
 
 
 def check_pixels(size: tuple[int, int]) -> None:
-    """Raise SizeError for a height or a width below 1."""
+    """Raise SizeError for what is no (height, width) or has a height or a width below 1."""
+    if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(isinstance(n, int) for n in size):
+        raise SizeError(f"size must be (height, width), two whole numbers, not {size!r}")
     if min(size) < 1:
         raise SizeError(f"size {size[0]}x{size[1]} has no pixels: height and width must be at least 1")
 

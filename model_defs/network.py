@@ -36,8 +36,9 @@ class Example:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the first tensor, the frame."""
-        height, width = next(value.shape[-2:] for value in self.inputs.values() if isinstance(value, torch.Tensor))
+        """Height and width of the frame: the first tensor that has both, or (1, 1)."""
+        tensors = [value for value in self.inputs.values() if isinstance(value, torch.Tensor)]
+        height, width = next((value.shape[-2:] for value in tensors if value.dim() > 2), (1, 1))
         return height, width
 
     @property

@@ -78,7 +78,10 @@ class Call:
 
     def __init__(self, module: nn.Module, arguments: Mapping[str, Any]) -> None:
         self.name = type(module).__name__
-        self.signature = _without_annotations(inspect.signature(module.forward))
+        try:
+            self.signature = _without_annotations(inspect.signature(module.forward))
+        except ValueError as error:
+            raise InputError(f"{self.name} is compiled (torch.jit): pass the Python module it was made from") from error
         self.structure = Structure(self._complete(arguments))
         self.names = self.structure.names
         if not self._by_parameter(arguments) and len(arguments) == len(self.names):

@@ -12,6 +12,7 @@ import inspect
 import logging
 import operator
 import os
+import random
 import sys
 import traceback
 from collections import Counter
@@ -38,6 +39,7 @@ from binmat.errors import TraceError
 from .call_structure import leaves_of, tensors_in
 from .part_outputs import note_outputs
 from .traced_number import NumberTracer, TracedNumber, plain
+from .tracing_lock import TRACING_LOCK
 
 _HERE = os.path.dirname(__file__)
 _TORCH = os.path.dirname(inspect.getfile(torch))
@@ -93,13 +95,24 @@ def record_call(
     computed then. Sizes are followed; where the code decides by a size, the graph checks that it decides alike
     (:func:`binmat.transforms.traced_number.check_size`). Raises TraceError that names the line.
     """
+    with TRACING_LOCK:
+        return _record(module, call, inputs, training)
+
+
+def _record(
+    module: nn.Module, call: Callable[[nn.Module, Sequence[Tensor]], Any], inputs: Mapping[str, Tensor], training: bool
+) -> RecordedCall:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with FakeCopyMode(fake):
-        shadow = copy.deepcopy(module)
+    try:
+        with FakeCopyMode(fake):
+            shadow = copy.deepcopy(module)
+    except Exception as error:
+        raise TraceError(f"{type(module).__name__} cannot be copied: {first_line(error)}") from error
     if shadow.training != training:
         shadow.train(training)
     with torch.set_grad_enabled(training):
-        recorder = _Recorder(shadow)
+        recorder = _Recorder(shadow, {id(value) for value in tensors_of(module).values()})
+    chance = random.getstate()
     values = recorder.placeholders({name: fake.from_tensor(value.detach()) for name, value in inputs.items()})
     try:
         with torch.set_grad_enabled(training), _quiet(), fake, recorder.layers(), recorder:
@@ -108,12 +121,15 @@ def record_call(
             for leaf in leaves_of(result):
                 if isinstance(leaf, TracedNumber):
                     recorder.numbers.guard(leaf.node, leaf.value)
+        if random.getstate() != chance:
+            random.setstate(chance)
+            raise TraceError(f"{type(module).__name__} draws from Python's random: draw from torch's")
         recorder.write_buffers()
         recorder.graph.output(recorder.argument(tuple(tensors_in(result))))
     except TraceError:
         raise
     except Exception as error:
-        raise TraceError(_explain(error, module, recorder.stack)) from error
+        raise TraceError(_explain(error, module, recorder.failed_in)) from error
     return RecordedCall(recorder.graph, result, recorder.constants)
 
 
@@ -132,7 +148,7 @@ def _quiet() -> Iterator[None]:
 class _Recorder(TorchFunctionMode):
     """Sees every call of a torch function and makes its node; knows the node of every tensor."""
 
-    def __init__(self, root: nn.Module) -> None:
+    def __init__(self, root: nn.Module, originals: set[int]) -> None:
         super().__init__()
         self.root = root
         self.graph = fx.Graph()
@@ -141,6 +157,10 @@ class _Recorder(TorchFunctionMode):
         #: The modules that are being called, and whether the last one is a node of its own.
         self.stack: list[str] = []
         self.in_leaf = False
+        #: Where the last error came from.
+        self.failed_in = ""
+        #: Identities of the tensors of the module that the root is a copy of.
+        self.originals = originals
         self.calls: Counter[str] = Counter()
         self.paths = {id(child): name for name, child in root.named_modules()}
         self.state = {id(value): (value, name) for name, value in tensors_of(root).items()}
@@ -162,9 +182,11 @@ class _Recorder(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__get__":
             name = func.__self__.__name__
+        elif name == "__set__" and func.__self__.__name__ == "data":
+            raise TraceError(f"{line_of(sys._getframe())} sets .data of a tensor: use copy_")
         result = func(*plain(args), **plain(kwargs))
         if name in _SIZES:
-            return self._sizes(args[0], result, args[1:])
+            return self._sizes(args[0], result, (*args[1:], *kwargs.values()))
         if name == "__len__":
             self.numbers.guard(self._size(args[0], 0).node, result)
             return result
@@ -196,7 +218,8 @@ class _Recorder(TorchFunctionMode):
         self.follow_contexts()
         node = self.graph.create_node(kind, target, self.argument(tuple(args)), self.argument(dict(kwargs)))
         node.meta["nn_module_stack"] = {path: (path, "") for path in self.stack if path}
-        node.meta["line"] = line_of(sys._getframe())
+        file, _, line = line_of(sys._getframe()).rpartition(":")
+        node.stack_trace = f'File "{file}", line {line}, in forward'
         return node
 
     def _bind(self, value: Any, node: fx.Node) -> None:
@@ -216,7 +239,7 @@ class _Recorder(TorchFunctionMode):
         if isinstance(value, Tensor):
             return self._node_of(value)
         if isinstance(value, TracedNumber):
-            return value.node
+            return value.node if value.tracer is self.numbers else plain(value)
         if self.like is not None and isinstance(value, (torch.dtype, torch.device)):
             name = "dtype" if isinstance(value, torch.dtype) else "device"
             return self._read_from_input(name) if value == getattr(self.like, name) else value
@@ -246,7 +269,13 @@ class _Recorder(TorchFunctionMode):
         if isinstance(value, FakeTensor):
             raise TraceError(
                 f"{line_of(sys._getframe())}: a tensor of shape {list(value.shape)} comes from calls that cannot be "
-                "recorded (a script function, for example): call torch functions"
+                "recorded (a script function, a compiled module, a list or dictionary of tensors): call torch "
+                "functions and modules, and keep tensors as buffers"
+            )
+        if id(value) in self.originals:
+            raise TraceError(
+                f"{line_of(sys._getframe())}: the code reaches a tensor of the module by another way than the module, "
+                "as a lambda over self does: a copy of the module would still use the original's. Make it a method"
             )
         name = f"_constant{len(self.constants)}"
         self.constants[name] = value
@@ -280,18 +309,24 @@ class _Recorder(TorchFunctionMode):
             if path is None or self.in_leaf:
                 return original(module, *args, **kwargs)
             self.stack.append(path)
-            if not path or not is_leaf_layer(module):
-                result = original(module, *args, **kwargs)
-            else:
-                self.in_leaf = True
-                with torch._C.DisableTorchFunction():
-                    result = original(module, *plain(args), **plain(kwargs))
+            self.in_leaf = bool(path) and is_leaf_layer(module)
+            leaf = self.in_leaf
+            try:
+                if leaf:
+                    with torch._C.DisableTorchFunction():
+                        result = original(module, *plain(args), **plain(kwargs))
+                    self._bind(result, self._node("call_module", path, args, kwargs))
+                else:
+                    result = original(module, *args, **kwargs)
+            except Exception:
+                self.failed_in = self.failed_in or path
+                raise
+            finally:
                 self.in_leaf = False
-                self._bind(result, self._node("call_module", path, args, kwargs))
+                self.stack.pop()
             if path:
                 note_outputs(path, self.calls[path], result, lambda leaf: self.nodes.get(id(leaf), (None, None))[1])
                 self.calls[path] += 1
-            self.stack.pop()
             return result
 
         with patch.object(nn.Module, "__call__", call):
@@ -342,6 +377,11 @@ def line_of(frame: Any) -> str:
     return "the network"
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _is_machinery(filename: str) -> bool:
     return filename.startswith((_TORCH, _HERE, "<")) or filename.endswith(("contextlib.py", "unittest/mock.py"))
 
@@ -356,18 +396,15 @@ def tensors_of(root: nn.Module, recurse: bool = True) -> dict[str, Tensor]:
     return found
 
 
-def _explain(error: Exception, module: nn.Module, called: Sequence[str]) -> str:
-    where = f"{type(module).__name__}.forward"
-    if called and called[-1]:
-        where += f", in '{called[-1]}'"
+def _explain(error: Exception, module: nn.Module, part: str) -> str:
+    where = f"{type(module).__name__}.forward" + (f", in '{part}'" if part else "")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not _is_machinery(frame.filename):
             where = f"{where}, at {frame.filename}:{frame.lineno}: {frame.line}"
             break
     if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
         return (
-            f"torch.fx cannot trace {where} (it needs the values of a tensor: {error}). Make the line independent of "
+            f"cannot trace {where} (it needs the values of a tensor: {error}). Make the line independent of "
             "tensor values, or move it into a submodule with the class attribute is_leaf = True"
         )
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{where}: {type(error).__name__}: {reason}"
+    return f"{where}: {type(error).__name__}: {first_line(error)}"

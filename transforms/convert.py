@@ -10,7 +10,7 @@ from torch import nn
 
 from binmat.errors import CheckpointError, RecipeError
 from binmat.model_defs.conversion_facts import ConversionFacts
-from binmat.model_defs.example_inputs import example_inputs
+from binmat.model_defs.example_inputs import check_pixels, example_inputs
 from binmat.model_defs.network import Example, Network
 from binmat.quantizers import get_scheme
 
@@ -70,6 +70,8 @@ def convert(
     ['Conv2d', 'BinaryConv2d', 'RPReLU', 'Conv2d']
     """
     settings = tuple(settings)
+    if size is not None:
+        check_pixels(size)
     made_by = recipe_of(network)
     if made_by is not None and (scheme is not None or recipe is not None or settings):
         raise CheckpointError("the network is converted already; convert the float checkpoint instead")

@@ -12,7 +12,7 @@ from binmat.model_defs.network import Network
 
 from .graph_pass import GraphPass
 from .part_outputs import move_outputs
-from .swap import carry_hooks, swap
+from .swap import swap
 from .trace import graphs, recompile
 
 #: The functions with the names of their arguments and the defaults of those that have one.
@@ -39,7 +39,8 @@ class FunctionsToLayers(GraphPass[Network]):
 
     Its weight and bias stay the same tensors under the same names. That is how subclasses that pad their input first
     or add nothing of their own become layers that a policy can plan. A layer stays as it is where its weight is
-    computed with before, where calls differ in stride, padding, dilation or groups, and where it has other tensors.
+    computed with before, where it is called as well, where calls differ in stride, padding, dilation or groups, and
+    where it has other tensors.
 
     >>> import torch
     >>> from binmat.transforms.trace import trace
@@ -63,7 +64,6 @@ class FunctionsToLayers(GraphPass[Network]):
             if layer is not None:
                 kind = type(network.get_submodule(name)).__name__
                 self.notes[name] = f"its class {kind} calls a function with its weight"
-                carry_hooks(network.get_submodule(name), layer)
                 swap(network, {name: layer})
                 for use in found:
                     with use.graph.inserting_before(use.node):
@@ -97,10 +97,15 @@ def _layer_of(network: Network, name: str, uses: list[_Use]) -> nn.Module | None
         for node in graph.nodes
         if any(source.op == "get_attr" and source.target == f"{name}.weight" for source in node.all_input_nodes)
     ]
+    called = any(
+        node.op == "call_module" and f"{name}.".startswith(f"{node.target}.")
+        for graph in graphs(network).values()
+        for node in graph.nodes
+    )
     first = uses[0]
     kinds = [(use.node.target, use.has_bias, _normal(use)) for use in uses]
     alike = all(kind == kinds[0] for kind in kinds)
-    if not name or not alike or not tensors <= {"weight", "bias"} or len(readers) != len(uses):
+    if not name or called or not alike or not tensors <= {"weight", "bias"} or len(readers) != len(uses):
         return None
     weight = old.get_parameter("weight")
     layer: nn.Module

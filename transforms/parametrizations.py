@@ -6,20 +6,33 @@ import copy
 from collections.abc import Iterator
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from binmat.errors import TraceError
+
 
 def copied(module: nn.Module) -> nn.Module:
-    """A copy, also of a module that holds results of a computation (the old weight_norm keeps its weight so)."""
+    """A copy, also of a module that holds results of a computation (the old weight_norm keeps its weight so).
+
+    Raises TraceError for a module that cannot be copied.
+    """
+    try:
+        return _deep_copy(module)
+    except Exception as error:
+        name, reason = type(module).__name__, (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TraceError(f"{name} cannot be copied: {reason}. Take what cannot out of its attributes") from error
+
+
+def _deep_copy(module: nn.Module) -> nn.Module:
     attributes = (value for part in module.modules() for value in vars(part).values())
     results = [value for value in attributes if isinstance(value, Tensor) and not value.is_leaf]
     return copy.deepcopy(module, {id(value): value.detach().clone() for value in results})
 
 
 def without_parametrizations(module: nn.Module) -> nn.Module:
-    """The module with the weights that its parametrizations, weight_norm and spectral_norm give now, as parameters.
+    """The module with plain weights: those that parametrizations, weight_norm, spectral_norm and pruning give now.
 
     The module itself where it has none, else a copy. Training goes on with the plain weights.
 
@@ -42,13 +55,19 @@ def without_parametrizations(module: nn.Module) -> nn.Module:
             part.__class__ = plain
             for name, value in values.items():
                 part.register_parameter(name, nn.Parameter(value))
-        for hook in list(_old_hooks(part)):
-            remove = remove_weight_norm if isinstance(hook, WeightNorm) else remove_spectral_norm
-            remove(part, hook.name)
+        for key, hook in list(_old_hooks(part)):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(part, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(part, hook.name)
+            else:
+                hook.remove(part)
+                del part._forward_pre_hooks[key]
         part.training = mode
     return module
 
 
-def _old_hooks(part: nn.Module) -> Iterator[WeightNorm | SpectralNorm]:
-    """Those of torch.nn.utils.weight_norm and spectral_norm, which compute the weight before each call."""
-    return (hook for hook in part._forward_pre_hooks.values() if isinstance(hook, (WeightNorm, SpectralNorm)))
+def _old_hooks(part: nn.Module) -> Iterator[tuple[int, WeightNorm | SpectralNorm | prune.BasePruningMethod]]:
+    """Those of torch.nn.utils.weight_norm, spectral_norm and prune, which compute the weight before each call."""
+    kinds = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
+    return ((key, hook) for key, hook in part._forward_pre_hooks.items() if isinstance(hook, kinds))

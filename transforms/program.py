@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 
@@ -37,7 +38,14 @@ class Program:
         self.function = type(compiler).forward
 
     def __call__(self, owner: nn.Module, *args: Any) -> Any:
-        return self.function(owner, *args)
+        grad, autocast = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+        try:
+            return self.function(owner, *args)
+        except Exception:
+            # The graph may have failed between entering and leaving no_grad or autocast.
+            torch.set_grad_enabled(grad)
+            torch.set_autocast_enabled("cpu", autocast)
+            raise
 
     def __reduce__(self) -> tuple[type[Program], tuple[fx.Graph]]:
         return Program, (self.graph,)

@@ -35,6 +35,7 @@ def trace(module: nn.Module, size: tuple[int, int] | None = None, example: Examp
         traced = TracedModule(plain, size, example)
         traced.check(module)
         traced.add_training(plain)
+        traced.pin_sizes(plain)
         return traced
     for mode, method in module.modes.items():
         if mode not in module.programs:

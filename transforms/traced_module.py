@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,17 +14,17 @@ from binmat.model_defs.example_inputs import check_pixels
 from binmat.model_defs.network import Example, Network
 
 from .call_structure import Call, Structure, tensors_in
-from .call_tracer import RecordedCall, record_call, tensors_of
+from .call_tracer import RecordedCall, first_line, record_call, tensors_of
 from .example_image import example_image
 from .parametrizations import copied
 from .program import Program
+from .same_results import first_difference
+from .traced_number import check_size
 
 #: Heights and widths of the image that a module is traced with where no size is given: until one fits.
 USUAL_SIZES = ((64, 64), (224, 224))
 #: The graph of training, where it is not the one of evaluation.
 TRAINING = "forward in training"
-#: Largest difference between module and graph, relative to the largest value: both run the same operators.
-TOLERANCE = 1e-5
 
 
 class TracedModule(Network):
@@ -73,6 +74,8 @@ class TracedModule(Network):
             check_pixels(size)
         first: TraceError | None = None
         for height, width in [size] if size else USUAL_SIZES:
+            if isinstance(module, torch.jit.ScriptModule):
+                raise TraceError(f"{self.name} is compiled (torch.jit): pass the Python module it was made from")
             arguments = example_image(module, (height, width))
             try:
                 return self._record(module, arguments)
@@ -135,9 +138,10 @@ class TracedModule(Network):
         """Take the module's layers, parameters and buffers; plain tensors become buffers, which move along."""
         persistent = module.state_dict(keep_vars=True)
         self._renamed: dict[str, str] = {}
-        for key, child in module.named_children():
-            self._renamed[key] = self._free(key, child)
-            self.add_module(self._renamed[key], child)
+        for key, child in module._modules.items():  # With the second names of children that have two.
+            if child is not None:
+                self._renamed[key] = self._free(key, child)
+                self.add_module(self._renamed[key], child)
         for key, value in tensors_of(module, recurse=False).items():
             name = self._renamed[key] = self._free(key, value)
             if isinstance(value, nn.Parameter):
@@ -159,11 +163,52 @@ class TracedModule(Network):
         renamed = self._renamed | {key: self._free(key, value) for key, value in recorded.constants.items()}
         for key, value in recorded.constants.items():
             self.register_buffer(renamed[key], value, persistent=False)
+        self.programs[mode] = Program(self._at_home(recorded, renamed))
+
+    def _at_home(self, recorded: RecordedCall, renamed: Mapping[str, str] | None = None) -> fx.Graph:
+        """The recorded graph with the names that parts have here."""
         for node in recorded.graph.nodes:
             if node.op in ("call_module", "get_attr"):
                 first, dot, rest = str(node.target).partition(".")
-                node.target = renamed.get(first, first) + dot + rest
-        self.programs[mode] = Program(recorded.graph)
+                node.target = (renamed or self._renamed).get(first, first) + dot + rest
+        return recorded.graph
+
+    def pin_sizes(self, module: nn.Module) -> None:
+        """Let the graphs refuse other sizes where the module's code gives another graph for them.
+
+        A size that leaves PyTorch (in a loop, a string, a function of Python's) is a plain number, which no graph
+        follows. So every size is tried: at twice the batch, at twice the height and width, and so on.
+        """
+        for mode in self.programs:
+            graph, training = self.program(mode).graph, mode == TRAINING
+            inputs = dict(zip(self.call.names, self._traced_values(), strict=True))
+            before = _code(graph)
+            pinned = []
+            for dimensions in _groups(inputs):
+                larger = {
+                    name: value.new_empty([2 * n if (name, d) in dimensions else n for d, n in enumerate(value.shape)])
+                    for name, value in inputs.items()
+                }
+                try:
+                    follows = _code(self._at_home(record_call(module, self.call, larger, training))) == before
+                except BinmatError:
+                    follows = False
+                pinned += [] if follows else dimensions
+            self._pin(graph, inputs, pinned)
+            self.program(mode).compile()
+
+    def _pin(self, graph: fx.Graph, inputs: Mapping[str, Tensor], dimensions: Sequence[tuple[str, int]]) -> None:
+        placeholders = {node.target: node for node in graph.nodes if node.op == "placeholder"}
+        last = next(reversed(placeholders.values()), None)
+        for name, dimension in dimensions:
+            assert last is not None
+            with graph.inserting_after(last):
+                shape = graph.call_function(getattr, (placeholders[name], "shape"))
+            with graph.inserting_after(shape):
+                size = graph.call_function(operator.getitem, (shape, dimension))
+            with graph.inserting_after(size):
+                line = f"the code of {self.name}, by dimension {dimension} of '{name}',"
+                last = graph.call_function(check_size, (size, inputs[name].shape[dimension], line))
 
     def check(self, module: nn.Module) -> None:
         """Run the module that this was made of, and compare. Raises TraceError where the graph differs."""
@@ -183,7 +228,7 @@ class TracedModule(Network):
         for batch in batches:
             try:
                 recorded = record_call(module, self.call, dict(zip(self.call.names, batch, strict=True)), training=True)
-                if _code(recorded.graph) == _code(self.program("forward").graph):
+                if _code(self._at_home(recorded)) == _code(self.program("forward").graph):
                     self._compare(module, batch, training=True)
                     return ""
                 self._add(TRAINING, recorded)
@@ -206,30 +251,61 @@ class TracedModule(Network):
 
         The second call sees what the first one has left behind.
         """
-        found = []
+        found, gradients = [], []
         for runner in (module, self):
             runner = copied(runner)
             if runner.training != training:
                 runner.train(training)
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.set_grad_enabled(training), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 try:
                     calls = [self.call(runner, [value.clone() for value in values]) for _ in range(2)]
+                    found.append([*tensors_in(calls[0]), *tensors_in(calls[1])])
+                    gradients.append(_gradients(runner, found[-1]))
                 except BinmatError:
                     raise
                 except Exception as error:
-                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                    raise TraceError(f"{self.name} fails on its example inputs: {reason}") from error
-                found.append([*tensors_in(calls[0]), *tensors_in(calls[1])])
-        names = self.results[TRAINING if training and TRAINING in self.results else "forward"].names
-        for name, expected, actual in zip(names * 2, *found, strict=True):
-            scale = expected.abs().max() if expected.numel() and expected.is_floating_point() else 1
-            if not torch.allclose(actual, expected, rtol=0, atol=TOLERANCE * float(scale), equal_nan=True):
-                raise TraceError(
-                    f"the graph of {self.name} does not compute what {self.name} computes: '{name}' differs in "
-                    f"{'training' if training else 'evaluation'}. Its forward may depend on more than its inputs, "
-                    "for example on what an earlier call left behind: give it that as an input"
-                )
+                    raise TraceError(f"{self.name} fails on its example inputs: {first_line(error)}") from error
+        results = self.results[TRAINING if training and TRAINING in self.results else "forward"]
+        index = first_difference(*found)
+        if index is not None:
+            name = (results.names * 2)[index] if index < 2 * len(results.names) else "its number of results"
+            raise TraceError(
+                f"the graph of {self.name} does not compute what {self.name} computes: '{name}' differs in "
+                f"{'training' if training else 'evaluation'}. Its forward may depend on more than its inputs, "
+                "for example on what an earlier call left behind: give it that as an input"
+            )
+        if not training:
+            return
+        names = [name for name, _ in module.named_parameters()]
+        other = {self._new_name(name): value for name, value in zip(names, gradients[0], strict=True)}
+        own = dict(zip((name for name, _ in self.named_parameters()), gradients[1], strict=True))
+        different = first_difference(list(other.values()), [own[name] for name in other])
+        if different is not None:
+            raise TraceError(
+                f"the gradient of '{names[different]}' is not the one that {self.name} itself gives: its code has a "
+                "backward pass of its own (an autograd.Function, a hook, a reentrant checkpoint), which is not recorded"
+            )
+
+    def _new_name(self, name: str) -> str:
+        first, dot, rest = name.partition(".")
+        return self._renamed.get(first, first) + dot + rest
+
+
+def _gradients(network: nn.Module, results: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradients that the sum of all results gives the parameters; None where there is none."""
+    summed = [result.sum() for result in results if result.requires_grad]
+    if summed:
+        torch.stack([value.double() for value in summed]).sum().backward()
+    return [parameter.grad for parameter in network.parameters()]
+
+
+def _groups(inputs: Mapping[str, Tensor]) -> list[list[tuple[str, int]]]:
+    """(input, dimension) of the sizes that may change together: the batch; height and width; others one by one."""
+    batch = [(name, 0) for name, value in inputs.items() if value.dim()]
+    space = [(name, value.dim() + d) for name, value in inputs.items() if value.dim() > 3 for d in (-2, -1)]
+    others = [[(name, d)] for name, value in inputs.items() if value.dim() < 4 for d in range(1, value.dim())]
+    return [group for group in (batch, space, *others) if group]
 
 
 def _code(graph: fx.Graph) -> str:

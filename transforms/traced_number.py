@@ -74,14 +74,16 @@ class NumberTracer:
     def call(self, function: Callable[..., Any], *operands: Any) -> Any:
         """A function of numbers, traced; its plain result is a number."""
         value = function(*map(plain, operands))
-        return self.number(value, lambda: self.graph.call_function(function, tuple(map(_as_argument, operands))))
+        return self.number(value, lambda: self._node(function, operands))
 
     def decide(self, function: Callable[..., Any], *operands: Any) -> Any:
         """A function of numbers whose plain result the code goes on with; guarded."""
         expected = function(*map(plain, operands))
-        node = self.graph.call_function(function, tuple(map(_as_argument, operands)))
-        self.guard(node, expected)
+        self.guard(self._node(function, operands), expected)
         return expected
+
+    def _node(self, function: Callable[..., Any], operands: tuple[Any, ...]) -> fx.Node:
+        return self.graph.call_function(function, tuple(_as_argument(operand, self) for operand in operands))
 
     def guard(self, node: fx.Node, expected: Any) -> None:
         """Let the graph check that a node gives what it gave when it was traced."""
@@ -103,8 +105,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _as_argument(value: Any) -> Any:
-    return value.node if isinstance(value, TracedNumber) else value
+def _as_argument(value: Any, tracer: NumberTracer) -> Any:
+    """A number of another recording (from a cache) is a plain one."""
+    return value.node if isinstance(value, TracedNumber) and value.tracer is tracer else plain(value)
 
 
 def _arithmetic(function: Callable[..., Any], reverse: bool) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from torch import fx, nn
 from binmat.errors import TraceError
 
 from .part_outputs import note_outputs
+from .tracing_lock import TRACING_LOCK
 
 
 class Tracer(fx.Tracer):
@@ -48,7 +49,8 @@ def trace_method(module: nn.Module, method: str = "forward", name: str = "") -> 
     tracer = Tracer()
     tracer.traced_func_name = method
     try:
-        graph = tracer.trace(module)
+        with TRACING_LOCK:
+            graph = tracer.trace(module)
     except Exception as error:
         raise TraceError(_explain(error, module, method, name)) from error
     # fx leaves tensors that the code makes on the module as plain attributes, which would neither move nor be copied.

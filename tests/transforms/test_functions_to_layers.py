@@ -108,6 +108,24 @@ def test_what_is_called_becomes_binary_and_computes_the_same_sums(module: Betwee
     torch.testing.assert_close(network(x)[..., 2:-2, 2:-2], reference(x)[..., 2:-2, 2:-2])
 
 
+class CalledToo(Between):
+    def call(self, x):
+        return F.conv2d(self.layer(x), self.layer.weight)
+
+
+def test_a_layer_that_is_called_as_well_stays_as_it_is() -> None:
+    module, x = CalledToo(nn.Conv2d(4, 4, 1)).eval(), torch.rand(1, 3, 5, 6)
+    network = convert(module, "bnn", size=(5, 6), settings=["layer=float"]).eval()
+    assert torch.equal(network(x), module(x))
+
+
+def test_hooks_of_a_layer_with_a_class_of_its_own_act_once() -> None:
+    module, x = Between(Plain(4, 4, 1)).eval(), torch.rand(1, 3, 5, 6)
+    module.layer.register_forward_hook(lambda layer, inputs, output: output * 2)
+    network = convert(module, "bnn", size=(5, 6), settings=["layer=float"]).eval()
+    torch.testing.assert_close(network(x), module(x))
+
+
 @pytest.mark.parametrize(("module", "name", "reason"), FLOAT, ids=lambda value: value if isinstance(value, str) else "")
 def test_what_a_layer_cannot_be_is_float_with_its_reason(module: Between, name: str, reason: str) -> None:
     network = convert(module, "bnn", size=(5, 6))

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils import spectral_norm as old_spectral_norm
 
 from binmat.transforms.convert import convert, plan_of
@@ -18,9 +18,13 @@ def old_weight_norm(layer: nn.Module) -> nn.Module:
         return torch.nn.utils.weight_norm(layer)
 
 
+def pruned(layer: nn.Module) -> nn.Module:
+    return prune.l1_unstructured(layer, "weight", 0.5)
+
+
 @pytest.mark.parametrize(
     "wrap",
-    [old_weight_norm, old_spectral_norm, parametrizations.weight_norm, parametrizations.spectral_norm],
+    [pruned, old_weight_norm, old_spectral_norm, parametrizations.weight_norm, parametrizations.spectral_norm],
     ids=lambda wrap: f"{wrap.__module__}.{wrap.__name__}",
 )
 def test_a_network_with_computed_weights_is_converted(wrap) -> None:

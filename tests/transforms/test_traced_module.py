@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
+import threading
 from collections import OrderedDict, namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -14,6 +17,7 @@ from torch.nn import functional as F
 
 from binmat.errors import InputError, SizeError, TraceError
 from binmat.model_defs.network import Example
+from binmat.transforms.convert import convert
 from binmat.transforms.trace import graphs, trace
 from binmat.transforms.traced_module import TRAINING
 
@@ -164,6 +168,110 @@ def test_what_needs_the_values_of_a_tensor_is_refused_with_its_line() -> None:
     for function in (lambda m, x: x[x > 0.5], lambda m, x: x * x.max().item()):
         with pytest.raises(TraceError, match=rf"Runs\.forward.*{__file__}:\d+: .*needs the values of a tensor"):
             trace(Runs(function))
+
+
+def loops_over_the_height(m, x):
+    return sum(x[:, :, i : i + 1] for i in range(x.shape[2]))
+
+
+def shifts_the_width(m, x):
+    return F.pad(x, (0, x.shape[-1] >> 1))
+
+
+def one_by_one(m, x):
+    return torch.cat([m.conv(x[i : i + 1]) for i in range(x.shape[0])])
+
+
+@pytest.mark.parametrize("function", [loops_over_the_height, shifts_the_width, lambda m, x: torch.stack(x.unbind(2))])
+def test_a_size_that_leaves_torch_is_the_only_one(function) -> None:
+    network, module = trace(Runs(function), (8, 12)), Runs(function)
+    x = torch.rand(2, 3, 8, 12)
+    assert torch.equal(network(x), module(x))
+    with pytest.raises(SizeError, match=r"the code of Runs, by dimension .* depends on the size"):
+        network(torch.rand(1, 3, 16, 24))
+
+
+def test_a_batch_that_code_loops_over_is_the_only_one() -> None:
+    network = trace(Runs(one_by_one, conv=nn.Conv2d(3, 2, 1)))
+    assert network(torch.rand(1, 3, 6, 6)).shape == (1, 2, 6, 6)
+    with pytest.raises(SizeError, match=r"by dimension 0 of 'x', depends on the size: it gave 1 .* gives 4 now"):
+        network(torch.rand(4, 3, 6, 6))
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_a_backward_pass_of_the_users_own_is_not_lost_in_silence() -> None:
+    network = trace(Runs(lambda m, x: Straight.apply(m.conv(x)), conv=nn.Conv2d(3, 2, 1)))
+    x = torch.rand(1, 3, 4, 4)
+    assert torch.equal(network.eval()(x), network.conv(x).round())
+    with pytest.raises(TraceError, match=r"the gradient of 'conv\.weight' is not the one that Runs itself gives"):
+        network.train()(x)
+
+
+def test_what_python_draws_is_refused() -> None:
+    with pytest.raises(TraceError, match="Runs draws from Python's random"):
+        trace(Runs(lambda m, x: x * random.random()))
+
+
+def test_a_tensor_reached_through_a_closure_is_refused() -> None:
+    module = Runs(None, conv=nn.Conv2d(3, 2, 1))
+    module.function = lambda m, x: F.conv2d(x, module.conv.weight)
+    with pytest.raises(TraceError, match="reaches a tensor of the module by another way"):
+        trace(module)
+
+
+def test_a_child_with_two_names_keeps_both() -> None:
+    module = Runs(lambda m, x: m.second(m.first(x)), first=nn.Conv2d(3, 3, 1))
+    module.second = module.first
+    network = trace(module)
+    assert list(network.state_dict()) == list(module.state_dict())
+    assert network.second is network.first
+
+
+def test_errors_leave_gradients_on() -> None:
+    def fails(m, x):
+        with torch.no_grad():
+            return m.conv(x)
+
+    network = trace(Runs(fails, conv=nn.Conv2d(3, 2, 1))).train()
+    with pytest.raises(RuntimeError):
+        network(torch.rand(1, 4, 4, 4))
+    assert torch.is_grad_enabled()
+
+
+def test_several_threads_trace() -> None:
+    before = nn.Module.__call__
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: trace(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())), range(6)))
+    assert len({str(graphs(network)["forward"]) for network in found}) == 1
+    assert nn.Module.__call__ is before
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (torch.jit.script(nn.ReLU()), "is compiled .*pass the Python module"),
+        (Runs(lambda m, x: x, lock=threading.Lock()), "Runs cannot be copied"),
+    ],
+)
+def test_what_cannot_be_traced_says_so_in_one_line(module, message) -> None:
+    with pytest.raises(TraceError, match=message) as error:
+        convert(module, "bnn")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [64, (64,), "64x64", (64.0, 64.0), (0, 4)])
+def test_a_size_that_is_none_is_refused(size) -> None:
+    with pytest.raises(SizeError, match="size"):
+        convert(nn.Conv2d(3, 2, 1), "bnn", size=size)
 
 
 def test_state_that_a_call_leaves_behind_is_refused() -> None:

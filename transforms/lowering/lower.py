@@ -21,6 +21,7 @@ from binmat.transforms.graph_pass import GraphPass
 from binmat.transforms.program import Program
 from binmat.transforms.swap import swap
 from binmat.transforms.trace import trace
+from binmat.transforms.tracing_lock import TRACING_LOCK
 
 from . import binary_operators  # noqa: F401  (registers the operators)
 from .constants import add_constant
@@ -46,6 +47,11 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
     sparse decoder's side outputs) are left out of the graph. Operators that work in place become those that do not, and
     :mod:`binmat.transforms.lowering.decompositions` says which ones become simpler ones. Raises LoweringError.
     """
+    with TRACING_LOCK:
+        return _lower(network, example, dtype)
+
+
+def _lower(network: nn.Module, example: Example, dtype: torch.dtype) -> LoweredGraph:
     owner = trace(copy.deepcopy(network)).eval().to(dtype)
     _swap_binary_layers(owner)
     _name_layers(owner)
