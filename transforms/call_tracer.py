@@ -405,6 +405,6 @@ def _explain(error: Exception, module: nn.Module, part: str) -> str:
     if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
         return (
             f"cannot trace {where} (it needs the values of a tensor: {error}). Make the line independent of "
-            "tensor values, or move it into a submodule with the class attribute is_leaf = True"
+            "tensor values"
         )
     return f"{where}: {type(error).__name__}: {first_line(error)}"

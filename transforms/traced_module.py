@@ -192,7 +192,8 @@ class TracedModule(Network):
                 try:
                     follows = _code(self._at_home(record_call(module, self.call, larger, training))) == before
                 except BinmatError:
-                    follows = False
+                    # What a vector's length does not fit refuses it, a layer for example.
+                    follows = len(dimensions) == 1 and dimensions[0][1] > 0
                 pinned += [] if follows else dimensions
             self._pin(graph, inputs, pinned)
             self.program(mode).compile()

@@ -212,8 +212,8 @@ def test_code_that_reads_a_binary_layers_weight_gets_the_latent_weight():
 
 
 def test_pools_of_permuted_tensors_leave_no_strides_behind():
-    network = trace(nn.Sequential(Permuted(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(5, 2, 1))).eval()
     example = Example("forward", {"input": torch.randn(1, 4, 6, 5)}, ("y",))
+    network = trace(nn.Sequential(Permuted(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(5, 2, 1)), example=example).eval()
     assert torch.ops.aten.as_strided.default not in operators(lower(network, example))
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from binmat.errors import LoweringError
-from binmat.model_defs.network import Example
+from binmat.model_defs.network import Example, Network
 from binmat.transforms.lowering.lower import lower
 from binmat.transforms.trace import trace
 
@@ -28,8 +28,21 @@ class Leaf(nn.Module):
         return self.function(self, x)
 
 
+class Holder(Network):
+    """A network of one leaf, which the trace does not look into either."""
+
+    name = "holder"
+
+    def __init__(self, leaf):
+        super().__init__()
+        self.add_module("0", leaf)
+
+    def frames(self, x):
+        return self.get_submodule("0")(x)
+
+
 def lower_leaf(function, x, dtype=torch.float32, **buffers):
-    network = trace(nn.Sequential(Leaf(function, **buffers))).eval()
+    network = trace(Holder(Leaf(function, **buffers))).eval()
     return lower(network, Example("forward", {"input": x}, ("y",)), dtype)
 
 
