@@ -14,6 +14,7 @@ from binmat.model_defs.network import Example, Network
 from binmat.nn.masked_path import set_execution
 
 from .trace import graphs
+from .traced_module import TRAINING, TracedModule, copies
 
 #: Size of the frames that graphs are tried on; rounded up to what the network takes.
 _PROBE = 64
@@ -55,8 +56,10 @@ def run_graphs(
         if not set(names) <= inputs.keys():
             continue
         runner = (interpreter or ShapeInterpreter)(shadow, graph)
+        count = network.training_copies if isinstance(network, TracedModule) and mode == TRAINING else 1
+        values = [copies(inputs[name], count) for name in names]
         with torch.no_grad():
-            runner.run(*(v.to(like) if isinstance(v := inputs[name], Tensor) else v for name in names))
+            runner.run(*(value.to(like) if isinstance(value, Tensor) else value for value in values))
         yield mode, runner
 
 

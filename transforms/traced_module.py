@@ -60,6 +60,8 @@ class TracedModule(Network):
         self._adopt(module)
         self._add("forward", recorded)
         self.training = module.training  # The layers keep theirs: a frozen batch norm stays so.
+        #: How many copies of the example, side by side as a batch, training was traced with.
+        self.training_copies = 1
         #: Why the module cannot be trained; empty where it can.
         self.untrainable = ""
 
@@ -225,8 +227,8 @@ class TracedModule(Network):
 
     def _trace_training(self, module: nn.Module, values: Sequence[Tensor]) -> str:
         # Batch norm refuses a batch of one behind a global pool.
-        batches = [values, [torch.cat([value, value]) if value.dim() else value for value in values]]
-        for batch in batches:
+        for self.training_copies in (1, 2):
+            batch = [copies(value, self.training_copies) for value in values]
             try:
                 recorded = record_call(module, self.call, dict(zip(self.call.names, batch, strict=True)), training=True)
                 if _code(self._at_home(recorded)) == _code(self.program("forward").graph):
@@ -307,6 +309,11 @@ def _groups(inputs: Mapping[str, Tensor]) -> list[list[tuple[str, int]]]:
     space = [(name, value.dim() + d) for name, value in inputs.items() if value.dim() > 3 for d in (-2, -1)]
     others = [[(name, d)] for name, value in inputs.items() if value.dim() < 4 for d in range(1, value.dim())]
     return [group for group in (batch, space, *others) if group]
+
+
+def copies(value: Any, count: int) -> Any:
+    """So many copies of a tensor side by side as a batch; what has no batch stays as it is."""
+    return torch.cat([value] * count) if isinstance(value, Tensor) and value.dim() else value
 
 
 def _code(graph: fx.Graph) -> str:

@@ -11,10 +11,17 @@ from foreign.networks import NETWORKS
 
 import binmat
 
-#: The smallest networks, one for each way in which networks are written.
-QUICK = ("torchvision.shufflenet_v2_x0_5", "timm.resnet18_feat", "timm.levit_128s", "smp.Unet_timm")
-#: Networks that take longer than a test should: the table alone has them.
-TABLE_ONLY = ()
+#: Small networks of each library: skip connections, tokens, layer norm on channels-last tensors, checks of sizes.
+QUICK = ("timm.resnet18_feat", "timm.deit_tiny", "timm.convnextv2_atto", "smp.PSPNet")
+#: Networks that take 20 to 60 seconds with one scheme. `make foreign` checks them.
+TABLE_ONLY = (
+    "torchvision.vgg11_bn",
+    "torchvision.vit_b_16",
+    "torchvision.swin_v2_t",
+    "torchvision.raft_small",
+    "timm.mobileone_s0",
+    "timm.swin_tiny_224",
+)
 #: What each refusal says.
 REFUSED: dict[str, str] = {}
 

@@ -451,3 +451,17 @@ def test_copies_and_pickles_take_the_same_call() -> None:
     inputs = batch()
     for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert torch.equal(twin(inputs)["alpha"], network(inputs)["alpha"])
+
+
+def test_a_graph_of_training_that_needs_two_images_is_run_with_two() -> None:
+    def pools(m, x):
+        y = F.batch_norm(m.hidden(m.first(x)).mean((2, 3)), m.mean, m.var, training=m.training)
+        return m.last(y)
+
+    parts = {"first": nn.Conv2d(3, 4, 1), "hidden": nn.Conv2d(4, 4, 1), "last": nn.Linear(4, 2)}
+    module = Runs(pools, **parts)
+    module.register_buffer("mean", torch.zeros(4))
+    module.register_buffer("var", torch.ones(4))
+    network = convert(module.eval(), "bnn", size=(8, 8))
+    assert [name for name, plan in network.conversion.plan.items() if plan.scheme] == ["hidden"]
+    assert network.train()(torch.rand(2, 3, 8, 8)).shape == (2, 2)
