@@ -30,9 +30,11 @@ from torch._subclasses.fake_tensor import (
     FakeCopyMode,
     FakeTensor,
     FakeTensorMode,
+    unset_fake_temporarily,
 )
 from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from binmat.errors import TraceError
 
@@ -111,7 +113,7 @@ def _record(
     if shadow.training != training:
         shadow.train(training)
     with torch.set_grad_enabled(training):
-        recorder = _Recorder(shadow, {id(value) for value in tensors_of(module).values()})
+        recorder = _Recorder(shadow, module, fake)
     chance = random.getstate()
     values = recorder.placeholders({name: fake.from_tensor(value.detach()) for name, value in inputs.items()})
     try:
@@ -148,7 +150,7 @@ def _quiet() -> Iterator[None]:
 class _Recorder(TorchFunctionMode):
     """Sees every call of a torch function and makes its node; knows the node of every tensor."""
 
-    def __init__(self, root: nn.Module, originals: set[int]) -> None:
+    def __init__(self, root: nn.Module, original: nn.Module, fake: FakeTensorMode) -> None:
         super().__init__()
         self.root = root
         self.graph = fx.Graph()
@@ -159,8 +161,9 @@ class _Recorder(TorchFunctionMode):
         self.in_leaf = False
         #: Where the last error came from.
         self.failed_in = ""
-        #: Identities of the tensors of the module that the root is a copy of.
-        self.originals = originals
+        #: What the root is a copy of, and the identities of its tensors.
+        self.original, self.fake = original, fake
+        self.originals = {id(value) for value in tensors_of(original).values()}
         self.calls: Counter[str] = Counter()
         self.paths = {id(child): name for name, child in root.named_modules()}
         self.state = {id(value): (value, name) for name, value in tensors_of(root).items()}
@@ -314,7 +317,10 @@ class _Recorder(TorchFunctionMode):
             try:
                 if leaf:
                     with torch._C.DisableTorchFunction():
-                        result = original(module, *plain(args), **plain(kwargs))
+                        try:
+                            result = original(module, *plain(args), **plain(kwargs))
+                        except (DataDependentOutputException, DynamicOutputShapeException):
+                            result = self._run_for_real(path, plain(args), plain(kwargs))
                     self._bind(result, self._node("call_module", path, args, kwargs))
                 else:
                     result = original(module, *args, **kwargs)
@@ -331,6 +337,18 @@ class _Recorder(TorchFunctionMode):
 
         with patch.object(nn.Module, "__call__", call):
             yield
+
+    def _run_for_real(self, path: str, args: Any, kwargs: Any) -> Any:
+        """What a leaf whose code decides by values returns for zeros: the shapes are what counts."""
+
+        def real(leaf: Any) -> Any:
+            return torch.zeros(leaf.shape, dtype=leaf.dtype) if isinstance(leaf, Tensor) else leaf
+
+        fake = self.fake
+        with unset_fake_temporarily():
+            leaf = copy.deepcopy(self.original.get_submodule(path)).train(self.root.training)
+            result = leaf(*pytree.tree_map(real, args), **pytree.tree_map(real, kwargs))
+        return pytree.tree_map(lambda part: fake.from_tensor(part) if isinstance(part, Tensor) else part, result)
 
     def follow_contexts(self) -> None:
         """Enter and leave autocast and no_grad where the code did."""
@@ -405,6 +423,6 @@ def _explain(error: Exception, module: nn.Module, part: str) -> str:
     if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
         return (
             f"cannot trace {where} (it needs the values of a tensor: {error}). Make the line independent of "
-            "tensor values"
+            "tensor values, or move it into a submodule with the class attribute is_leaf = True"
         )
     return f"{where}: {type(error).__name__}: {first_line(error)}"
