@@ -27,7 +27,7 @@ test: $(VENV)/installed-dev
 slow: $(VENV)/installed-dev
 	@$(PYTEST) -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow: nothing to run"; }
 
-# How other people's networks fare, as a page of the documentation: about an hour on two cores.
+# How other people's networks fare, as a page of the documentation. It goes on where it was stopped.
 foreign: $(VENV)/installed-dev $(LITERT)/installed
 	$(RUN) benchmarks/foreign.py --litert $(LITERT) --output docs/foreign.md
 

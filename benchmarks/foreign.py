@@ -117,10 +117,8 @@ def run(name: str, column: str, code: str, litert: Path) -> dict[str, Any]:
     return outcome
 
 
-def verdict(column: str, outcome: dict[str, Any] | None) -> str:
+def verdict(column: str, outcome: dict[str, Any]) -> str:
     """What stands in the table: "ok", or the stage that failed."""
-    if outcome is None:
-        return "not run"
     if "error" not in outcome:
         return "ok"
     stages = ("build", "convert", "count", "export", "verify")
@@ -131,15 +129,16 @@ def verdict(column: str, outcome: dict[str, Any] | None) -> str:
     return next((stage for stage in stages if stage not in outcome["seconds"]), "?")
 
 
-def document(networks: Sequence[ForeignNetwork], outcomes: dict[tuple[str, str], dict[str, Any]]) -> str:
+def document(networks: Sequence[ForeignNetwork], outcomes: dict[tuple[str, str], dict[str, Any]], litert: Path) -> str:
     """The page: what was run, the table, and every failure's message."""
+    absent = dict.fromkeys(COLUMNS, "not run") | ({} if litert.exists() else {"litert-torch": "not installed"})
     rows, failures = [], []
     passed = dict.fromkeys(COLUMNS, 0)
     for network in networks:
         row = [network.library, network.label, "{}x{}".format(*network.size)]
         for column in COLUMNS:
             outcome = outcomes.get((network.name, column))
-            said = verdict(column, outcome)
+            said = absent[column] if outcome is None else verdict(column, outcome)
             row.append(said)
             passed[column] += said == "ok"
             if outcome is not None and "error" in outcome:
@@ -208,7 +207,7 @@ def main() -> None:
         known = outcomes.get((name, column)) or kept(name, column, code[name, column])
         if known is not None:
             outcomes[name, column] = known
-    page = document(networks, outcomes)
+    page = document(networks, outcomes, options.litert)
     if options.output:
         options.output.write_text(page)
     else:
