@@ -11,8 +11,9 @@ from foreign.networks import NETWORKS
 
 import binmat
 
-#: Small networks of each library: skip connections, tokens, layer norm on channels-last tensors, checks of sizes.
-QUICK = ("timm.resnet18_feat", "timm.deit_tiny", "timm.convnextv2_atto", "smp.PSPNet")
+#: Small networks, tokens and checks of sizes; tested quickly.
+QUICK = ("timm.deit_tiny", "smp.PSPNet")
+SCHEMES = ("reactnet", "bnn")
 #: Networks that take 20 to 60 seconds with one scheme. `make foreign` checks them.
 TABLE_ONLY = (
     "torchvision.vgg11_bn",
@@ -26,13 +27,16 @@ TABLE_ONLY = (
 REFUSED: dict[str, str] = {}
 
 
+#: The quick ones with both schemes, the others with one, by turns.
 TESTED = [
-    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NETWORKS if name not in TABLE_ONLY
+    pytest.param(name, scheme, marks=[] if name in QUICK else [pytest.mark.slow])
+    for index, name in enumerate(NETWORKS)
+    for scheme in (SCHEMES if name in QUICK else [SCHEMES[index % 2]])
+    if name not in TABLE_ONLY
 ]
 
 
-@pytest.mark.parametrize("scheme", ["reactnet", "bnn"])
-@pytest.mark.parametrize("name", TESTED)
+@pytest.mark.parametrize(("name", "scheme"), TESTED)
 def test_converts_counts_exports_and_verifies(name: str, scheme: str) -> None:
     passed = []
     if name not in REFUSED:
