@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,6 +96,7 @@ def read_around(kind: str, place: int, operands: int) -> bytes:
     return b.build([("x", x)], [("kept", kept), ("read again", read_again)])
 
 
+@pytest.mark.slow
 def test_every_operator_leaves_what_is_read_again() -> None:
     x = np.linspace(1, 5, 32, dtype=np.float32).reshape(4, 8)
     ran = Counter[str]()

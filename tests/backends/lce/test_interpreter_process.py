@@ -63,6 +63,7 @@ def test_a_hang_ends_at_the_time_limit(model: bytes) -> None:
     assert "took more than 5 s while it ran the model" in message_of(lambda: interpreter.run([X]))
 
 
+@pytest.mark.slow
 def test_damaged_files_never_end_this_process(model: bytes) -> None:
     """Bytes are inverted one by one. Some of these files make the interpreter crash, others ask for 16 GB."""
     said = []

@@ -168,13 +168,11 @@ def test_shuffles(name, shape):
 
 @settings(max_examples=15)
 @given(st.integers(4, 8), st.integers(4, 8), st.integers(1, 3), st.integers(1, 2), st.integers(0, 1), st.integers(1, 2))
-def test_unfold_and_fold(height, width, kernel, stride, padding, dilation):
+def test_unfold(height, width, kernel, stride, padding, dilation):
     assume(min(height, width) + 2 * padding >= (kernel - 1) * dilation + 1)
     torch.manual_seed(0)
     options = {"stride": stride, "padding": padding, "dilation": dilation}
-    columns = F.unfold(torch.zeros(1, 2, height, width), (kernel, 2), **options).shape
     assert_verified(lambda x: F.unfold(x, (kernel, 2), **options), torch.randn(1, 2, height, width))
-    assert_verified(lambda x: F.fold(x, (height, width), (kernel, 2), **options), torch.randn(columns))
 
 
 PERMUTED = {
