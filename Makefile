@@ -3,7 +3,7 @@ PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3.12),pyt
 VENV := .venv
 RUN := $(VENV)/bin/python
 # litert-torch, with which `make foreign` compares; its packages take 2.2 GB.
-LITERT := /tmp/litert-venv
+LITERT := out/litert-venv
 # One process per core; a process that has run out of tests takes some from the others.
 PYTEST := $(RUN) -m pytest --numprocesses auto --dist worksteal
 

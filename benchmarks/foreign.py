@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--others", action="store_true", help="the networks beside the list instead")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--litert", type=Path, default=Path("/tmp/litert-venv"), help="litert-torch's environment")
+    parser.add_argument("--litert", type=Path, default=ROOT / "out" / "litert-venv", help="litert-torch's environment")
     parser.add_argument("--output", type=Path, help="write the page to this file")
     options = parser.parse_args()
 
