@@ -135,7 +135,7 @@ def document(networks: Sequence[ForeignNetwork], outcomes: dict[tuple[str, str],
     rows, failures = [], []
     passed = dict.fromkeys(COLUMNS, 0)
     for network in networks:
-        row = [network.library, network.label, "{}x{}".format(*network.size)]
+        row = [network.package, network.label, "{}x{}".format(*network.size)]
         for column in COLUMNS:
             outcome = outcomes.get((network.name, column))
             said = absent[column] if outcome is None else verdict(column, outcome)

@@ -15,6 +15,11 @@ def suggestion(name: str, known: Iterable[str], hint: str = "did you mean '{}'? 
     return hint.format(near[0]) if near else ""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class BinmatError(Exception):
     """Base of every error that binmat raises on purpose."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from binmat.errors import TraceError
+from binmat.errors import TraceError, first_line
 from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryLayer
 from binmat.nn.masked_path import MaskedPath
@@ -77,7 +77,7 @@ def record_calls(network: nn.Module, example: Example) -> list[Call]:
     except TraceError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise TraceError(f"{owner.name} cannot be counted at these sizes: at '{recorder.at}': {reason}") from error
     return recorder.calls
 

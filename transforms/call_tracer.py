@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
 import operator
 import os
 import random
@@ -36,10 +35,11 @@ from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from binmat.errors import TraceError
+from binmat.errors import TraceError, first_line
 
 from .call_structure import leaves_of, tensors_in
 from .part_outputs import note_outputs
+from .quiet_fake_tensors import quiet_fake_tensors
 from .traced_number import NumberTracer, TracedNumber, plain
 from .tracing_lock import TRACING_LOCK
 
@@ -94,8 +94,9 @@ def record_call(
 
     Layers of torch.nn, of exactly these types, and layers that say ``is_leaf`` are called as modules; everything else
     is a function or a method. Parameters and buffers are read when the graph runs, and what is computed from them is
-    computed then. Sizes are followed; where the code decides by a size, the graph checks that it decides alike
-    (:func:`binmat.transforms.traced_number.check_size`). Raises TraceError that names the line.
+    computed then. Sizes are followed; where the code compares a size, the graph checks that it compares alike
+    (:func:`binmat.transforms.traced_number.check_size`). A size that a loop or a string takes is a plain number, which
+    the graph does not follow. Raises TraceError that names the line.
     """
     with TRACING_LOCK:
         return _record(module, call, inputs, training)
@@ -117,7 +118,7 @@ def _record(
     chance = random.getstate()
     values = recorder.placeholders({name: fake.from_tensor(value.detach()) for name, value in inputs.items()})
     try:
-        with torch.set_grad_enabled(training), _quiet(), fake, recorder.layers(), recorder:
+        with torch.set_grad_enabled(training), quiet_fake_tensors(), fake, recorder.layers(), recorder:
             result = call(shadow, values)
             recorder.follow_contexts()
             for leaf in leaves_of(result):
@@ -133,18 +134,6 @@ def _record(
     except Exception as error:
         raise TraceError(_explain(error, module, recorder.failed_in)) from error
     return RecordedCall(recorder.graph, result, recorder.constants)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """PyTorch logs shapes that do not fit, which the error says too."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 class _Recorder(TorchFunctionMode):
@@ -393,11 +382,6 @@ def line_of(frame: Any) -> str:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return "the network"
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _is_machinery(filename: str) -> bool:

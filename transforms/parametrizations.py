@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from binmat.errors import TraceError
+from binmat.errors import TraceError, first_line
 
 
 def copied(module: nn.Module) -> nn.Module:
@@ -21,8 +21,9 @@ def copied(module: nn.Module) -> nn.Module:
     try:
         return _deep_copy(module)
     except Exception as error:
-        name, reason = type(module).__name__, (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TraceError(f"{name} cannot be copied: {reason}. Take what cannot out of its attributes") from error
+        raise TraceError(
+            f"{type(module).__name__} cannot be copied: {first_line(error)}. Take what cannot out of its attributes"
+        ) from error
 
 
 def _deep_copy(module: nn.Module) -> nn.Module:

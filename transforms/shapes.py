@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from binmat.errors import BinmatError, PolicyError
+from binmat.errors import BinmatError, PolicyError, first_line
 from binmat.model_defs.network import Example, Network
 from binmat.nn.masked_path import set_execution
 
@@ -59,7 +59,7 @@ def run_graphs(
         count = network.training_copies if isinstance(network, TracedModule) and mode == TRAINING else 1
         values = [copies(inputs[name], count) for name in names]
         with torch.no_grad():
-            runner.run(*(value.to(like) if isinstance(value, Tensor) else value for value in values))
+            runner.run(*(v.to(like) if isinstance(v, Tensor) and v.is_floating_point() else v for v in values))
         yield mode, runner
 
 
@@ -78,8 +78,9 @@ class ShapeInterpreter(fx.Interpreter):
             raise
         except Exception as error:
             where = n.target if n.op == "call_module" else n.name
-            reason = str(error).strip().splitlines()[0]
-            raise PolicyError(f"the shapes of {self.shadow.name} do not fit at '{where}': {reason}") from error
+            raise PolicyError(
+                f"the shapes of {self.shadow.name} do not fit at '{where}': {first_line(error)}"
+            ) from error
 
     def shape(self, node: fx.Node) -> tuple[int, ...]:
         """The shape of a node's tensor."""

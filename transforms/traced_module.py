@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from binmat.errors import BinmatError, SizeError, TraceError
+from binmat.errors import BinmatError, SizeError, TraceError, first_line
 from binmat.model_defs.example_inputs import check_pixels
 from binmat.model_defs.network import Example, Network
 
 from .call_structure import Call, Structure, tensors_in
-from .call_tracer import RecordedCall, first_line, record_call, tensors_of
+from .call_tracer import RecordedCall, record_call, tensors_of
 from .example_image import example_image
 from .parametrizations import copied
 from .program import Program
@@ -183,7 +183,10 @@ class TracedModule(Network):
         """
         for mode in self.programs:
             graph, training = self.program(mode).graph, mode == TRAINING
-            inputs = dict(zip(self.call.names, self._traced_values(), strict=True))
+            count = self.training_copies if training else 1
+            inputs = {
+                name: copies(value, count) for name, value in zip(self.call.names, self._traced_values(), strict=True)
+            }
             before = _code(graph)
             pinned = []
             for dimensions in _groups(inputs):

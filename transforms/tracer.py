@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from binmat.errors import TraceError
+from binmat.errors import TraceError, first_line
 
 from .part_outputs import note_outputs
 from .tracing_lock import TRACING_LOCK
@@ -91,7 +91,7 @@ def _explain(error: Exception, module: nn.Module, method: str, name: str) -> str
         if not frame.filename.startswith((torch_root, __file__, "<")):
             where = f"{where}, at {frame.filename}:{frame.lineno}: {frame.line}"
             break
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return (
         f"torch.fx cannot trace {where} ({reason}). Make the line independent of tensor values, "
         "or move it into a submodule with the class attribute is_leaf = True"

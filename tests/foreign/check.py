@@ -81,7 +81,7 @@ def outcome_of(name: str, column: str) -> dict[str, Any]:
     except Exception as error:
         text = " ".join(str(error).split()).replace(f"{sysconfig.get_path('purelib')}/", "")
         outcome["error"] = text if isinstance(error, binmat.BinmatError) else f"{type(error).__name__}: {text}"
-        outcome["place"] = place(error, foreign.library)
+        outcome["place"] = place(error, foreign.package)
     return outcome
 
 

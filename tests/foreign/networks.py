@@ -21,7 +21,7 @@ class ForeignNetwork:
     size: (height, width) of its input. inputs: names of its arguments where it takes other than one image.
     """
 
-    library: str
+    package: str
     label: str
     factory: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class ForeignNetwork:
 
     @property
     def name(self) -> str:
-        return f"{self.library}.{self.label}"
+        return f"{self.package}.{self.label}"
 
     def build(self) -> nn.Module:
         """The network in evaluation mode. Its random weights are the same every time."""
@@ -38,11 +38,11 @@ class ForeignNetwork:
         factory = self.factory or self.label
         from foreign import torchvision_operators  # noqa: F401 - comes before torchvision, which all three import
 
-        if self.library == "timm":
+        if self.package == "timm":
             import timm
 
             return timm.create_model(factory, **self.options).eval()
-        if self.library == "torchvision":
+        if self.package == "torchvision":
             import torchvision
 
             return torchvision.models.get_model(factory, weights=None, **self.options).eval()

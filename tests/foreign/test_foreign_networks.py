@@ -1,6 +1,6 @@
 """Networks of torchvision, timm and segmentation-models-pytorch convert, count, export and verify as they come.
 
-docs/foreign.md has all of them with float export and litert-torch beside them; `make foreign` makes it.
+`make foreign` tries all of them, with float export and litert-torch beside them, and writes docs/foreign.md.
 """
 
 from __future__ import annotations

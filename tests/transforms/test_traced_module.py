@@ -139,6 +139,25 @@ def test_a_batch_norm_behind_a_global_pool_is_trained_with_more_than_one_image()
     same_in_both_modes(Runs(lambda m, x: m.norm(x.mean((2, 3), keepdim=True)), norm=norm), torch.rand(2, 3, 8, 12))
 
 
+def test_training_that_needs_two_images_follows_sizes() -> None:
+    def pooled(m, x):
+        return F.dropout(x, 0.5, m.training) + m.norm(x.mean((2, 3), keepdim=True))
+
+    network = trace(Runs(pooled, norm=nn.BatchNorm2d(3)), (8, 12)).train()
+    assert network.training_copies == 2
+    assert network(torch.rand(4, 3, 10, 14)).shape == (4, 3, 10, 14)
+
+
+def test_integer_inputs_stay_integers_when_a_network_is_converted() -> None:
+    def looks_up(m, x):
+        return m.last(m.middle(m.table(x)))
+
+    layers = {"table": nn.Embedding(5, 4), "middle": nn.Linear(4, 4), "last": nn.Linear(4, 2)}
+    example = Example("forward", {"x": torch.tensor([[0, 4, 2]])}, ())
+    network = convert(Runs(looks_up, first=nn.Linear(4, 4), **layers), "bnn", example=example)
+    assert network(torch.tensor([[1, 3, 0]])).shape == (1, 3, 2)
+
+
 def test_what_cannot_be_trained_says_so_when_it_is() -> None:
     def picky(m, x):
         if m.training:

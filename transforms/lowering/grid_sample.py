@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from binmat.errors import LoweringError
+
 #: torch's codes: of the interpolation, and of what lies outside of the image.
 _BILINEAR, _NEAREST = 0, 1
 _ZEROS, _BORDER = 0, 1
@@ -18,10 +20,15 @@ _CUBIC = -0.75
 def grid_sample(image: Tensor, grid: Tensor, interpolation: int, padding: int, align_corners: bool) -> Tensor:
     """F.grid_sample. image: [N, C, H, W]; grid: [N, H', W', 2] of (x, y) in [-1, 1].
 
-    All images are one row of pixels, so that each neighbour is one selection, whatever N is. N H W is below 2^24:
-    float32 holds every place exactly.
+    All images are one row of pixels, so that each neighbour is one selection, whatever N is. Raises LoweringError for
+    more pixels than float32 can number exactly.
     """
     count, channels, height, width = image.shape
+    if count * height * width > 2**24:
+        raise LoweringError(
+            f"grid_sample of {count} images of {height}x{width} has more than 2^24 pixels, which float32 cannot "
+            "number: give a smaller size"
+        )
     pixels = image.transpose(0, 1).reshape(channels, -1)
     first = torch.arange(count, dtype=grid.dtype, device=grid.device).view(-1, 1, 1) * (height * width)
     places = grid[..., 1], grid[..., 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryConv2d, BinaryLinear
 from binmat.transforms.graph_pass import GraphPass
 from binmat.transforms.program import Program
+from binmat.transforms.quiet_fake_tensors import quiet_fake_tensors
 from binmat.transforms.swap import swap
 from binmat.transforms.trace import trace
 from binmat.transforms.tracing_lock import TRACING_LOCK
@@ -72,7 +72,7 @@ def _lower(network: nn.Module, example: Example, dtype: torch.dtype) -> LoweredG
         return _asked_for(owner, example, tuple(result) if isinstance(result, (tuple, list)) else (result,))
 
     try:
-        with torch.no_grad(), _plain_kernels(dtype):
+        with torch.no_grad(), quiet_fake_tensors(), _plain_kernels(dtype):
             functional = dispatch_functionalize(frame, FunctionalTensorMode())
             record = make_fx(functional, decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
             module = record(*constants.values(), *tensors.values())
@@ -107,13 +107,7 @@ def _asked_for(network: Network, example: Example, results: tuple[Tensor, ...]) 
 
 @contextmanager
 def _plain_kernels(dtype: torch.dtype) -> Iterator[None]:
-    """Attention and recurrent layers in steps, not in the CPU's fused kernels; new floats are of this type.
-
-    torch's own log stays quiet: an error reaches the user as a LoweringError.
-    """
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    """Attention and recurrent layers in steps, not in the CPU's fused kernels; new floats are of this type."""
     fast_attention, default = torch.backends.mha.get_fastpath_enabled(), torch.get_default_dtype()
     onednn = torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -122,7 +116,6 @@ def _plain_kernels(dtype: torch.dtype) -> Iterator[None]:
     try:
         yield
     finally:
-        log.setLevel(level)
         torch._C._set_mkldnn_enabled(onednn)
         torch.backends.mha.set_fastpath_enabled(fast_attention)
         torch.set_default_dtype(default)

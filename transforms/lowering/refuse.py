@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from binmat.errors import LoweringError
+from binmat.errors import LoweringError, first_line
 
 from .source_line import users_line
 
@@ -21,7 +21,7 @@ _FIXED = "Use torch.where on tensors of fixed size"
 
 def cannot_lower(network: str, inputs: Mapping[str, Tensor], error: Exception, node: fx.Node | None) -> LoweringError:
     """What to raise for an error while the network ran. node: the one that was running."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     way_out = "Call the network itself with inputs of these sizes: it must run there first"
     if isinstance(error, _DATA_DEPENDENT):
         reason, way_out = _UNFIXED, _FIXED
