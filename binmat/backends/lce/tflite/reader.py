@@ -94,19 +94,26 @@ class _Reader:
         return TensorInfo(name, tuple(shape), _DTYPES[schema.TensorType(code)])
 
     def _get(self, table: Table, field: schema.Field) -> Any:
-        """The content of a field: a number, a text, a view of bytes, a list of integers or of tables.
+        return read_field(self.content, table, field)
 
-        What the table leaves out is the default number, or empty. Raises ValueError where the file is cut short.
-        """
-        offset = table.Offset(4 + 2 * field.slot)
-        if field.kind in schema.SCALARS:
-            return table.Get(schema.SCALARS[field.kind], table.Pos + offset) if offset else field.default
-        start, length = (table.Vector(offset), table.VectorLen(offset)) if offset else (0, 0)
-        if field.kind == "tables":
-            return [Table(self.content, table.Indirect(start + 4 * i)) for i in range(length)]
-        if field.kind == "int32s":
-            return list(struct.unpack_from(f"<{length}i", self.content, start))
-        if start + length > len(self.content):
-            raise ValueError("it is cut short")
-        content = self.content[start : start + length]
-        return str(content, "utf-8") if field.kind == "text" else content
+
+def read_field(content: memoryview, table: Table, field: schema.Field) -> Any:
+    """The content of a field: a number, a text, a view of bytes, a list of integers, a table or a list of tables.
+
+    What the table leaves out is the default number, empty, or None for a table. Raises ValueError where the file is cut
+    short.
+    """
+    offset = table.Offset(4 + 2 * field.slot)
+    if field.kind in schema.SCALARS:
+        return table.Get(schema.SCALARS[field.kind], table.Pos + offset) if offset else field.default
+    if field.kind == "table":
+        return Table(content, table.Indirect(table.Pos + offset)) if offset else None
+    start, length = (table.Vector(offset), table.VectorLen(offset)) if offset else (0, 0)
+    if field.kind == "tables":
+        return [Table(content, table.Indirect(start + 4 * i)) for i in range(length)]
+    if field.kind == "int32s":
+        return list(struct.unpack_from(f"<{length}i", content, start))
+    if start + length > len(content):
+        raise ValueError("it is cut short")
+    found = content[start : start + length]
+    return str(found, "utf-8") if field.kind == "text" else found
