@@ -85,7 +85,7 @@ class Deployment:
 
         models = {kernels[0]: shipped} | {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
 
-        pair = ExactPair(self.network, self.example)
+        pair = ExactPair(self.network, self.example, self.lowered)
 
         def check_network(tell: Step) -> NetworkCheck:
             found = pair.check(next(iter(clips.values())))

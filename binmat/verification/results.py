@@ -13,6 +13,8 @@ from binmat.verification.signs import NEAR
 #: Largest difference between network and lowered graph that float64 rounding explains, relative to the range of an
 #: output or to the spread of a layer's input.
 NETWORK_LIMIT = 1e-9
+#: Largest difference of a float32 constant from its float64 twin, relative to the largest of its tensor.
+CONSTANT_LIMIT = 1e-6
 
 #: What a node's values are compared by. "value": floats, relative to the tensor's range; "sum": a binary convolution,
 #: in units of what float rounding of sum * multiplier + bias allows; "sign" and "exact": the number of differences.
@@ -25,7 +27,9 @@ class NetworkCheck:
 
     max_abs, mean_abs: differences of the outputs; worst: the largest relative to its output's range.
     signs: how many were compared. flipped_signs: the share of them that differ. distance: the largest |x - threshold|
-    among them, relative to the standard deviation of x - threshold in its layer.
+    among them, relative to the standard deviation of x - threshold in its layer. zeros: how many of them are exact
+    zeros on both sides. moved: the largest difference of x - threshold itself, relative to the largest in its layer.
+    constants: how far those of the shipped float32 graph lie from those in float64, relative to each one's largest.
     """
 
     max_abs: float
@@ -34,22 +38,31 @@ class NetworkCheck:
     signs: int
     flipped_signs: float
     distance: float
+    zeros: int = 0
+    moved: float = 0.0
+    constants: float = 0.0
 
     @property
     def passed(self) -> bool:
         # NaN must fail.
-        return self.worst <= NETWORK_LIMIT and self.distance <= NETWORK_LIMIT
+        values = self.worst <= NETWORK_LIMIT and self.distance <= NETWORK_LIMIT and self.moved <= NETWORK_LIMIT
+        return values and not self.zeros and self.constants <= CONSTANT_LIMIT
 
     def check(self) -> None:
         """Raise VerificationError where rounding does not explain the difference."""
         if math.isnan(self.max_abs):
             raise VerificationError("an output of the network is not a number: look for NaN in its weights")
-        if not self.passed:
-            raise VerificationError(
-                "the lowered graph is not the network: in float64 they differ by "
-                f"{max(self.worst, self.distance):.2g} of their range; "
-                "please report this as a bug of binmat, with the recipe"
-            )
+        if self.passed:
+            return
+        if not self.constants <= CONSTANT_LIMIT:
+            found = f"its constants differ from those in float64 by {self.constants:.2g} of their range"
+        elif self.zeros:
+            found = f"{self.zeros} signs of exact zeros differ"
+        else:
+            found = f"in float64 they differ by {max(self.worst, self.distance, self.moved):.2g} of their range"
+        raise VerificationError(
+            f"the lowered graph is not the network: {found}; please report this as a bug of binmat, with the recipe"
+        )
 
 
 @dataclass(frozen=True)
@@ -213,16 +226,16 @@ class Verification:
     def check(self) -> None:
         """Raise VerificationError where a difference is systematic; rounding is none."""
         self.network.check()
-        try:
-            check_nodes(self.alone)
-        except VerificationError as error:
-            raise VerificationError(f"on wide values, {self.title}: {error}") from error
         for (clip, kernel), run in self.runs.items():
             try:
                 run.check()
             except VerificationError as error:
                 place = f"{self.title}'s {kernel} kernel" if kernel else self.title
                 raise VerificationError(f"on {clip}, {place}: {error}") from error
+        try:
+            check_nodes(self.alone)
+        except VerificationError as error:
+            raise VerificationError(f"on wide values, {self.title}: {error}") from error
 
     @property
     def systematic(self) -> str | None:

@@ -11,6 +11,7 @@ from binmat.model_defs.rvm import RVM
 from binmat.nn.masked_path import set_execution
 from binmat.pipeline.deployment import deploy
 from binmat.transforms.convert import convert
+from binmat.transforms.lowering.lower import lower
 from binmat.transforms.trace import trace
 from binmat.verification import network_check
 from binmat.verification.clips import clips_of
@@ -155,7 +156,8 @@ def test_integer_outputs_are_equal_or_it_fails(wrong: bool):
 
     example = Example("forward", {"x": torch.rand(1, 3, 4, 4)}, ("values", "classes"))
     network = trace(Classes(), example=example).eval()
-    pair = ExactPair(network, network.flattened(example))
+    flat = network.flattened(example)
+    pair = ExactPair(network, flat, lower(network, flat))
     if wrong:
         (found,) = pair.lowered.graph.find_nodes(op="call_function", target=torch.ops.aten.argmax.default)
         found.target = torch.ops.aten.argmin.default

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 from torch import fx
@@ -45,8 +46,7 @@ class LceBackend:
         for key, value in {"layout": "NHWC", **names}.items():
             if about.get(key) != value:
                 raise VerificationError(f"the file's metadata says {key} {about.get(key)}, and it has {value}")
-        inputs, outputs = (tuple(_port(contents, *port) for port in side) for side in (contents.inputs, contents.outputs))
-        return Signature(inputs, outputs)
+        return Signature(_ports(contents, contents.inputs), _ports(contents, contents.outputs))
 
     def model_of_file(self, content: bytes, fresh: LceModel) -> LceModel:
         """See :class:`binmat.backends.backend.Backend`."""
@@ -57,10 +57,13 @@ class LceBackend:
         return LceInterpreter(content, kernel)
 
 
-def _port(contents: Contents, name: str, tensor: int) -> Port:
-    found = contents.tensors[tensor]
-    value = from_stored(np.zeros(found.shape, found.dtype))
-    return Port(name, tuple(value.shape), value.dtype)
+def _ports(contents: Contents, side: Sequence[tuple[str, int]]) -> tuple[Port, ...]:
+    ports = []
+    for name, tensor in side:
+        found = contents.tensors[tensor]
+        value = from_stored(np.zeros(found.shape, found.dtype))
+        ports.append(Port(name, tuple(value.shape), value.dtype))
+    return tuple(ports)
 
 
 LCE = LceBackend()

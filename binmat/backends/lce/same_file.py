@@ -31,11 +31,11 @@ def model_of_file(content: bytes, fresh: LceModel) -> LceModel:
         return fresh
     found, wanted = read_contents(content), read_contents(fresh.content)
     if not checksum_fits(content):
-        difference = next(_differences(found, wanted, 0.0), "its checksum does not fit")
-        raise VerificationError(f"the file was changed after it was written: {difference}; export it again")
+        changed = next(differences(found, wanted, 0.0), "its checksum does not fit")
+        raise VerificationError(f"the file was changed after it was written: {changed}; export it again")
     writer = read_metadata(content)["written_by"]
     foreign = writer != written_by()
-    difference = next(_differences(found, wanted, ROUNDING if foreign else 0.0), None)
+    difference = next(differences(found, wanted, ROUNDING if foreign else 0.0), None)
     if difference is None and not foreign:
         difference = "it has other bytes"
     if difference is not None:
@@ -44,7 +44,7 @@ def model_of_file(content: bytes, fresh: LceModel) -> LceModel:
     return replace(fresh, content=content, builder=_with_constants(fresh.builder, found, wanted))
 
 
-def _differences(found: Contents, wanted: Contents, rounding: float) -> Iterator[str]:
+def differences(found: Contents, wanted: Contents, rounding: float) -> Iterator[str]:
     """What a file has and another one has not. rounding: how far constants may lie apart, relative to the largest."""
     for side, has, should in (("inputs", found.inputs, wanted.inputs), ("outputs", found.outputs, wanted.outputs)):
         names, expected = ([name for name, _ in ports] for ports in (has, should))
