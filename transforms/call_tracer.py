@@ -331,7 +331,8 @@ class _Recorder(TorchFunctionMode):
         def is_grad_enabled() -> bool:
             enabled, frame = asks(), sys._getframe(1)
             # Inside its own no_grad or enable_grad the code knows the answer.
-            asked = enabled == self._outside[0] and not self.in_leaf and not _is_machinery(frame.f_code.co_filename)
+            own = not frame.f_code.co_filename.startswith((_TORCH, _HERE))
+            asked = own and not self.in_leaf and enabled == self._outside[0]
             if asked and threading.get_ident() == thread:
                 self.follow_contexts()
                 self.graph.call_function(check_gradients, (enabled, line_of(frame)))

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from binmat.errors import InputError, SizeError, TraceError
 from binmat.model_defs.network import Example
+from binmat.reports.call_recorder import record_calls
 from binmat.transforms.convert import convert
 from binmat.transforms.trace import graphs, trace
 from binmat.transforms.traced_module import TRAINING
@@ -501,6 +502,7 @@ def test_code_that_asks_whether_gradients_are_on() -> None:
     assert torch.equal(network.train()(x), module.train()(x))
     with torch.no_grad(), pytest.raises(TraceError, match="they were on when it was traced and are off now"):
         network(x)
+    assert [call.target for call in record_calls(network, network.example(8, 12))] == [nn.Conv2d, "mul"]
     row = nn.Sequential(nn.Conv2d(3, 3, 1), module, nn.Conv2d(3, 1, 1)).eval()
     with torch.no_grad():
         assert convert(row, "bnn", size=(8, 12)).eval()(x).shape == (1, 1, 8, 12)
