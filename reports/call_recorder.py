@@ -19,9 +19,8 @@ from binmat.nn.masked_path import MaskedPath
 from binmat.nn.operators import Operator, Target, operator_of
 from binmat.nn.recurrence import Recurrent
 from binmat.transforms.parametrizations import without_parametrizations
-from binmat.transforms.trace import graphs, trace
+from binmat.transforms.trace import CHECKS, graphs, trace
 from binmat.transforms.traced_module import TracedModule
-from binmat.transforms.traced_number import check_size
 from binmat.transforms.tracer import trace_method
 
 
@@ -108,7 +107,7 @@ class _Recorder(fx.Interpreter):
         self.at = ""
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op not in ("call_module", "call_function", "call_method") or n.target is check_size:
+        if n.op not in ("call_module", "call_function", "call_method") or n.target in CHECKS:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.op != "call_module":

@@ -50,7 +50,8 @@ def calibrate(network: Network, frames: Sequence[Mapping[str, Tensor]], example:
     - A batch norm that anything binary goes into takes mean and variance from the frames. Those of the float network
       describe sums of floats. (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, Sec. 3;
       ``torch.optim.swa_utils.update_bn`` does the same, but for the whole network at once.) A channel that does not
-      vary, or has fewer than 32 values, keeps its variance.
+      vary, or has fewer than 32 values, keeps its variance. A norm that is frozen, in evaluation mode and without
+      gradients in a network that has some, keeps both.
 
     Nothing is added that a scheme does not have, and no scale is changed: alpha is the least-squares fit of the
     weights, and a norm behind takes up what is wrong with it. So a scheme without learnable thresholds (bnn, xnor,
@@ -269,7 +270,17 @@ def _running_means_behind_binary(network: Network, graph: fx.Graph, states: Sequ
             or (node.op == "placeholder" and node.target in states)
         ):
             reached.add(node)
-            found |= {id(layer.running_mean) for layer in inside if getattr(layer, "running_mean", None) is not None}
+            norms = [layer for layer in inside if getattr(layer, "running_mean", None) is not None]
+            found |= {id(layer.running_mean) for layer in norms if not _frozen(layer, network)}
             if node.op == "call_function" and operator_at(node, network) is OPERATORS["batch_norm"]:
-                found |= {id(attrgetter(name)(network)) for name in parameters_read(node)}
+                for name in parameters_read(node):
+                    if not _frozen(network.get_submodule(name.rpartition(".")[0]), network):
+                        found.add(id(attrgetter(name)(network)))
     return found
+
+
+def _frozen(norm: nn.Module, network: Network) -> bool:
+    """Whether a norm is not to change while the rest of the network is trained."""
+    parameters = list(norm.parameters(recurse=False))
+    fixed = not norm.training and bool(parameters) and not any(value.requires_grad for value in parameters)
+    return fixed and any(value.requires_grad for value in network.parameters())
