@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def suggestion(name: str, known: Iterable[str], hint: str = "did you mean '{}'? ", cutoff: float = 0.4) -> str:
@@ -21,7 +22,17 @@ def first_line(error: BaseException) -> str:
 
 
 class BinmatError(Exception):
-    """Base of every error that binmat raises on purpose."""
+    """Base of every error that binmat raises on purpose. It pickles, so that it crosses processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default a class is called with the message again, which its __init__ may not take.
+        return _unpickled, (type(self), self.args, vars(self))
+
+
+def _unpickled(kind: type[BinmatError], args: tuple[Any, ...], attributes: dict[str, Any]) -> BinmatError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class CheckpointError(BinmatError):

@@ -15,6 +15,7 @@ from .program import Program
 from .traced_module import TracedModule
 from .traced_number import check_size
 from .tracer import trace_method, works_in_place
+from .tracing_lock import TRACING_LOCK
 
 
 def trace(module: nn.Module, size: tuple[int, int] | None = None, example: Example | None = None) -> Network:
@@ -30,17 +31,18 @@ def trace(module: nn.Module, size: tuple[int, int] | None = None, example: Examp
     >>> network(torch.rand(1, 3, 4, 4)).shape
     torch.Size([1, 8, 4, 4])
     """
-    if not isinstance(module, Network):
-        plain = without_parametrizations(module)
-        traced = TracedModule(plain, size, example)
-        traced.check(module)
-        traced.add_training(plain)
-        traced.pin_sizes(plain)
-        return traced
-    for mode, method in module.modes.items():
-        if mode not in module.programs:
-            module.programs[mode] = Program(trace_method(module, method))
-    return module
+    with TRACING_LOCK:
+        if not isinstance(module, Network):
+            plain = without_parametrizations(module)
+            traced = TracedModule(plain, size, example)
+            traced.check(module)
+            traced.add_training(plain)
+            traced.pin_sizes(plain)
+            return traced
+        for mode, method in module.modes.items():
+            if mode not in module.programs:
+                module.programs[mode] = Program(trace_method(module, method))
+        return module
 
 
 def graphs(network: Network) -> dict[str, fx.Graph]:
