@@ -14,7 +14,8 @@ from binmat.errors import BinmatError, MissingExtraError, UnknownNameError
 
 def error_classes() -> list[type[Exception]]:
     """Every class of errors that a module of binmat defines."""
-    names = [module.name for module in pkgutil.walk_packages(binmat.__path__, "binmat.") if "__main__" not in module.name]
+    modules = pkgutil.walk_packages(binmat.__path__, "binmat.")
+    names = [module.name for module in modules if "__main__" not in module.name]
     defined = {
         value
         for name in names
