@@ -189,7 +189,9 @@ def _sparse_tensor(layout: Any, *_: Any) -> StoredTensor:
 
 
 def _subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
-    return function(*arguments) if kind in (_PLAIN, _parameter) else StoredTensor(kind="Tensor subclass")
+    if kind is _PLAIN or kind is _parameter:
+        return function(*arguments)
+    return StoredTensor(kind=kind.kind if isinstance(kind, Unread) else "Tensor subclass")
 
 
 def _parameter(data: Any = None, *_: Any) -> Any:
@@ -248,6 +250,8 @@ _NAMES: dict[str, Any] = {
     "torch._utils._rebuild_meta_tensor_no_storage": _unusable("meta"),
     "torch._utils._rebuild_nested_tensor": _unusable("nested"),
     "torch.nested._internal.nested_tensor._rebuild_njt": _unusable("nested"),
+    "torch.nested._internal.nested_tensor.NestedTensor": Unread("nested"),
+    "torch._dynamo.decorators._DimRange": _unread("range"),
     "torch._utils._rebuild_wrapper_subclass": _unusable("Tensor subclass"),
     "torch._utils._rebuild_device_tensor_from_numpy": _unusable("device"),
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _parameter,

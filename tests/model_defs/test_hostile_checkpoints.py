@@ -186,6 +186,7 @@ def test_the_rest_of_a_training_checkpoint_is_no_obstacle(tmp_path: Path) -> Non
     parameter.note = "attributes come with a class"  # type: ignore[attr-defined]
     stored = {"state_dict": network.state_dict() | {"own": parameter}, "optimizer": optimizer.state_dict()}
     stored |= {"device": torch.device("cuda:0"), "rng": torch.get_rng_state(), "dtype": torch.float16, "raw": b"bytes"}
-    torch.save(stored | {"size": torch.Size([1, 2]), "seen": {1, 2}, "sparse": torch.eye(2).to_sparse()}, tmp_path / "n")
-    loaded = load_state(tmp_path / "n")
+    stored |= {"size": torch.Size([1, 2]), "seen": {1, 2}, "sparse": torch.eye(2).to_sparse()}
+    torch.save(stored, tmp_path / "net.ckpt")
+    loaded = load_state(tmp_path / "net.ckpt")
     assert all(torch.equal(loaded[key], value) for key, value in stored["state_dict"].items())
