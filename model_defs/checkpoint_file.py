@@ -40,7 +40,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     that only running its code could read, and one without tensors.
     """
     path = Path(path)
-    return _strip_prefixes(_read_safetensors(path) if _sniff(path) == "safetensors" else _read_torch(path))
+    return _strip_prefixes(read_safetensors(path) if _sniff(path) == "safetensors" else _read_torch(path))
 
 
 def is_converted(path: str | os.PathLike[str]) -> bool:
@@ -139,7 +139,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises CheckpointError."""
     with _damage_named(path), safe_open(path, framework="pt") as file:
         # Copies: the tensors that safetensors hands out lie in the mapped file, which may change or go away.
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
@@ -186,8 +187,8 @@ def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def shown(name: object) -> str:
-    """A name from a file as a message shows it: one line, at most 120 characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(name)[:120])
+    """A name from a file as a message shows it: at most 120 characters."""
+    return str(name)[:120]
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
