@@ -57,7 +57,7 @@ class UnknownNameError(BinmatError):
     """A scheme, network, option, recipe or format that does not exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known, name = sorted(known), name[:_LONGEST]
+        known, name = sorted(known), str(name)[:_LONGEST]
         others = f"known: {', '.join(known)}" if known else "there is none"
         super().__init__(f"no {kind} is called '{name}': {suggestion(name.lower(), known)}{others}")
 
