@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 #: Characters of a name that a message shows.
-_LONGEST = 120
+LONGEST_NAME = 120
 
 
 def suggestion(name: str, known: Iterable[str], hint: str = "did you mean '{}'? ", cutoff: float = 0.4) -> str:
@@ -57,7 +57,7 @@ class UnknownNameError(BinmatError):
     """A scheme, network, option, recipe or format that does not exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known, name = sorted(known), str(name)[:_LONGEST]
+        known, name = sorted(known), str(name)[:LONGEST_NAME]
         others = f"known: {', '.join(known)}" if known else "there is none"
         super().__init__(f"no {kind} is called '{name}': {suggestion(name.lower(), known)}{others}")
 

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from binmat.errors import CheckpointError, first_line
+from binmat.errors import LONGEST_NAME, CheckpointError, first_line
 from binmat.model_defs.inert_pickle import ForbiddenNameError, Unread, read_pickle
 from binmat.model_defs.torch_file import ZIP, StoredTensor, open_torch_file
 from binmat.model_defs.weights_metadata import METADATA_KEY
@@ -187,8 +187,8 @@ def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def shown(name: object) -> str:
-    """A name from a file as a message shows it: at most 120 characters."""
-    return str(name)[:120]
+    """A name from a file as a message shows it: cut where it is long."""
+    return str(name)[:LONGEST_NAME]
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

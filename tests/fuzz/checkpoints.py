@@ -33,7 +33,7 @@ class Checkpoints:
 
 class TorchCheckpoints(Checkpoints):
     name = "torch checkpoints"
-    mutations = 3000
+    mutations = 3500
 
     def seeds(self) -> list[bytes]:
         state = plain().state_dict()
@@ -82,7 +82,7 @@ def _with_another_member(content: bytes, chance: Random) -> bytes:
 
 class Safetensors(Checkpoints):
     name = "safetensors"
-    mutations = 1500
+    mutations = 2000
 
     def seeds(self) -> list[bytes]:
         state = plain().state_dict()

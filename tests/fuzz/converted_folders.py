@@ -1,11 +1,13 @@
-"""Converted folders: metadata and tensors of ``model.safetensors``, opened as ``binmat.load`` opens them, and counted."""
+"""Converted folders: metadata and tensors of ``model.safetensors``, opened by ``binmat.load``, and counted."""
 
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import safetensors.torch
 import tomli_w
@@ -22,12 +24,10 @@ from fuzz.small_networks import FACTORY, converted
 
 class ConvertedFolders:
     name = "converted folders"
-    mutations = 1200
+    mutations = 900
     time_limit = 20.0
 
     def seeds(self) -> list[bytes]:
-        from tempfile import TemporaryDirectory
-
         made = []
         for scheme in ("reactnet", "recu", "dorefa"):
             with TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ class Reports(ConvertedFolders):
     """The same folders, counted: the report names what it read."""
 
     name = "reports"
-    mutations = 300
+    mutations = 200
 
     def open(self, content: bytes, folder: Path) -> None:
         (folder / WEIGHTS).write_bytes(content)
@@ -91,14 +91,13 @@ def _with_another_tensor(content: bytes, chance: Random) -> bytes:
             state[chance.choice(("x", "a\nb", f"{name}.weight"))] = torch.ones(2)
         case _:
             value = old.clone().reshape(-1)
-            value[chance.randrange(value.numel())] = chance.choice((torch.nan, torch.inf, -1, 1e38, -0.0, 1e-45))
+            numbers = (torch.nan, torch.inf, -1, 1e38, -0.0, 1e-45) if old.is_floating_point() else (-1, 2**62)
+            value[chance.randrange(value.numel())] = chance.choice(numbers)
             state[name] = value.reshape(old.shape)
     return safetensors.torch.save(state, {key: str(value) for key, value in header["__metadata__"].items()})
 
 
 def _other_recipe(text: str, chance: Random) -> str:
-    import tomllib
-
     if chance.random() < 0.3:
         return damage_bytes(text.encode(), [text.encode()], chance).decode(errors="replace")
     try:

@@ -26,7 +26,7 @@ class Images:
     def seeds(self) -> list[bytes]:
         colours = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
         picture = Image.fromarray(colours)
-        grey16 = Image.fromarray((colours[..., 0].astype(np.uint16) << 8))
+        grey16 = Image.fromarray(colours[..., 0].astype(np.uint16) << 8)
         made = []
         for image, format in (
             *((picture, format) for format in ("PNG", "JPEG", "BMP", "WEBP", "TIFF")),

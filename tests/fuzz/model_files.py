@@ -40,7 +40,7 @@ class ModelFiles:
 
 class InterpretedModelFiles(ModelFiles):
     name = "interpreted model files"
-    mutations = 300
+    mutations = 200
     time_limit = 60.0
 
     def open(self, content: bytes, folder: Path) -> None:

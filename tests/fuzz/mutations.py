@@ -6,6 +6,7 @@ import json
 import pickletools
 import struct
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -78,9 +79,8 @@ def damage_bytes(content: bytes, seeds: Sequence[bytes], chance: Random) -> byte
         length = min(chance.choice((1, 2, 4, 8, 64, 1024)), len(made) - start)
         match chance.randrange(8):
             case 0 | 1:
-                for _ in range(chance.choice((1, 1, 8))):
-                    if made:
-                        made[chance.randrange(start, len(made)) if start < len(made) else -1] ^= 1 << chance.randrange(8)
+                for _ in range(chance.choice((1, 1, 8)) if start < len(made) else 0):
+                    made[chance.randrange(start, len(made))] ^= 1 << chance.randrange(8)
             case 2:
                 del made[start:]
             case 3:
@@ -152,7 +152,7 @@ def damage_pickle(content: bytes, chance: Random) -> bytes:
         starts = [place for _, _, place in pickletools.genops(content)] + [len(content)]
     except Exception:
         return damage_bytes(content, [content], chance)
-    parts = [content[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+    parts = [content[start:end] for start, end in pairwise(starts)]
     for _ in range(chance.choice((1, 1, 2, 4))):
         place = chance.randrange(1, len(parts))
         changes: list[Callable[[], Any]] = [

@@ -14,10 +14,13 @@ from binmat.transforms.recipe import get_recipe, recipe_names
 from fuzz.mutations import damage_bytes, damage_document
 from fuzz.small_networks import SIZE, build
 
+#: What takes a parser long, or too deep.
+_BOMBS = (b"v = " + 50_000 * b"[", b"a." * 5000 + b"a = 1", b"[[a]]\n" * 20_000, b"v=" + b"9" * 9999)
+
 
 class Recipes:
     name = "recipes"
-    mutations = 2000
+    mutations = 1500
     time_limit = 20.0
 
     def seeds(self) -> list[bytes]:
@@ -28,7 +31,7 @@ class Recipes:
         if chance.random() < 0.4:
             return damage_bytes(content, seeds, chance)
         if chance.random() < 0.05:
-            return chance.choice((b"v = " + 50_000 * b"[", b"a." * 5000 + b"a = 1", b"[[a]]\n" * 20_000, b"v=" + b"9" * 9999))
+            return chance.choice(_BOMBS)
         try:
             return tomli_w.dumps(damage_document(tomllib.loads(content.decode()), chance)).encode()
         except (TypeError, ValueError, AttributeError):  # What TOML has no word for.

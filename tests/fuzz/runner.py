@@ -32,20 +32,20 @@ class Tally:
     kind: str
     outcomes: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
+    slowest_index: int = 0
     peak: int = 0
     faults: list[Result] = field(default_factory=list)
 
     def add(self, result: Result) -> None:
         self.outcomes[result.outcome] += 1
-        self.slowest = max(self.slowest, result.seconds)
+        if result.seconds > self.slowest:
+            self.slowest, self.slowest_index = result.seconds, result.index
         self.peak = max(self.peak, result.peak)
         if result.outcome not in GOOD:
             self.faults.append(result)
 
 
-def run(
-    kind: Kind, indices: Iterable[int], seed: int, workers: int = 2, memory: int = MEMORY
-) -> Iterator[Result]:
+def run(kind: Kind, indices: Iterable[int], seed: int, workers: int = 2, memory: int = MEMORY) -> Iterator[Result]:
     """Try the mutations with these indices, each in a process that has its seeds; the results as they come."""
     left = iter(indices)
     busy: dict[Connection, _Worker] = {}
@@ -140,7 +140,7 @@ def table(tallies: Iterable[Tally]) -> str:
             "mutations": tally.outcomes.total(),
             **{outcome: tally.outcomes[outcome] for outcome in GOOD},
             **{title: tally.outcomes[outcome] for outcome, title in _COLUMNS.items()},
-            "slowest, s": f"{tally.slowest:.1f}",
+            "slowest, s": f"{tally.slowest:.1f} (index {tally.slowest_index})",
             "peak, MB": f"{tally.peak / 2**20:.0f}",
         }
         for tally in tallies

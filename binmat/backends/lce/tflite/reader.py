@@ -33,6 +33,9 @@ class ModelInfo:
     metadata: dict[str, bytes]
 
 
+#: How often, on average, a file's names, lists and metadata may share their bytes. In a small file whose tables all
+#: point at one name they could take any memory.
+MOST_SHARED = 16
 _BUILTIN_NAMES = {builtin.code: name for name, builtin in schema.BUILTINS.items()}
 _DTYPES = {code: dtype for dtype, code in schema.TENSOR_TYPES.items()}
 
@@ -54,6 +57,7 @@ class _Reader:
     def __init__(self, content: bytes) -> None:
         # A view, so that looking at a buffer does not copy its weights.
         self.content = memoryview(content)
+        self.left = MOST_SHARED * len(content)
         root = flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0)
         self.model = Table(self.content, root)
 
@@ -62,16 +66,19 @@ class _Reader:
         tensors = [self._tensor(table) for table in self._get(subgraph, schema.SUBGRAPH["tensors"])]
         # All buffers are read: the interpreter would take weights from beyond the end of a file that is cut short.
         buffers = [self._get(table, schema.BUFFER["data"]) for table in self._get(self.model, schema.MODEL["buffers"])]
-        metadata = {
-            self._get(entry, schema.METADATA["name"]): bytes(buffers[self._get(entry, schema.METADATA["buffer"])])
-            for entry in self._get(self.model, schema.MODEL["metadata"])
-        }
+        metadata = {}
+        for entry in self._get(self.model, schema.MODEL["metadata"]):
+            value = buffers[self._get(entry, schema.METADATA["buffer"])]
+            self._take(len(value))
+            metadata[self._get(entry, schema.METADATA["name"])] = bytes(value)
         inputs, outputs = (self._side(subgraph, tensors, side) for side in ("inputs", "outputs"))
         return ModelInfo(inputs, outputs, self._operators(subgraph), metadata)
 
     def _side(self, subgraph: Table, tensors: list[TensorInfo], side: str) -> list[TensorInfo]:
         """The model's inputs or outputs; where a signature lists the same tensors in that order, with its names."""
         indices = self._get(subgraph, schema.SUBGRAPH[side])
+        if min(indices, default=0) < 0:
+            raise ValueError(f"its {side} are tensors with numbers below 0")
         infos = [tensors[index] for index in indices]
         for signature in self._get(self.model, schema.MODEL["signature_defs"])[:1]:
             maps = self._get(signature, schema.SIGNATURE[side])
@@ -91,6 +98,8 @@ class _Reader:
 
     def _tensor(self, table: Table) -> TensorInfo:
         name, shape, code = (self._get(table, schema.TENSOR[field]) for field in ("name", "shape", "type"))
+        if min(shape, default=0) < 0:
+            raise ValueError(f"tensor '{name}' has the shape {shape}")
         return TensorInfo(name, tuple(shape), _DTYPES[schema.TensorType(code)])
 
     def _get(self, table: Table, field: schema.Field) -> Any:
@@ -102,6 +111,8 @@ class _Reader:
         if field.kind in schema.SCALARS:
             return table.Get(schema.SCALARS[field.kind], table.Pos + offset) if offset else field.default
         start, length = (table.Vector(offset), table.VectorLen(offset)) if offset else (0, 0)
+        if field.kind != "bytes":
+            self._take(length)
         if field.kind == "tables":
             return [Table(self.content, table.Indirect(start + 4 * i)) for i in range(length)]
         if field.kind == "int32s":
@@ -110,3 +121,9 @@ class _Reader:
             raise ValueError("it is cut short")
         content = self.content[start : start + length]
         return str(content, "utf-8") if field.kind == "text" else content
+
+    def _take(self, count: int) -> None:
+        """Raise ValueError where the file's parts together are far larger than the file."""
+        self.left -= count
+        if self.left < 0:
+            raise ValueError("its parts overlap")
