@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -22,19 +23,24 @@ from fuzz.mutations import VALUES, as_json, damage_bytes, damage_document
 from fuzz.small_networks import FACTORY, converted
 
 
+@cache
+def _saved() -> tuple[bytes, ...]:
+    made = []
+    for scheme in ("reactnet", "recu", "dorefa"):
+        with TemporaryDirectory() as folder:
+            path = Path(folder, WEIGHTS)
+            binmat.save(converted(scheme), path, factory=FACTORY)
+            made.append(path.read_bytes())
+    return tuple(made)
+
+
 class ConvertedFolders:
     name = "converted folders"
     mutations = 900
     time_limit = 20.0
 
     def seeds(self) -> list[bytes]:
-        made = []
-        for scheme in ("reactnet", "recu", "dorefa"):
-            with TemporaryDirectory() as folder:
-                path = Path(folder, WEIGHTS)
-                binmat.save(converted(scheme), path, factory=FACTORY)
-                made.append(path.read_bytes())
-        return made
+        return list(_saved())
 
     def mutate(self, content: bytes, seeds: Sequence[bytes], chance: Random) -> bytes:
         part = chance.random()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import cache
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from tabulate import tabulate
 
@@ -80,12 +83,28 @@ def run(kind: Kind, indices: Iterable[int], seed: int, workers: int = 2, memory:
 _BUSY = object()
 
 
+@cache
+def _context() -> ForkServerContext:
+    """Workers are forked from a server that is warm: they start at once."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["fuzz.warm"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # The server ignores sys.path.
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+    return context
+
+
 class _Worker:
     """A process that opens one file at a time. index: of the one that it opens; None while it makes its seeds."""
 
     def __init__(self, kind: Kind, seed: int, memory: int) -> None:
-        context = get_context("forkserver")
-        context.set_forkserver_preload(["fuzz.kinds", "fuzz.worker"])
+        context = _context()
         self.kind = kind
         self.connection, theirs = context.Pipe()
         self.process: ForkServerProcess = context.Process(target=work, args=(theirs, kind, seed, memory), daemon=True)

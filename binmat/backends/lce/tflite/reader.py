@@ -11,7 +11,7 @@ import flatbuffers
 from flatbuffers.table import Table
 
 from binmat.backends.lce.tflite import schema
-from binmat.errors import ExportError
+from binmat.errors import LONGEST_NAME, ExportError
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Reader:
     def _tensor(self, table: Table) -> TensorInfo:
         name, shape, code = (self._get(table, schema.TENSOR[field]) for field in ("name", "shape", "type"))
         if min(shape, default=0) < 0:
-            raise ValueError(f"tensor '{name}' has the shape {shape}")
+            raise ValueError(f"tensor '{name[:LONGEST_NAME]}' has the shape {str(shape)[:LONGEST_NAME]}")
         return TensorInfo(name, tuple(shape), _DTYPES[schema.TensorType(code)])
 
     def _get(self, table: Table, field: schema.Field) -> Any:
