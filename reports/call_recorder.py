@@ -22,6 +22,7 @@ from binmat.transforms.parametrizations import without_parametrizations
 from binmat.transforms.trace import CHECKS, graphs, trace
 from binmat.transforms.traced_module import TracedModule
 from binmat.transforms.tracer import trace_method
+from binmat.transforms.tracing_lock import TRACING_LOCK
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ def record_calls(network: nn.Module, example: Example) -> list[Call]:
     computed everywhere. Raises TraceError where the network cannot be traced, and where what it does depends on the
     values of tensors.
     """
+    with TRACING_LOCK:
+        return _record_calls(network, example)
+
+
+def _record_calls(network: nn.Module, example: Example) -> list[Call]:
     owner = traced(network, example=example)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     inputs = [fake.from_tensor(v) if isinstance(v, Tensor) else v for v in example.inputs.values()]
@@ -89,7 +95,8 @@ def traced(network: nn.Module, size: tuple[int, int] | None = None, example: Exa
         network.programs = dict(network.programs)
         return trace(network)
     # The graph of evaluation is enough, and nothing runs on real data.
-    return TracedModule(without_parametrizations(network), size, example)
+    with TRACING_LOCK:
+        return TracedModule(without_parametrizations(network), size, example)
 
 
 class _Recorder(fx.Interpreter):

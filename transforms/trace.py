@@ -16,6 +16,7 @@ from .program import Program
 from .traced_module import TracedModule
 from .traced_number import check_size
 from .tracer import trace_method, works_in_place
+from .tracing_lock import TRACING_LOCK
 
 #: Functions in a graph that compute nothing and stop it where the code would decide otherwise.
 CHECKS = (check_size, check_gradients)
@@ -34,17 +35,18 @@ def trace(module: nn.Module, size: tuple[int, int] | None = None, example: Examp
     >>> network(torch.rand(1, 3, 4, 4)).shape
     torch.Size([1, 8, 4, 4])
     """
-    if not isinstance(module, Network):
-        plain = without_parametrizations(module)
-        traced = TracedModule(plain, size, example)
-        traced.check(module)
-        traced.add_training(plain)
-        traced.pin_sizes(plain)
-        return traced
-    for mode, method in module.modes.items():
-        if mode not in module.programs:
-            module.programs[mode] = Program(trace_method(module, method))
-    return module
+    with TRACING_LOCK:
+        if not isinstance(module, Network):
+            plain = without_parametrizations(module)
+            traced = TracedModule(plain, size, example)
+            traced.check(module)
+            traced.add_training(plain)
+            traced.pin_sizes(plain)
+            return traced
+        for mode, method in module.modes.items():
+            if mode not in module.programs:
+                module.programs[mode] = Program(trace_method(module, method))
+        return module
 
 
 def graphs(network: Network) -> dict[str, fx.Graph]:

@@ -72,7 +72,7 @@ def _lower(network: nn.Module, example: Example, dtype: torch.dtype) -> LoweredG
         return _asked_for(owner, example, tuple(result) if isinstance(result, (tuple, list)) else (result,))
 
     try:
-        with torch.no_grad(), quiet_fake_tensors(), _plain_kernels(dtype):
+        with torch.no_grad(), quiet_fake_tensors(), _plain_kernels():
             functional = dispatch_functionalize(frame, FunctionalTensorMode())
             record = make_fx(functional, decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
             module = record(*constants.values(), *tensors.values())
@@ -82,7 +82,7 @@ def _lower(network: nn.Module, example: Example, dtype: torch.dtype) -> LoweredG
         raise cannot_lower(owner.name, tensors, error, run.current) from error
     _bind(module, constants.values())
     refuse_random(owner.name, module.graph)
-    with _plain_kernels(dtype):
+    with _plain_kernels():
         for lowering_pass in LOWERING_PASSES:
             lowering_pass().apply(module)
     refuse_unfixed(owner.name, module.graph)
@@ -106,19 +106,17 @@ def _asked_for(network: Network, example: Example, results: tuple[Tensor, ...]) 
 
 
 @contextmanager
-def _plain_kernels(dtype: torch.dtype) -> Iterator[None]:
-    """Attention and recurrent layers in steps, not in the CPU's fused kernels; new floats are of this type."""
-    fast_attention, default = torch.backends.mha.get_fastpath_enabled(), torch.get_default_dtype()
+def _plain_kernels() -> Iterator[None]:
+    """Attention and recurrent layers in steps, not in the CPU's fused kernels."""
+    fast_attention = torch.backends.mha.get_fastpath_enabled()
     onednn = torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     torch._C._set_mkldnn_enabled(False)
-    torch.set_default_dtype(dtype)
     try:
         yield
     finally:
         torch._C._set_mkldnn_enabled(onednn)
         torch.backends.mha.set_fastpath_enabled(fast_attention)
-        torch.set_default_dtype(default)
 
 
 class _Run(nn.Module):
