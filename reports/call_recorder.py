@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from binmat.errors import TraceError, first_line
 from binmat.model_defs.network import Example, Network
@@ -71,9 +72,14 @@ def record_calls(network: nn.Module, example: Example) -> list[Call]:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     inputs = [fake.from_tensor(v) if isinstance(v, Tensor) else v for v in example.inputs.values()]
     recorder = _Recorder(owner, graphs(owner)[example.mode], names=_first_names(owner))
+    run = _Run(owner, recorder)
+    # torch remembers the shapes of calls whose tensors are all fake: of each layer that comes again.
+    tensors = [*run.named_parameters(), *run.named_buffers()]
+    state: dict[str, Tensor] = {name: fake.from_tensor(tensor) for name, tensor in tensors}
     try:
         with torch.no_grad(), _evaluation(owner), fake:
-            recorder.run(*inputs)
+            # Tied weights would come back wrong where a module has two names.
+            functional_call(run, state, tuple(inputs), tie_weights=False)
     except TraceError:
         raise
     except Exception as error:
@@ -145,6 +151,17 @@ class _Recorder(fx.Interpreter):
 
     def _path(self, *parts: str) -> str:
         return ".".join(part for part in (self.prefix, *parts) if part)
+
+
+class _Run(nn.Module):
+    """A recorder as a module, which can be called with other parameters."""
+
+    def __init__(self, owner: Network, recorder: _Recorder) -> None:
+        super().__init__()
+        self.owner, self.recorder = owner, recorder
+
+    def forward(self, *inputs: Any) -> None:
+        self.recorder.run(*inputs)
 
 
 def _caller(node: fx.Node) -> str:
