@@ -49,7 +49,8 @@ def _bit(x: Tensor, estimator: str, signed: bool) -> Tensor:
 class _Bit(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, estimator: str, signed: bool) -> Tensor:
-        return torch.where(is_negative(x), -1.0 if signed else 0.0, 1.0).to(x.dtype)
+        # torch.where with two numbers takes four times as long.
+        return is_negative(x).to(x.dtype).mul_(-2 if signed else -1).add_(1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, str, bool], output: Tensor) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from binmat.quantizers.sign import is_negative
+from binmat.quantizers.sign import sign
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt pad_value"
 _Function = Callable[..., Tensor]
@@ -46,7 +46,7 @@ def binarize(x: Tensor, threshold: Tensor) -> Tensor:
     x: [N, C, H, W]; threshold: [1] or [C].
     """
     shaped = threshold.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
-    return torch.where(is_negative(x - shaped), -1.0, 1.0).to(x.dtype)
+    return sign(x - shaped)
 
 
 @_operator(f"Tensor x, Tensor weight, Tensor multiplier, Tensor bias, {_GEOMETRY}", _convolved)
