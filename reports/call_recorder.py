@@ -19,6 +19,7 @@ from binmat.nn import BinaryLayer
 from binmat.nn.masked_path import MaskedPath
 from binmat.nn.operators import Operator, Target, operator_of
 from binmat.nn.recurrence import Recurrent
+from binmat.transforms.collector import collector_waits
 from binmat.transforms.parametrizations import without_parametrizations
 from binmat.transforms.trace import graphs, trace
 from binmat.transforms.traced_module import TracedModule
@@ -61,6 +62,7 @@ class Call:
         return operator_of(self.target)
 
 
+@collector_waits()
 def record_calls(network: nn.Module, example: Example) -> list[Call]:
     """Every call of one frame, in order, in evaluation mode. The network is left as it was.
 

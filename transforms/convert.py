@@ -15,6 +15,7 @@ from binmat.model_defs.network import Example, Network
 from binmat.quantizers import get_scheme
 
 from .binarize import Binarize
+from .collector import collector_waits
 from .executed import check_executed
 from .functions_to_layers import FunctionsToLayers
 from .parametrizations import copied
@@ -40,6 +41,7 @@ class Conversion(ConversionFacts):
     plan: Mapping[str, LayerPlan]
 
 
+@collector_waits()
 def convert(
     network: nn.Module,
     scheme: str | None = None,
