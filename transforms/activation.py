@@ -135,11 +135,12 @@ class ReplaceActivations(GraphPass[Network]):
         """
         module = called_module(old, network)
         if module is not None:
+            names = {name for name, other in network.named_modules(remove_duplicate=False) if other is module}
             callers = {
                 layers.get(node, node)
                 for graph in graphs(network).values()
                 for node in graph.nodes
-                if node.op == "call_module" and called_module(node, network) is module
+                if node.op == "call_module" and node.target in names
             }
             if len(callers) == 1:
                 return str(old.target)

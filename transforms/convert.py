@@ -16,6 +16,7 @@ from binmat.quantizers import get_scheme
 
 from .binarize import Binarize
 from .changed_parts import ChangedParts
+from .collector import collector_waits
 from .executed import check_executed
 from .functions_to_layers import FunctionsToLayers
 from .parametrizations import copied
@@ -41,6 +42,7 @@ class Conversion(ConversionFacts):
     plan: Mapping[str, LayerPlan]
 
 
+@collector_waits()
 def convert(
     network: nn.Module,
     scheme: str | None = None,

@@ -180,7 +180,7 @@ def test_one_frame_behind_global_pooling_gives_both_signs_over_the_channels(sche
 def test_weights_scales_and_modes_stay_and_gradients_still_flow() -> None:
     network = convert(build("rvm_mobilenetv3"), "reactnet", settings=["decoder=sab"]).train()
     network.backbone.eval()
-    before = copy.deepcopy(network)
+    before, threads = copy.deepcopy(network), torch.get_num_threads()
     calibrate(network, [{"src": frame["x"]} for frame in frames_of(1, 64)])
     changed = {
         key.rpartition(".")[2]
@@ -192,6 +192,7 @@ def test_weights_scales_and_modes_stay_and_gradients_still_flow() -> None:
     assert {m.execution for m in network.modules() if isinstance(m, MaskedPath)} == {"auto"}
     assert [p.requires_grad for p in network.parameters()] == [p.requires_grad for p in before.parameters()]
     assert not any(m._forward_pre_hooks for m in network.modules())
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("scheme", ["bnn", "xnor", "recu", "dorefa_signed"])
