@@ -100,14 +100,14 @@ def matte_clip(
     written: list[Path] = []
     masks: list[FrameMask] = []
     active: list[Mapping[str, float]] = []
-    said = [clip.note(), trimaps and trimaps.note(), background and note_on_pages(background)]
-    notes = dict.fromkeys(note for note in said if note)
     details: list[Mapping[str, str | float]] = []
     if show_mask:
         predictions = with_masks(network, predictions, masks)
     if one_frame_delay:
         predictions = without_flicker(predictions)
     with atomic_folder(Path(output)) as folder:
+        said = [clip.note(), trimaps and trimaps.note(), background and note_on_pages(background)]
+        notes = dict.fromkeys(note for note in said if note)
         with _writer(folder, clip, written) as write:
             for number, (prediction, image) in enumerate(zip(predictions, images, strict=False)):
                 write(number, "alpha", prediction.alpha)
