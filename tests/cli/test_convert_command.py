@@ -41,12 +41,12 @@ def _check_folder(folder: Path, scheme: str, size: tuple[int, int]) -> None:
     assert counts["converted"]["ops"] < counts["float"]["flops"] / 4
     lce = report["verification"]["lce"]
     assert lce["systematic"] is False
-    assert lce["operators"] > 1000
+    assert lce["operators"] > 600
     # How far rounding carries end to end depends on the weights; that nothing else differs is what the rest says.
     assert 0 <= lce["mean_abs"] <= lce["max_abs"] < 10
     assert 0 <= lce["flipped_signs"] < 0.2
     assert report["verification"]["lowered graph, float64"]["max_abs"] < 1e-12
-    runs = {f"lce {kernel}, {clip}" for kernel in ("optimized", "reference") for clip in ("photograph", "noise")}
+    runs = {"lce optimized, photograph", "lce reference, photograph", "lce, wide values"}
     assert runs <= report["verification"].keys()
     recipe = binmat.Recipe.from_toml((folder / "recipe.toml").read_text(), "recipe.toml")
     network = binmat.load(folder)
