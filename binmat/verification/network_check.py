@@ -26,8 +26,10 @@ from binmat.quantizers.sign import is_negative
 from binmat.transforms.lowering.lower import lower
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.lowering.one_float_type import OneFloatType
+from binmat.transforms.program import Program
 from binmat.transforms.trace import trace
 from binmat.verification.clips import Frames
+from binmat.verification.layer_check import furthest_layer
 from binmat.verification.results import NetworkCheck
 from binmat.verification.signs import BINARIZE, TINY, distance_from_threshold, furthest
 
@@ -84,6 +86,9 @@ class ExactPair:
             with OneFloatType(torch.float64):
                 expected = _run(network, example, inputs, torch.float64)
             run = _ForcedRun(self.lowered, binarized)
+            program = network.programs[example.mode]
+            assert isinstance(program, Program)
+            layer = furthest_layer(network, program.graph, self.lowered)
             actual = run.run(*[_as(value, torch.float64) for value in inputs.values() if isinstance(value, Tensor)])
         pairs = list(zip(_tensors(actual), _tensors(expected), strict=True))
         differences = [_difference(got, want) for got, want in pairs]
@@ -99,6 +104,9 @@ class ExactPair:
             zeros=run.zeros,
             moved=run.moved,
             constants=self.constants,
+            layer=layer.apart,
+            layer_name=layer.name,
+            layers=layer.compared,
         )
 
 
@@ -159,17 +167,13 @@ def _are_units(x: Tensor) -> bool:
 class _Binarized:
     """What a layer binarized in one call.
 
-    signs: int8, -1 where x - threshold is negative, 0 where it is exactly 0, else 1. sample: of x - threshold, float64
-    [N], at most _SAMPLE of them.
+    negative: where its sign is -1. zero: where x - threshold is exactly 0. sample: of x - threshold, float64 [N], at
+    most _SAMPLE of them.
     """
 
-    signs: Tensor
+    negative: Tensor
+    zero: Tensor
     sample: Tensor
-
-    @classmethod
-    def of(cls, distance: Tensor, negative: Tensor) -> _Binarized:
-        signs = torch.where(negative, -1, torch.where(distance == 0, 0, 1)).to(torch.int8)
-        return cls(signs, _sample(distance))
 
 
 def _sample(x: Tensor) -> Tensor:
@@ -190,7 +194,7 @@ def _record_binarized(owner: nn.Module) -> dict[str, list[_Binarized]]:
             negative = is_negative(x)
         else:
             negative = x <= 0
-        found.setdefault(name, []).append(_Binarized.of(x, negative))
+        found.setdefault(name, []).append(_Binarized(negative, x == 0, _sample(x)))
 
     for name, layer in owner.named_modules():
         if isinstance(layer, (BinaryLayer, IncoherenceMask)):
@@ -233,7 +237,7 @@ class _ForcedRun(fx.Interpreter):
     def _forced(self, n: fx.Node, actual: Tensor, distance: Tensor) -> Tensor:
         """The network's signs in place of the graph's own. distance: of the graph's values from their threshold."""
         network = self.binarized[n.meta["layer"]].pop(0)
-        negative = (network.signs < 0).reshape(actual.shape)
+        negative = network.negative.reshape(actual.shape)
         flips = negative != actual
         self.compared += flips.numel()
         flipped = int(flips.sum())
@@ -241,7 +245,7 @@ class _ForcedRun(fx.Interpreter):
         if flipped:
             self.distance = max(self.distance, furthest(distance, flips))
             if n.target is BINARIZE:
-                self.zeros += int((flips & (distance == 0) & (network.signs.reshape(actual.shape) == 0)).sum())
+                self.zeros += int((flips & (distance == 0) & network.zero.reshape(actual.shape)).sum())
         moved = (_sample(distance) - network.sample).abs().max() / network.sample.abs().max().clamp_min(TINY)
         self.moved = _larger(self.moved, float(moved))
         return negative

@@ -30,6 +30,8 @@ class NetworkCheck:
     among them, relative to the standard deviation of x - threshold in its layer. zeros: how many of them are exact
     zeros on both sides. moved: the largest difference of x - threshold itself, relative to the largest in its layer.
     constants: how far those of the shipped float32 graph lie from those in float64, relative to each one's largest.
+    layer, layer_name: the largest difference of a layer without weights by itself on wide values, relative to the range
+    of its result; layers: how many of those were compared.
     """
 
     max_abs: float
@@ -41,12 +43,15 @@ class NetworkCheck:
     zeros: int = 0
     moved: float = 0.0
     constants: float = 0.0
+    layer: float = 0.0
+    layer_name: str = ""
+    layers: int = 0
 
     @property
     def passed(self) -> bool:
         # NaN must fail.
         values = self.worst <= NETWORK_LIMIT and self.distance <= NETWORK_LIMIT and self.moved <= NETWORK_LIMIT
-        return values and not self.zeros and self.constants <= CONSTANT_LIMIT
+        return values and not self.zeros and self.constants <= CONSTANT_LIMIT and self.layer <= NETWORK_LIMIT
 
     def check(self) -> None:
         """Raise VerificationError where rounding does not explain the difference."""
@@ -56,6 +61,8 @@ class NetworkCheck:
             return
         if not self.constants <= CONSTANT_LIMIT:
             found = f"its constants differ from those in float64 by {self.constants:.2g} of their range"
+        elif not self.layer <= NETWORK_LIMIT:
+            found = f"layer '{self.layer_name}' on wide values differs by {self.layer:.2g} of its range"
         elif self.zeros:
             found = f"{self.zeros} signs of exact zeros differ"
         else:

@@ -47,7 +47,12 @@ def wide_values(node: Node) -> Tensor:
         return _growing(node).to(like.dtype)
     if any(user.target in _PRODUCTS and _first_tensor(user) is node for user in node.users):
         return _impulses(node).to(like.dtype)
-    return _filled(_dense(), node).to(like.dtype)
+    return dense_values(node)
+
+
+def dense_values(node: Node) -> Tensor:
+    """Normal values with mean 1 and deviation 3, and among eight of them one special one, in the node's shape."""
+    return _filled(_dense(), node).to(node.meta["val"].dtype)
 
 
 def _first_tensor(user: Node) -> Node:

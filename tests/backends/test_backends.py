@@ -97,7 +97,7 @@ def test_a_wrong_constant_in_the_file_is_caught(toy: ToyBackend, network: nn.Mod
     with torch.no_grad():
         network.get_submodule("9").bias += 1
     other = deploy(network, (13, 18), format="toy").model.content
-    with pytest.raises(VerificationError, match="the file is not the export of this network: constant '.*' differs"):
+    with pytest.raises(VerificationError, match=r"is not the export of this network: constant '.*' differs"):
         deployment.verify(other)
 
 
