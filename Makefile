@@ -11,7 +11,7 @@ PYTEST := $(RUN) -m pytest --numprocesses auto --dist worksteal
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test slow foreign mutants
+.PHONY: demo test slow fuzz faults mutants foreign
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed-lce
@@ -26,6 +26,14 @@ test: $(VENV)/installed-dev
 # pytest's exit code 5 means that no test is marked slow.
 slow: $(VENV)/installed-dev
 	@$(PYTEST) -m slow || { code=$$?; test $$code -eq 5 && echo "no test is marked slow: nothing to run"; }
+
+# Damages files of every kind and opens them, for some eight minutes on two cores. make fuzz SEED=1 repeats a run.
+fuzz: $(VENV)/installed-dev
+	PYTHONPATH=tests:. OMP_NUM_THREADS=1 $(RUN) -m fuzz $(if $(SEED),--seed $(SEED))
+
+# Conversions that are killed at random moments, or whose disk is full: nothing may be half written or lost.
+faults: $(VENV)/installed-lce
+	$(RUN) tests/faults/faults.py
 
 # How other people's networks fare, as a page of the documentation. It goes on where it was stopped.
 foreign: $(VENV)/installed-dev $(LITERT)/installed

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor
-
 from mutants.fault import Fault
 from mutants.file_layout import FileLayout
+from torch import Tensor
 
 #: For each fault of a file: where it strikes.
 _Place = Callable[[FileLayout], int]

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from mutants.fault import Fault
+from mutants.networks import SUBJECTS
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -18,8 +20,6 @@ import binmat
 from binmat.errors import BinmatError, first_line
 from binmat.pipeline.converted_folder import WEIGHTS, model_name, verify_folder
 from binmat.pipeline.deployment import Deployment
-from mutants.fault import Fault
-from mutants.networks import SUBJECTS
 
 SURVIVED, NO_EFFECT, CAUGHT, CRASHED = "SURVIVED", "no effect", "caught", "CRASHED"
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from flatbuffers import flexbuffers
 from flatbuffers.table import Table
 
 from binmat.backends.lce.tflite import schema
 from binmat.backends.lce.tflite.graph import Operator, Tensor
-from binmat.backends.lce.tflite.reader import read_field
+from binmat.backends.lce.tflite.reader import Tables
 from binmat.errors import ExportError
 
 
@@ -36,57 +35,50 @@ def read_contents(content: bytes) -> Contents:
         raise ExportError(f"the TensorFlow Lite model is damaged: {error}") from error
 
 
-class _Contents:
-    def __init__(self, content: bytes) -> None:
-        self.content = memoryview(content)
-        self.model = Table(self.content, flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
-
+class _Contents(Tables):
     def read(self) -> Contents:
-        subgraph = self._get(self.model, schema.MODEL["subgraphs"])[0]
-        buffers = [self._get(table, schema.BUFFER["data"]) for table in self._get(self.model, schema.MODEL["buffers"])]
-        tensors = [self._tensor(table, buffers) for table in self._get(subgraph, schema.SUBGRAPH["tensors"])]
-        operators = [self._operator(table) for table in self._get(subgraph, schema.SUBGRAPH["operators"])]
+        subgraph = self.get(self.model, schema.MODEL["subgraphs"])[0]
+        buffers = [self.get(table, schema.BUFFER["data"]) for table in self.get(self.model, schema.MODEL["buffers"])]
+        tensors = [self._tensor(table, buffers) for table in self.get(subgraph, schema.SUBGRAPH["tensors"])]
+        operators = [self._operator(table) for table in self.get(subgraph, schema.SUBGRAPH["operators"])]
         inputs, outputs = (self._side(subgraph, tensors, side) for side in ("inputs", "outputs"))
         return Contents(tensors, operators, inputs, outputs)
 
     def _tensor(self, table: Table, buffers: list[memoryview]) -> Tensor:
-        name, shape, code = (self._get(table, schema.TENSOR[field]) for field in ("name", "shape", "type"))
+        name, shape, code = (self.get(table, schema.TENSOR[field]) for field in ("name", "shape", "type"))
         dtype = _DTYPES[schema.TensorType(code)]
-        buffer = buffers[self._get(table, schema.TENSOR["buffer"])]
+        buffer = buffers[self.get(table, schema.TENSOR["buffer"])]
         data = np.frombuffer(buffer, dtype).reshape(shape) if len(buffer) else None
         return Tensor(name, tuple(shape), dtype, data)
 
     def _operator(self, table: Table) -> Operator:
-        codes = self._get(self.model, schema.MODEL["operator_codes"])
-        code = codes[self._get(table, schema.OPERATOR["opcode_index"])]
-        number = self._get(code, schema.OPERATOR_CODE["builtin_code"])
+        codes = self.get(self.model, schema.MODEL["operator_codes"])
+        code = codes[self.get(table, schema.OPERATOR["opcode_index"])]
+        number = self.get(code, schema.OPERATOR_CODE["builtin_code"])
         custom = number == schema.CUSTOM_OPERATOR
-        kind = self._get(code, schema.OPERATOR_CODE["custom_code"]) if custom else _KINDS[number]
-        inputs, outputs = (self._get(table, schema.OPERATOR[side]) for side in ("inputs", "outputs"))
+        kind = self.get(code, schema.OPERATOR_CODE["custom_code"]) if custom else _KINDS[number]
+        inputs, outputs = (self.get(table, schema.OPERATOR[side]) for side in ("inputs", "outputs"))
         options = self._custom_options(table) if custom else self._options(table, schema.BUILTINS[kind])
-        return Operator(kind, inputs, outputs, options, custom, self._get(code, schema.OPERATOR_CODE["version"]))
+        return Operator(kind, inputs, outputs, options, custom, self.get(code, schema.OPERATOR_CODE["version"]))
 
     def _custom_options(self, table: Table) -> dict[str, Any]:
-        written = bytes(self._get(table, schema.OPERATOR["custom_options"]))
+        written = bytes(self.get(table, schema.OPERATOR["custom_options"]))
         return dict(flexbuffers.Loads(written)) if written else {}
 
     def _options(self, table: Table, builtin: schema.Builtin) -> dict[str, Any]:
-        options = self._get(table, schema.OPERATOR["options"])
+        options = self.get(table, schema.OPERATOR["options"])
         if builtin.options is None or options is None:
             return {}
-        return {name: self._get(options, field) for name, field in builtin.options.fields.items()}
+        return {name: self.get(options, field) for name, field in builtin.options.fields.items()}
 
     def _side(self, subgraph: Table, tensors: list[Tensor], side: str) -> list[tuple[str, int]]:
         names: dict[int, str] = {}
-        for signature in self._get(self.model, schema.MODEL["signature_defs"])[:1]:
-            for entry in self._get(signature, schema.SIGNATURE[side]):
-                tensor, name = (self._get(entry, schema.TENSOR_MAP[field]) for field in ("tensor", "name"))
+        for signature in self.get(self.model, schema.MODEL["signature_defs"])[:1]:
+            for entry in self.get(signature, schema.SIGNATURE[side]):
+                tensor, name = (self.get(entry, schema.TENSOR_MAP[field]) for field in ("tensor", "name"))
                 names[tensor] = name
-        indices = self._get(subgraph, schema.SUBGRAPH[side])
+        indices = self.get(subgraph, schema.SUBGRAPH[side])
         return [(names.get(tensor, tensors[tensor].name), tensor) for tensor in indices]
-
-    def _get(self, table: Table, field: schema.Field) -> Any:
-        return read_field(self.content, table, field)
 
 
 _KINDS = {builtin.code: name for name, builtin in schema.BUILTINS.items()}
