@@ -9,7 +9,7 @@ from mutants.networks import SUBJECTS
 from mutants.strike import CAUGHT, NO_EFFECT, SURVIVED, clean_deployment, strike
 
 DOZEN = (
-    "ReLU6 for ReLU",
+    "clamp without its upper bound",
     "thresholds 1e-6 higher",
     "-1 for the zeros behind a ReLU",
     "float32: states of one shape swapped",
@@ -31,8 +31,8 @@ def test_fault_is_noticed(name: str) -> None:
     assert outcome.verdict == CAUGHT, outcome
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
-def test_networks_pass_without_a_fault(subject: str) -> None:
+@pytest.mark.parametrize("subject", sorted({FAULTS[name].subject for name in DOZEN}))
+def test_network_passes_without_a_fault(subject: str) -> None:
     clean_deployment(subject).verify().check()
 
 
