@@ -120,9 +120,9 @@ def check_alone(
         if group[1:] and all(_takes_wide_values(nodes[operand].meta["val"]) for operand in group[1:])
     ]
     checks = []
-    for group, values in model.alone(tried, lambda name: wide_values(nodes[name]), kernel):
+    for group, values in model.alone(tried, lambda name: wide_values(lowered.module, nodes[name]), kernel):
         evaluator = Evaluator(lowered.module, {nodes[name]: values[name] for name in group[1:]})
-        checks.append(check_node(nodes[group[0]], values[group[0]], evaluator))
+        checks.append(check_node(nodes[group[0]], values[group[0]], evaluator, wide=True))
     progress()
     return checks
 

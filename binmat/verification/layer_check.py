@@ -72,7 +72,7 @@ def _ends(part: list[fx.Node]) -> tuple[fx.Node | None, fx.Node | None]:
 def _stands_alone(network: nn.Module, call: fx.Node) -> bool:
     if len(call.all_input_nodes) != 1 or call.all_input_nodes[0].op == "get_attr":
         return False
-    if call.op == "call_function":
+    if call.op in ("call_function", "call_method"):
         return True
     return call.op == "call_module" and not network.get_submodule(str(call.target)).state_dict()
 
@@ -100,7 +100,10 @@ def _apart(
     x = dense_values(read).double()
     known: Mapping[fx.Node, Tensor] = {read: x}
     with torch.no_grad(), OneFloatType(torch.float64):
-        function: Any = network.get_submodule(str(call.target)) if call.op == "call_module" else call.target
+        function: Any = call.target
+        if call.op != "call_function":
+            name = str(call.target)
+            function = network.get_submodule(name) if call.op == "call_module" else getattr(Tensor, name)
         args, kwargs = fx.node.map_arg((call.args, call.kwargs), lambda node: x.clone())
         try:
             wanted = function(*args, **kwargs)
@@ -108,6 +111,8 @@ def _apart(
             return None  # A view before it was left out, so its input has another shape.
         got = Evaluator(lowered, known, exact=True).compute(result)
     if not isinstance(wanted, Tensor) or not isinstance(got, Tensor) or wanted.shape != got.shape:
+        return None
+    if wanted.numel() == 0:
         return None
     alike = (got == wanted) | (got.isnan() & wanted.isnan())
     difference = torch.where(alike, 0.0, (got.double() - wanted.double()).abs())

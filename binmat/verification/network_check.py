@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -167,10 +166,11 @@ def _are_units(x: Tensor) -> bool:
 class _Binarized:
     """What a layer binarized in one call.
 
-    negative: where its sign is -1. zero: where x - threshold is exactly 0. sample: of x - threshold, float64 [N], at
-    most _SAMPLE of them.
+    threshold: float64 [1] or [C]. negative: where its sign is -1. zero: where x - threshold is exactly 0. sample: of
+    x - threshold, float64 [N], at most _SAMPLE of them.
     """
 
+    threshold: Tensor
     negative: Tensor
     zero: Tensor
     sample: Tensor
@@ -189,12 +189,14 @@ def _record_binarized(owner: nn.Module) -> dict[str, list[_Binarized]]:
     found: dict[str, list[_Binarized]] = {}
 
     def record(name: str, layer: nn.Module, x: Tensor) -> None:
+        threshold = torch.zeros(1, dtype=x.dtype)
         if isinstance(layer, BinaryLayer):
-            x = x - layer.per_channel(layer.deployed().threshold)
+            threshold = layer.deployed().threshold
+            x = x - layer.per_channel(threshold)
             negative = is_negative(x)
         else:
             negative = x <= 0
-        found.setdefault(name, []).append(_Binarized(negative, x == 0, _sample(x)))
+        found.setdefault(name, []).append(_Binarized(threshold, negative, x == 0, _sample(x)))
 
     for name, layer in owner.named_modules():
         if isinstance(layer, (BinaryLayer, IncoherenceMask)):
@@ -227,6 +229,8 @@ class _ForcedRun(fx.Interpreter):
         result = super().run_node(n)
         if n.target is BINARIZE:
             (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
+            if not torch.equal(threshold.flatten(), self.binarized[n.meta["layer"]][0].threshold.flatten()):
+                self.moved = math.inf
             negative = self._forced(n, result < 0, distance_from_threshold(x, threshold))
             return torch.where(negative, -1.0, 1.0).to(result.dtype)
         if n.target is _ABOVE and n.meta.get("layer") in self.binarized:
@@ -256,19 +260,29 @@ def _larger(a: float, b: float) -> float:
     return b if math.isnan(b) or b > a else a
 
 
+def _in_words(module: fx.GraphModule) -> list[str]:
+    """What each node computes of which others, without its precision and without names, which precision may change."""
+    place = {node: f"%{index}" for index, node in enumerate(module.graph.nodes)}
+    words = []
+    for node in module.graph.nodes:
+        target = "" if node.op == "get_attr" else str(node.target)
+        operands = fx.node.map_arg((node.args, node.kwargs), place.__getitem__)
+        words.append(f"{node.op} {target} {operands}".replace("torch.float64", "torch.float32"))
+    return words
+
+
 def _furthest_constants(lowered: fx.GraphModule, exact: fx.GraphModule) -> float:
     """How far the constants of a lowered graph lie from those of its twin in float64, relative to each one's largest.
 
     Infinite where the graphs differ, or integers.
     """
-    pairs = list(zip_longest(lowered.graph.nodes, exact.graph.nodes))
-    if any(a is None or b is None or (a.op, a.target) != (b.op, b.target) for a, b in pairs):
+    if _in_words(lowered) != _in_words(exact):
         return math.inf
     furthest = 0.0
-    for node, _ in pairs:
+    for node, twin in zip(lowered.graph.nodes, exact.graph.nodes, strict=True):
         if node.op != "get_attr":
             continue
-        one, other = (fx.Interpreter(module).fetch_attr(str(node.target)) for module in (lowered, exact))
+        one, other = (fx.Interpreter(m).fetch_attr(str(n.target)) for m, n in ((lowered, node), (exact, twin)))
         if one.shape != other.shape or (not other.is_floating_point() and not torch.equal(one, other)):
             return math.inf
         if other.is_floating_point() and other.numel():

@@ -23,15 +23,43 @@ OPERAND_LIMIT = 1e-5
 ROUNDINGS = 2
 #: Elements that are compared at a time.
 BLOCK = 2**20
+#: On operands whose products stand alone: in units of the spacing at the sum of |product|, and |bias|.
+PRODUCT_ROUNDINGS = 8
 BINARY_CONV = torch.ops.binmat.binary_conv2d.default
+aten = torch.ops.aten
+#: Operators that round once, so that every backend gets the same.
+_ROUNDED_ONCE = {
+    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten._prelu_kernel.default, aten.relu.default,
+    aten.hardtanh.default, aten.clamp.default, aten.maximum.default, aten.minimum.default, aten.abs.default,
+    aten.neg.default,
+}  # fmt: skip
+#: Functions by which no difference grows, and which backends apply to what a sum of products gives.
+_NOT_STEEPER = {aten.relu.default, aten.hardtanh.default, aten.clamp.default, aten.view.default}
+#: Sums of products -> the places of their factors, and of what is added, among the arguments.
+_PRODUCTS: dict[Any, tuple[int, ...]] = {
+    aten.convolution.default: (0, 1, 2),
+    aten.mm.default: (0, 1),
+    aten.bmm.default: (0, 1),
+    aten.addmm.default: (1, 2, 0),
+    aten.baddbmm.default: (1, 2, 0),
+}
 _ANY_LAYOUT = (BINARIZE, BINARY_CONV, torch.ops.aten.convolution.default)
 
 
-def check_node(node: Node, actual: Tensor, evaluator: Evaluator) -> NodeCheck:
-    """The file's value of a node against torch's, computed from the file's values of the operands."""
+def check_node(node: Node, actual: Tensor, evaluator: Evaluator, wide: bool = False) -> NodeCheck:
+    """The file's value of a node against torch's, computed from the file's values of the operands.
+
+    wide: the operands are wide values. Then single elements count: of sums whose products stand alone, and of operators
+    that round once.
+    """
     expected = evaluator.compute(node)
     kind: CheckKind
-    if node.target == BINARIZE:
+    unit = _rounding_of(node, expected, evaluator) if wide and expected.is_floating_point() else None
+    if expected.shape != actual.shape:
+        kind, worst, limit = "exact", float(expected.numel()), 0.0
+    elif unit is not None:
+        kind, worst, limit = "sum", _in_units(expected, actual, unit), 1.0
+    elif node.target == BINARIZE:
         kind, worst, limit = "sign", _wrong_signs(node, expected, actual, evaluator), 0.0
     elif node.target == BINARY_CONV:
         kind, worst, limit = "sum", _sum_error(node, expected, actual, evaluator), 1.0
@@ -43,6 +71,43 @@ def check_node(node: Node, actual: Tensor, evaluator: Evaluator) -> NodeCheck:
         kind, worst = "value", _value_error(node, expected, actual, evaluator)
     layer = str(node.meta.get("layer", ""))
     return NodeCheck(node.name, layer, str(node.target), kind, expected.numel(), worst, limit, is_constant(expected))
+
+
+def _rounding_of(node: Node, expected: Tensor, evaluator: Evaluator) -> Tensor | None:
+    """What rounding may change of each element; None where that is not known."""
+    eps = float(np.finfo(np.float32).eps)
+    known = all(operand in evaluator.known or operand.op == "get_attr" for operand in node.all_input_nodes)
+    if node.target in _ROUNDED_ONCE and known and expected.dtype == torch.float32:
+        return eps * expected.abs() + TINY
+    product = node
+    while product.target in _NOT_STEEPER and product.all_input_nodes:
+        if product.all_input_nodes[0] in evaluator.known:
+            return None
+        product = product.all_input_nodes[0]
+    if product.target not in _PRODUCTS or expected.dtype != torch.float32:
+        return None
+    places = _PRODUCTS[product.target]
+    sizes = [
+        evaluator.operand(argument).abs() if isinstance(argument, Node) else argument
+        for argument in (product.args[place] for place in places)
+    ]
+    arguments = list(product.args)
+    for place, size in zip(places, sizes, strict=True):
+        arguments[place] = size
+    total: Tensor = product.target(*arguments)
+    return (PRODUCT_ROUNDINGS * eps * total + TINY).reshape(expected.shape)
+
+
+def _in_units(expected: Tensor, actual: Tensor, unit: Tensor) -> float:
+    """The largest difference in units of what each element may differ by. Equal infinities and NaN do not differ."""
+    alike = (expected == actual) | (expected.isnan() & actual.isnan()) | _saturated(expected, actual)
+    return float(torch.where(alike, 0.0, (expected - actual).abs() / unit).max())
+
+
+def _saturated(x: Tensor, y: Tensor) -> Tensor:
+    """Where one side is infinite and the other the largest float of that sign, at which TFLite's arithmetic stops."""
+    largest = torch.finfo(torch.float32).max
+    return (x.isinf() | y.isinf()) & (x.clamp(-largest, largest) == y.clamp(-largest, largest))
 
 
 def is_constant(x: Tensor) -> bool:
@@ -151,7 +216,7 @@ def _apart(x: Tensor, y: Tensor) -> Tensor:
     largest = (x - y).abs().max()
     if largest.isfinite():
         return largest
-    alike = (x == y) | (x.isnan() & y.isnan())
+    alike = (x == y) | (x.isnan() & y.isnan()) | _saturated(x, y)
     return torch.where(alike, 0.0, (x - y).abs()).max()
 
 

@@ -8,8 +8,9 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import GraphModule, Interpreter, Node
 
+_BINARIZE = torch.ops.binmat.binarize.default
 _BINARY_CONV = torch.ops.binmat.binary_conv2d.default
 #: Operators that add up products of their first operand.
 _PRODUCTS = {
@@ -27,13 +28,14 @@ _SPECIAL = (0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 6.0, -6.0, 10.0, -10.0, 
 _IMPULSE = 64.0
 
 
-def wide_values(node: Node) -> Tensor:
+def wide_values(lowered: GraphModule, node: Node) -> Tensor:
     """Values for a node of the lowered graph that its readers are tried on; the same ones each time.
 
     What a sum of products reads is sparse: mostly zeros of both signs, and impulses of 64 that stand alone, so that
     single weights show in the result. What a binary convolution reads has the whole range of sums, from all +1 to all
-    -1: one plane of the tensor after the other grows in the share of negative values. Everything else is dense: normal
-    with mean 1 and deviation 3, and one value in eight of the special ones. Booleans are random.
+    -1: pixels differ in the share of negative values. Everything else is dense: normal with mean 1 and deviation 3, and
+    one value in eight of the special ones. What is binarized has each channel's threshold among them, and the floats
+    beside it. Booleans are random.
 
     Raises ValueError for integers: they may be indices, and then not every number is one.
     """
@@ -47,7 +49,21 @@ def wide_values(node: Node) -> Tensor:
         return _growing(node).to(like.dtype)
     if any(user.target in _PRODUCTS and _first_tensor(user) is node for user in node.users):
         return _impulses(node).to(like.dtype)
-    return dense_values(node)
+    values = dense_values(node)
+    for user in node.users:
+        if user.target is _BINARIZE and values.dim() > 2:
+            _put_thresholds(values, Interpreter(lowered).fetch_attr(str(user.all_input_nodes[1].target)))
+    return values
+
+
+def _put_thresholds(values: Tensor, threshold: Tensor) -> None:
+    """Put the threshold and its neighbours among the values of each channel, so that a shift by one float shows."""
+    level = threshold.reshape(-1).to(values.dtype)
+    far = torch.full_like(level, math.inf)
+    pixels = values.view(*values.shape[:2], -1)
+    for place, at in enumerate((level, level.nextafter(far), level.nextafter(-far))):
+        if place < pixels.shape[-1]:
+            pixels[..., place] = at
 
 
 def dense_values(node: Node) -> Tensor:

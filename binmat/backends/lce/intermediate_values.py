@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 import numpy as np
 
 from binmat.backends.lce.tflite.builder import ModelBuilder
-from binmat.backends.lce.tflite.graph import Operator
+from binmat.backends.lce.tflite.graph import Operator, Tensor
 from binmat.backends.lce.tflite.schema import Array
+from binmat.errors import VerificationError
 
 #: (model, its inputs in order) -> its outputs in order, as stored.
 Run = Callable[[bytes, Sequence[Array]], Sequence[Array]]
@@ -46,9 +47,21 @@ def run_in_segments(
         wanted = [tensor for tensor in made if tensor in requested or last_use.get(tensor, -1) >= end]
         read = dict.fromkeys(tensor for op in segment for tensor in op.inputs if tensor in arrays)
         model = builder.build([(f"t{t}", t) for t in read], [(f"t{t}", t) for t in wanted])
-        arrays.update(zip(wanted, run(model, [arrays[tensor] for tensor in read]), strict=True))
+        computed = run(model, [arrays[tensor] for tensor in read])
+        check_shapes([builder.tensors[tensor] for tensor in wanted], computed)
+        arrays.update(zip(wanted, computed, strict=True))
         yield [group for group in groups if start <= ready[group] < end], arrays
         start = end
+
+
+def check_shapes(tensors: Sequence[Tensor], arrays: Sequence[Array]) -> None:
+    """Raise VerificationError where the interpreter computes a tensor in another shape than the file says."""
+    for tensor, array in zip(tensors, arrays, strict=True):
+        if tuple(array.shape) != tensor.shape:
+            raise VerificationError(
+                f"the file's tensor '{tensor.name}' has shape {list(tensor.shape)}, and its operators compute "
+                f"{list(array.shape)}: please report this as a bug of binmat"
+            )
 
 
 def _last_uses(operators: Sequence[Operator], ready: Mapping[TensorGroup, int]) -> dict[int, int]:

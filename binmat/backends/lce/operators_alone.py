@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from binmat.backends.lce.intermediate_values import Run
+from binmat.backends.lce.intermediate_values import Run, check_shapes
 from binmat.backends.lce.tflite.builder import ModelBuilder
 from binmat.backends.lce.tflite.schema import Array
 
@@ -61,6 +61,7 @@ def _side_by_side(builder: ModelBuilder, steps: list[Step], run: Run) -> Iterato
             together.operators.append(replace(op, inputs=renamed, outputs=[own[tensor] for tensor in op.outputs]))
         outputs.append((f"t{own[step.wanted]}", own[step.wanted]))
     results = run(together.build(inputs, outputs), arrays) if outputs else []
+    check_shapes([builder.tensors[step.wanted] for step in computed], results)
     yield from zip(computed, results, strict=True)
 
 
