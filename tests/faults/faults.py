@@ -126,7 +126,8 @@ def kills(trials: Trials, count: int, seconds: float, chance: random.Random) -> 
         folder.parent.mkdir(exist_ok=True)
         trials.begin(folder, earlier=earlier)
         status, _ = run(trials.arguments("xnor", folder), share * seconds, number)
-        if number != signal.SIGKILL and status not in (0, 128 + number):
+        # Before anything is begun, the signal does what it does to any program.
+        if number != signal.SIGKILL and status not in (0, 128 + number, -number):
             trials.faults.append(f"{number.name} ended with {status}")
         found = trials.judge(folder, status, earlier=earlier, killed=number == signal.SIGKILL)
         line(f"{number.name} at {share:.0%}", earlier, status, found)
