@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+#: Characters of a name that a message shows.
+LONGEST_NAME = 120
 
 
 def suggestion(name: str, known: Iterable[str], hint: str = "did you mean '{}'? ", cutoff: float = 0.4) -> str:
@@ -21,7 +25,28 @@ def first_line(error: BaseException) -> str:
 
 
 class BinmatError(Exception):
-    """Base of every error that binmat raises on purpose."""
+    """Base of every error that binmat raises on purpose.
+
+    message: control characters in it are escaped: names in files and of files may have any. An error pickles, so that
+    it crosses processes.
+
+    >>> str(BinmatError("no layer is called 'a\\nb'")) == r"no layer is called 'a\\nb'"
+    True
+    """
+
+    def __init__(self, message: str = "") -> None:
+        escaped = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+        super().__init__("".join(escaped))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default a class is called with the message again, which its __init__ may not take.
+        return _unpickled, (type(self), self.args, vars(self))
+
+
+def _unpickled(kind: type[BinmatError], args: tuple[Any, ...], attributes: dict[str, Any]) -> BinmatError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class CheckpointError(BinmatError):
@@ -32,7 +57,7 @@ class UnknownNameError(BinmatError):
     """A scheme, network, option, recipe or format that does not exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known = sorted(known)
+        known, name = sorted(known), str(name)[:LONGEST_NAME]
         others = f"known: {', '.join(known)}" if known else "there is none"
         super().__init__(f"no {kind} is called '{name}': {suggestion(name.lower(), known)}{others}")
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import pickle
-import pickletools
-import re
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from binmat.errors import CheckpointError
+from binmat.errors import LONGEST_NAME, CheckpointError, first_line
+from binmat.model_defs.inert_pickle import ForbiddenNameError, Unread, read_pickle
+from binmat.model_defs.torch_file import ZIP, StoredTensor, open_torch_file
 from binmat.model_defs.weights_metadata import METADATA_KEY
 
 #: Keys under which training code stores the state_dict, in the order in which they are tried.
@@ -25,11 +22,10 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
 #: Prefixes that DataParallel, torch.compile and Lightning modules put before every key.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
 
-_ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 # The number that torch.save wrote first before it wrote zip archives, as pickle stores it.
 _LEGACY_TORCH = b"l\xfc\x9cF\xf9 j\xa8P\x19"
-_RUNS_CODE = {"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "BUILD"}
+_TRUSTED = "if you trust it, read it in Python and save its state_dict by torch.save or safetensors"
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -44,10 +40,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     that only running its code could read, and one without tensors.
     """
     path = Path(path)
-    kind = _sniff(path)
-    stored = _read_safetensors(path) if kind == "safetensors" else _read_torch(path)
-    tensors = {key: value.detach() for key, value in _unwrap(stored, path).items() if isinstance(value, Tensor)}
-    return _strip_prefixes(tensors)
+    return _strip_prefixes(read_safetensors(path) if _sniff(path) == "safetensors" else _read_torch(path))
 
 
 def is_converted(path: str | os.PathLike[str]) -> bool:
@@ -77,7 +70,7 @@ def _sniff(path: Path) -> str:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     if not head:
         raise CheckpointError(f"{path} is empty: copy or download it again")
-    if head.startswith(_ZIP):
+    if head.startswith(ZIP):
         _check_archive(path)
         return "torch"
     if _LEGACY_TORCH in head:
@@ -116,62 +109,61 @@ def _reject_pickle(path: Path) -> None:
     """Refuse a pickle that torch.save did not write: it can hold tensors only as code."""
     try:
         with path.open("rb") as file:
-            runs_code = any(opcode.name in _RUNS_CODE for opcode, _, _ in pickletools.genops(file))
+            read_pickle(file, {}, Unread)
+    except ForbiddenNameError as error:
+        raise CheckpointError(
+            f"{path} is a pickle that would run code when read ({shown(error)}), so it was refused: {_TRUSTED}"
+        ) from error
     except Exception as error:
         raise _not_a_checkpoint(path, "it is no valid pickle") from error
-    if runs_code:
-        raise CheckpointError(
-            f"{path} is a pickle that would run code when read, so it was refused: "
-            "if you trust it, read it in Python and save its state_dict by torch.save or safetensors"
-        )
     raise _not_a_checkpoint(path, "it is a pickle without tensors")
 
 
-def _read_torch(path: Path) -> Any:
-    # An open file: given a path, torch.load trusts its ending.
-    with _damage_named(path), path.open("rb") as file, warnings.catch_warnings():
-        # torch warns of pickle protocols and storage classes; where they matter, an error says so.
-        warnings.simplefilter("ignore", UserWarning)
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    with _damage_named(path):
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise _unpickling_error(path, error) from error
+            with open_torch_file(path) as file:
+                tensors: dict[str, Tensor] = {}
+                for key, value in _unwrap(file.content, path).items():
+                    if isinstance(value, StoredTensor):
+                        if fault := value.fault():
+                            raise CheckpointError(
+                                f"{path}: {shown(key)} {fault}: save the weights dense and real, for example as float32"
+                            )
+                        tensors[key] = file.read(value)
+        except ForbiddenNameError as error:
+            raise CheckpointError(
+                f"{path} holds more than tensors: reading it would run code ({shown(error)}), so it was refused: "
+                f"{_TRUSTED}"
+            ) from error
+    return tensors
 
 
-def _unpickling_error(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
-    forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if forbidden:
-        return CheckpointError(
-            f"{path} holds more than tensors: reading it would run code ({forbidden[1]}), so it was refused: "
-            "if you trust it, read it in Python and save its state_dict by torch.save or safetensors"
-        )
-    if "Unsupported operand" in str(error):
-        return CheckpointError(
-            f"{path} is damaged, or pickled by a protocol that torch reads only by running code: "
-            "download it again, or save its state_dict by torch.save with the default protocol"
-        )
-    reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
-    return _damaged(path, pickle.UnpicklingError(reason[1]) if reason else error)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises CheckpointError."""
     with _damage_named(path), safe_open(path, framework="pt") as file:
         # Copies: the tensors that safetensors hands out lie in the mapped file, which may change or go away.
-        return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors: pass a file with the weights of a network")
+    return tensors
 
 
 def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:
+    seen: set[int] = set()
     while isinstance(stored, Mapping):
-        inner = next((stored[key] for key in _WRAPPERS if isinstance(stored.get(key), Mapping)), None)
-        if inner is None:
+        seen.add(id(stored))
+        found = next((key for key in _WRAPPERS if isinstance(stored.get(key), Mapping)), None)
+        if found is None:
             break
-        stored = inner
+        stored = stored[found]
+        if id(stored) in seen:
+            raise CheckpointError(f"{path} contains itself under the key '{found}': save net.state_dict() alone")
     if not isinstance(stored, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(stored).__name__} instead of a state_dict: save net.state_dict() by torch.save"
-        )
-    if not any(isinstance(value, Tensor) for value in stored.values()):
-        keys = ", ".join(f"'{key}'" for key in list(stored)[:5]) or "nothing"
+        kind = "Tensor" if isinstance(stored, StoredTensor) else type(stored).__name__
+        raise CheckpointError(f"{path} holds a {kind} instead of a state_dict: save net.state_dict() by torch.save")
+    if not any(isinstance(value, StoredTensor) for value in stored.values()):
+        keys = ", ".join(f"'{shown(key)}'" for key in list(stored)[:5]) or "nothing"
         raise CheckpointError(
             f"{path} holds no tensors (it has {keys}): pass a file with a state_dict, plain or under one of "
             f"the keys {', '.join(_WRAPPERS)}"
@@ -194,9 +186,13 @@ def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
         state = stripped
 
 
+def shown(name: object) -> str:
+    """A name from a file as a message shows it: cut where it is long."""
+    return str(name)[:LONGEST_NAME]
+
+
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return CheckpointError(f"{path} is cut short or damaged ({reason[:120]}): copy or download it again")
+    return CheckpointError(f"{path} is cut short or damaged ({shown(first_line(error))}): copy or download it again")
 
 
 def _not_a_checkpoint(path: Path, reason: str) -> CheckpointError:

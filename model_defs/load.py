@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from binmat.errors import CheckpointError
-from binmat.model_defs.checkpoint_file import is_converted, load_state
+from binmat.model_defs.checkpoint_file import is_converted, load_state, shown
 from binmat.model_defs.network import Network
 from binmat.model_defs.registry import NETWORKS, build, get_spec
 
@@ -28,7 +28,8 @@ def load(path: str | os.PathLike[str], network: str | None = None, strict: bool 
     ``num_batches_tracked``, which old files lack, starts at 0.
 
     Raises CheckpointError for a file that :func:`load_state` cannot read, that holds another network or a converted
-    one, or whose tensors are missing, left over, misshapen or not finite; UnknownNameError for an unknown name.
+    one, or whose tensors are missing, left over, misshapen, not finite, or of integers where the network has floats;
+    UnknownNameError for an unknown name.
     """
     if network is not None:
         get_spec(network)
@@ -97,15 +98,26 @@ def _value(key: str, stored: Tensor | None, own: Tensor, path: str | os.PathLike
         raise CheckpointError(
             f"{path}: {key} is a {kind} tensor: save the weights dense and real, for example as float32"
         )
-    value = stored.to(own.dtype)
-    if own.is_floating_point() and not value.isfinite().all():
-        count = int((~value.isfinite()).sum())
+    if own.is_floating_point() and not stored.is_floating_point():
         raise CheckpointError(
-            f"{path}: {key} has {count} of {value.numel()} values that are NaN or infinite in float32: "
-            "pass a checkpoint from before the training diverged"
+            f"{path}: {key} holds {str(stored.dtype).removeprefix('torch.')} numbers, and how they scale to weights is "
+            "not in the file: save the weights as float32, before they are quantized"
         )
+    value = stored.to(own.dtype)
+    check_values(key, value, path)
     return value
 
 
+def check_values(key: str, value: Tensor, path: str | os.PathLike[str]) -> None:
+    """Raise CheckpointError for a tensor whose numbers no network has: NaN, infinity, a variance below 0."""
+    if not value.isfinite().all():
+        fault = f"{int((~value.isfinite()).sum())} of {value.numel()} values that are NaN or infinite in float32"
+    elif key.endswith("running_var") and (value < 0).any():
+        fault = f"{int((value < 0).sum())} of {value.numel()} variances below 0, down to {float(value.min()):g}"
+    else:
+        return
+    raise CheckpointError(f"{path}: {key} has {fault}: pass a checkpoint from before the training diverged")
+
+
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return ", ".join(map(shown, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

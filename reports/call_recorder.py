@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from binmat.errors import TraceError, first_line
 from binmat.model_defs.network import Example, Network
@@ -18,11 +19,12 @@ from binmat.nn import BinaryLayer
 from binmat.nn.masked_path import MaskedPath
 from binmat.nn.operators import Operator, Target, operator_of
 from binmat.nn.recurrence import Recurrent
+from binmat.transforms.collector import collector_waits
 from binmat.transforms.parametrizations import without_parametrizations
-from binmat.transforms.trace import graphs, trace
+from binmat.transforms.trace import CHECKS, graphs, trace
 from binmat.transforms.traced_module import TracedModule
-from binmat.transforms.traced_number import check_size
 from binmat.transforms.tracer import trace_method
+from binmat.transforms.tracing_lock import TRACING_LOCK
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Call:
         return operator_of(self.target)
 
 
+@collector_waits()
 def record_calls(network: nn.Module, example: Example) -> list[Call]:
     """Every call of one frame, in order, in evaluation mode. The network is left as it was.
 
@@ -67,13 +70,23 @@ def record_calls(network: nn.Module, example: Example) -> list[Call]:
     computed everywhere. Raises TraceError where the network cannot be traced, and where what it does depends on the
     values of tensors.
     """
+    with TRACING_LOCK:
+        return _record_calls(network, example)
+
+
+def _record_calls(network: nn.Module, example: Example) -> list[Call]:
     owner = traced(network, example=example)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     inputs = [fake.from_tensor(v) if isinstance(v, Tensor) else v for v in example.inputs.values()]
     recorder = _Recorder(owner, graphs(owner)[example.mode], names=_first_names(owner))
+    run = _Run(owner, recorder)
+    # torch remembers the shapes of calls whose tensors are all fake: of each layer that comes again.
+    tensors = [*run.named_parameters(), *run.named_buffers()]
+    state: dict[str, Tensor] = {name: fake.from_tensor(tensor) for name, tensor in tensors}
     try:
         with torch.no_grad(), _evaluation(owner), fake:
-            recorder.run(*inputs)
+            # Tied weights would come back wrong where a module has two names.
+            functional_call(run, state, tuple(inputs), tie_weights=False)
     except TraceError:
         raise
     except Exception as error:
@@ -90,7 +103,8 @@ def traced(network: nn.Module, size: tuple[int, int] | None = None, example: Exa
         network.programs = dict(network.programs)
         return trace(network)
     # The graph of evaluation is enough, and nothing runs on real data.
-    return TracedModule(without_parametrizations(network), size, example)
+    with TRACING_LOCK:
+        return TracedModule(without_parametrizations(network), size, example)
 
 
 class _Recorder(fx.Interpreter):
@@ -108,7 +122,7 @@ class _Recorder(fx.Interpreter):
         self.at = ""
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op not in ("call_module", "call_function", "call_method") or n.target is check_size:
+        if n.op not in ("call_module", "call_function", "call_method") or n.target in CHECKS:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.op != "call_module":
@@ -145,6 +159,17 @@ class _Recorder(fx.Interpreter):
 
     def _path(self, *parts: str) -> str:
         return ".".join(part for part in (self.prefix, *parts) if part)
+
+
+class _Run(nn.Module):
+    """A recorder as a module, which can be called with other parameters."""
+
+    def __init__(self, owner: Network, recorder: _Recorder) -> None:
+        super().__init__()
+        self.owner, self.recorder = owner, recorder
+
+    def forward(self, *inputs: Any) -> None:
+        self.recorder.run(*inputs)
 
 
 def _caller(node: fx.Node) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from binmat.atomic_write import atomic_write
-from binmat.errors import BinmatError, CheckpointError
+from binmat.errors import BinmatError, CheckpointError, first_line
 from binmat.model_defs import registry
+from binmat.model_defs.checkpoint_file import read_safetensors, shown
 from binmat.model_defs.conversion_facts import ConversionFacts
-from binmat.model_defs.load import fill, load_from_state, load_state
+from binmat.model_defs.load import check_values, fill, load_from_state, load_state
 from binmat.model_defs.load import load as load_float
 from binmat.model_defs.network import Example, Network
 from binmat.model_defs.weights_metadata import WeightsMetadata, read_weights_metadata
@@ -54,8 +56,12 @@ def save(network: nn.Module, path: str | Path, *, factory: str | None = None) ->
     toml = recipe.to_toml() if recipe else None
     progress = {name: layer.progress for name, layer in _binary_layers(network).items() if layer.progress}
     config = network.config if factory is None else {}
-    about = WeightsMetadata(network.name, config, toml, facts.size, facts.downsample_ratio, progress, factory)
     path = Path(path)
+    try:
+        about = WeightsMetadata(network.name, config, toml, facts.size, facts.downsample_ratio, progress, factory)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{network.name} cannot be saved, its {first['loc'][0]}: {first['msg']}") from error
     _check_comes_back(network, about, path)
     try:
         with atomic_write(path) as temporary:
@@ -89,8 +95,15 @@ def load(path: str | Path, network: str | None = None, *, factory: str | None = 
     _check_factory(path, None if about is None else about.factory, factory)
     if about is None:
         return _load_official(path, network)
-    result = _build(about, path)
-    state = load_file(path)
+    try:
+        result = _build(about, path)
+    except CheckpointError:
+        raise
+    except BinmatError as error:
+        raise CheckpointError(
+            f"{path} describes a network that cannot be built ({error}): convert the float checkpoint again"
+        ) from error
+    state = read_safetensors(path)
     expected = _unique_state(result)
     if state.keys() != expected.keys():
         missing, extra = expected.keys() - state.keys(), state.keys() - expected.keys()
@@ -99,24 +112,36 @@ def load(path: str | Path, network: str | None = None, *, factory: str | None = 
             f"{len(extra)} left over {sorted(extra)[:3]}; convert the float checkpoint again"
         )
     for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
+        want = expected[name]
+        if tensor.shape != want.shape or not (tensor.dtype == want.dtype or _are_floats(tensor, want)):
             raise CheckpointError(
-                f"{path} does not fit its own recipe: {name} is {list(tensor.shape)} instead of "
-                f"{list(expected[name].shape)}; convert the float checkpoint again"
+                f"{path} does not fit its own recipe: {name} is {_described(tensor)} instead of {_described(want)}; "
+                "convert the float checkpoint again"
             )
+        check_values(name, tensor.to(want.dtype), path)
     result.load_state_dict(state, strict=False)
     layers = _binary_layers(result)
     for name, fraction in about.progress.items():
+        if name not in layers:
+            raise CheckpointError(
+                f"{path} has wrong metadata (progress of '{shown(name)}', which is no binary layer): "
+                "convert the float checkpoint again"
+            )
         layers[name].progress = fraction
     return result.eval()
 
 
 def _build(about: WeightsMetadata, path: Path) -> Network:
-    """The network that the metadata stand for, with fresh weights."""
+    """The network that the metadata stand for, with fresh weights. Raises BinmatError."""
     module: nn.Module
     example: Example | None = None
     if about.factory is None:
-        module = registry.build(about.network, **about.config)
+        try:
+            module = registry.build(about.network, **about.config)
+        except TypeError as error:  # An argument that the constructor does not take.
+            raise CheckpointError(
+                f"{path} has wrong metadata (config: {first_line(error)}): convert the float checkpoint again"
+            ) from error
     else:
         module, example = build_by_factory(about.factory)
     if about.recipe is not None:
@@ -173,6 +198,14 @@ def _load_official(path: Path, network: str | None) -> Network:
 
 def _binary_layers(network: nn.Module) -> dict[str, BinaryLayer]:
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, BinaryLayer)}
+
+
+def _are_floats(*tensors: Tensor) -> bool:
+    return all(tensor.is_floating_point() for tensor in tensors)
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _unique_state(network: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from binmat.errors import RecipeError, UnknownNameError
+from binmat.errors import LONGEST_NAME, RecipeError, UnknownNameError
 from binmat.model_defs.network import Network
 from binmat.nn import BinaryLayer
 from binmat.quantizers import Scheme, get_scheme
@@ -23,6 +23,8 @@ from .sab import sab_decoder
 from .sbb import sbb_encoder
 from .shortcut import AddShortcuts
 
+#: Characters of a recipe, and dots in a line of it: Python's TOML reader takes the square of a dotted key's length.
+_LARGEST, _MOST_DOTS = 200_000, 300
 _FOLDER = resources.files("binmat.transforms") / "recipes"
 
 
@@ -55,7 +57,7 @@ class Recipe(BaseModel):
     name: str = "custom"
     description: str = ""
     scheme: str = "reactnet"
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     padding: Literal["zero", "one"] = "zero"
     shortcut: Literal["none", "same", "all"] = "none"
     encoder: Literal["keep", "sbb"] = "keep"
@@ -90,9 +92,11 @@ class Recipe(BaseModel):
     @classmethod
     def from_toml(cls, text: str, source: str) -> Recipe:
         """Read a recipe; source names the text in errors. Raises RecipeError."""
+        if len(text) > _LARGEST or any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise RecipeError(f"{source} has more characters, or more dots in a line, than a recipe needs")
         try:
             return _validated(tomllib.loads(text), source)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # Not only TOMLDecodeError: int() of a long number, deep nesting.
             raise RecipeError(f"{source} is not valid TOML: {error}") from error
 
     def with_settings(self, settings: Iterable[str]) -> Recipe:
@@ -126,14 +130,23 @@ def recipe_names() -> list[str]:
 def get_recipe(name: str | Path) -> Recipe:
     """A recipe by the name of a built-in one or by the path of a TOML file. Raises RecipeError, UnknownNameError."""
     path = Path(name)
-    if path.suffix == ".toml" or path.is_file():
-        try:
-            return Recipe.from_toml(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"recipe file {path} cannot be read: {error}") from error
+    try:
+        if path.suffix == ".toml" or path.is_file():
+            return Recipe.from_toml(_text(path), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe file {str(path)[:LONGEST_NAME]} cannot be read: {error}") from error
     if str(name) not in recipe_names():
         raise UnknownNameError("recipe", str(name), recipe_names())
     return Recipe.from_toml((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}")
+
+
+def _text(path: Path) -> str:
+    """What a recipe file holds. Raises RecipeError for what is no file of a recipe's size, OSError."""
+    if path.exists() and not path.is_file():
+        raise RecipeError(f"recipe file {path} is no regular file: name a TOML file")
+    if path.stat().st_size > _LARGEST:
+        raise RecipeError(f"recipe file {path} has more than {_LARGEST:,} bytes, which no recipe needs")
+    return path.read_text(encoding="utf-8")
 
 
 def _validated(data: dict[str, Any], source: str) -> Recipe:
@@ -142,7 +155,7 @@ def _validated(data: dict[str, Any], source: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{source}: {where}: {first['msg']}") from error
+        raise RecipeError(f"{source}: {where[:LONGEST_NAME]}: {first['msg']}") from error
     try:
         recipe.build_scheme()
         for value in recipe.layers.values():

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 #: Largest difference, relative to the largest value, of what runs the same operators.
 TOLERANCE = 1e-5
+#: How often runs are repeated while other threads draw random numbers.
+ATTEMPTS = 5
+
+T = TypeVar("T")
+
+
+def with_equal_chance(*runs: Callable[[], T]) -> list[T]:
+    """What the runs give, each with torch's random numbers from the same seed.
+
+    Torch's generator belongs to the process. Where the runs leave it in different states and there are other threads,
+    which may have drawn from it, all runs are repeated.
+
+    >>> first, second = with_equal_chance(lambda: torch.rand(2), lambda: torch.rand(2))
+    >>> torch.equal(first, second)
+    True
+    """
+    for _ in range(ATTEMPTS):
+        results, states = [], []
+        for run in runs:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                results.append(run())
+                states.append(torch.get_rng_state())
+        if threading.active_count() == 1 or all(torch.equal(state, states[0]) for state in states):
+            break
+    return results
 
 
 def first_difference(expected: Sequence[Tensor | None], actual: Sequence[Tensor | None]) -> int | None:

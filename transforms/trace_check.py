@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +14,7 @@ from binmat.errors import TraceError
 from binmat.model_defs.network import Network
 
 from .call_structure import tensors_in
-from .same_results import first_difference
+from .same_results import first_difference, with_equal_chance
 from .shapes import probe_inputs
 from .trace import graphs
 
@@ -34,17 +37,20 @@ def check_trace(network: Network) -> None:
         if not set(names) <= inputs.keys():
             continue
         for training in (False, True):
-            results = []
-            for traced in (False, True):
-                runner = copy.deepcopy(network).train(training)
-                with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(0)
-                    arguments = [inputs[name] for name in names]
-                    method = getattr(runner, network.modes[mode])
-                    results.append(tensors_in(runner.run(mode, *arguments) if traced else method(*arguments)))
+
+            run = partial(_run, network, mode, [inputs[name] for name in names], training)
+            results = with_equal_chance(partial(run, traced=False), partial(run, traced=True))
             if first_difference(*results) is not None:
                 raise TraceError(
                     f"the graph of {network.name}'s mode '{mode}' differs from its code in "
                     f"{'training' if training else 'evaluation'}: leave decisions by self.training to layers "
                     "(nn.Dropout, nn.BatchNorm2d), or to a submodule with the class attribute is_leaf = True"
                 )
+
+
+@torch.no_grad()
+def _run(network: Network, mode: str, arguments: Sequence[Any], training: bool, traced: bool) -> list[Tensor]:
+    """What a copy of the network gives, by its graph or by the method that it was made of."""
+    runner = copy.deepcopy(network).train(training)
+    method = getattr(runner, network.modes[mode])
+    return tensors_in(runner.run(mode, *arguments) if traced else method(*arguments))

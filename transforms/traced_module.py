@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from .call_structure import Call, Structure, tensors_in
 from .call_tracer import RecordedCall, record_call, tensors_of
 from .example_image import example_image
 from .parametrizations import copied
+from .part_calls import rename_parts
 from .program import Program
-from .same_results import first_difference
+from .same_results import first_difference, with_equal_chance
 from .traced_number import check_size
 
 #: Heights and widths of the image that a module is traced with where no size is given: until one fits.
@@ -169,10 +171,15 @@ class TracedModule(Network):
 
     def _at_home(self, recorded: RecordedCall, renamed: Mapping[str, str] | None = None) -> fx.Graph:
         """The recorded graph with the names that parts have here."""
+
+        def here(name: str) -> str:
+            first, dot, rest = name.partition(".")
+            return (renamed or self._renamed).get(first, first) + dot + rest
+
         for node in recorded.graph.nodes:
             if node.op in ("call_module", "get_attr"):
-                first, dot, rest = str(node.target).partition(".")
-                node.target = (renamed or self._renamed).get(first, first) + dot + rest
+                node.target = here(str(node.target))
+            rename_parts(node, here)
         return recorded.graph
 
     def pin_sizes(self, module: nn.Module) -> None:
@@ -257,21 +264,22 @@ class TracedModule(Network):
 
         The second call sees what the first one has left behind.
         """
-        found, gradients = [], []
-        for runner in (module, self):
+
+        def run(runner: nn.Module) -> tuple[list[Tensor], list[Tensor | None]]:
             runner = copied(runner)
             if runner.training != training:
                 runner.train(training)
-            with torch.set_grad_enabled(training), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+            with torch.set_grad_enabled(training):
                 try:
                     calls = [self.call(runner, [value.clone() for value in values]) for _ in range(2)]
-                    found.append([*tensors_in(calls[0]), *tensors_in(calls[1])])
-                    gradients.append(_gradients(runner, found[-1]))
+                    results = [*tensors_in(calls[0]), *tensors_in(calls[1])]
+                    return results, _gradients(runner, results)
                 except BinmatError:
                     raise
                 except Exception as error:
                     raise TraceError(f"{self.name} fails on its example inputs: {first_line(error)}") from error
+
+        found, gradients = zip(*with_equal_chance(partial(run, module), partial(run, self)), strict=True)
         results = self.results[TRAINING if training and TRAINING in self.results else "forward"]
         index = first_difference(*found)
         if index is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -13,15 +14,19 @@ from torch import fx, nn
 
 from binmat.errors import TraceError, first_line
 
-from .part_outputs import note_outputs
+from .part_calls import note_inputs, note_outputs
 from .tracing_lock import TRACING_LOCK
 
 
 class Tracer(fx.Tracer):
-    """Stops at torch.nn's own layers and at binmat layers that say ``is_leaf``; traces through the rest."""
+    """Stops at torch.nn's own layers and at binmat layers that say ``is_leaf``; traces through the rest.
+
+    torch.fx patches ``nn.Module`` for the whole process; what other threads call and read stays as it is.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.thread = threading.get_ident()
         self.calls: Counter[str] = Counter()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -30,11 +35,23 @@ class Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        result = super().call_module(m, forward, args, kwargs)
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
         part = self.path_of_module(m)
-        note_outputs(part, self.calls[part], result, lambda leaf: leaf.node if isinstance(leaf, fx.Proxy) else None)
+        note_inputs(part, self.calls[part], (args, kwargs), _node_of)
+        result = super().call_module(m, forward, args, kwargs)
+        note_outputs(part, self.calls[part], result, _node_of)
         self.calls[part] += 1
         return result
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def _node_of(leaf: Any) -> fx.Node | None:
+    return leaf.node if isinstance(leaf, fx.Proxy) else None
 
 
 def trace_method(module: nn.Module, method: str = "forward", name: str = "") -> fx.Graph:

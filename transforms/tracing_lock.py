@@ -4,5 +4,6 @@ from __future__ import annotations
 
 import threading
 
-#: Held by whoever traces or lowers; the same thread may take it again.
+#: Held by whoever traces, lowers or calls make_fx; the same thread may take it again. Other threads may run networks
+#: meanwhile: what patches torch leaves their calls alone.
 TRACING_LOCK = threading.RLock()

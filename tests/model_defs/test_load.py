@@ -139,13 +139,22 @@ def test_other_float_types_become_float32(tmp_path, dtype):
         assert torch.equal(value, stored[key].to(value.dtype))
 
 
-def test_integer_weights_become_float32(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool])
+def test_weights_that_are_no_floats(tmp_path, dtype):
+    """Quantized weights whose scale is elsewhere."""
     stored = state()
-    stored["project_mat.conv.weight"] = torch.arange(64, dtype=torch.int8).view(4, 16, 1, 1)
+    stored["project_mat.conv.weight"] = torch.ones(4, 16, 1, 1, dtype=dtype)
     torch.save(stored, tmp_path / "net.pth")
-    weight = load(tmp_path / "net.pth").state_dict()["project_mat.conv.weight"]
-    assert weight.dtype == torch.float32
-    assert weight.flatten().tolist() == list(range(64))
+    kind = str(dtype).removeprefix("torch.")
+    refused(tmp_path / "net.pth", f"project_mat.conv.weight holds {kind} numbers", "save the weights as float32")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_negative_variances(tmp_path, zipped):
+    stored = state()
+    stored["aspp.aspp1.1.running_var"][3] = -0.5
+    torch.save(stored, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+    refused(tmp_path / "net.pth", "aspp.aspp1.1.running_var has 1 of 128 variances below 0, down to -0.5", "diverged")
 
 
 def test_counters_that_old_files_lack_start_at_zero(tmp_path):
@@ -244,10 +253,12 @@ def test_an_archive_of_something_else(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_pickle_protocol_that_torch_reads_only_by_running_code(tmp_path):
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_pickle_protocol(tmp_path, protocol):
     for zipped in (True, False):
-        torch.save(state(), tmp_path / "net.pth", _use_new_zipfile_serialization=zipped, pickle_protocol=4)
-        refused(tmp_path / "net.pth", "protocol", "running code", "default protocol")
+        torch.save(state(), tmp_path / "net.pth", _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+        loaded = load_state(tmp_path / "net.pth")
+        assert all(torch.equal(loaded[key], value) for key, value in state().items())
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -388,6 +399,9 @@ def test_weights_beyond_float32(tmp_path):
         ("complex64", lambda x: x.to(torch.complex64)),
         ("sparse_coo", lambda x: x.to_sparse()),
         ("quantized", lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)),
+        ("meta", lambda x: x.to("meta")),
+        ("nested", lambda x: torch.nested.nested_tensor([x, x[:2]])),
+        ("nested", lambda x: torch.nested.nested_tensor([x, x[:2]], layout=torch.jagged)),
     ],
 )
 def test_tensors_of_a_kind_that_is_no_weight(tmp_path, kind, convert):

@@ -74,8 +74,76 @@ def test_the_record_comes_back_from_the_weights_alone(tmp_path):
 def test_a_file_without_a_field_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(RVM().state_dict(), path, metadata={"binmat": '{"network": "rvm_mobilenetv3", "config": {}}'})
-    with pytest.raises(CheckpointError, match="no recipe, size, downsample_ratio: convert the float checkpoint again"):
+    with pytest.raises(CheckpointError, match=r"recipe: Field required.*: convert the float checkpoint again"):
         load(path)
+
+
+def changed(path, target, change):
+    """A copy of a file with tensors or metadata changed by a function of both."""
+    state, about = load_file(path), json.loads(read_weights_metadata(path).to_header()[METADATA_KEY])
+    change(state, about)
+    save_file(state, target, metadata={METADATA_KEY: json.dumps(about)})
+    return target
+
+
+FACTORY = "example_networks:UNet"
+
+
+@pytest.fixture(scope="module")
+def unet_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("unet") / "model.safetensors"
+    save(convert(UNet(), "recu", size=(16, 16)), path, factory=FACTORY)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state, about: state["norm1.weight"].fill_(torch.nan), r"norm1\.weight has 8 of 8 values.*NaN"),
+        (lambda state, about: state["norm1.bias"][0].fill_(torch.inf), r"norm1\.bias has 1 of 8 values"),
+        (lambda state, about: state["norm1.running_var"].fill_(-1), r"norm1\.running_var has 8 of 8 variances"),
+        (
+            lambda state, about: state.update({"norm1.weight": torch.ones(8, dtype=torch.int8)}),
+            r"norm1\.weight is int8 \[8\] instead of float32 \[8\]",
+        ),
+        (lambda state, about: about["progress"].update(nowhere=0.5), r"progress of 'nowhere'.*no binary layer"),
+        (lambda state, about: about.update(recipe="a = ["), "not valid TOML"),
+        (lambda state, about: about.update(recipe='[layers]\n"x*" = "bnn"'), "cannot be built.*matches no"),
+        (lambda state, about: about.update(version=2), "saved by a newer binmat.*upgrade"),
+    ],
+)
+def test_a_file_whose_values_no_network_has(unet_file, tmp_path, change, words):
+    path = changed(unet_file, tmp_path / "model.safetensors", change)
+    with pytest.raises(CheckpointError, match=words) as error:
+        load(path, factory=FACTORY)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"config": {"colour": 1}}, "wrong metadata.*colour"),
+        ({"config": {"context": 1}}, "cannot be built.*context"),
+        ({"network": "modnett"}, "cannot be built.*did you mean 'modnet'"),
+        ({"size": [8, 8]}, "cannot be built.*size 8x8 is too small"),
+        ({"downsample_ratio": 0.5}, "cannot be built.*no downsample ratio"),
+    ],
+)
+def test_metadata_that_no_network_has(tmp_path, change, words):
+    about = {"network": "modnet", "config": {}, "recipe": "", "size": [64, 64], "downsample_ratio": 1.0} | change
+    path = tmp_path / "model.safetensors"
+    save_file({"x": torch.zeros(1)}, path, metadata={METADATA_KEY: json.dumps(about)})
+    with pytest.raises(CheckpointError, match=words) as error:
+        load(path)
+    assert str(path) in str(error.value)
+
+
+def test_half_precision_weights_load(unet_file, tmp_path):
+    def half(state, about):
+        state |= {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+
+    path = changed(unet_file, tmp_path / "model.safetensors", half)
+    assert load(path, factory=FACTORY).norm1.weight.dtype == torch.float32
 
 
 def test_the_progress_of_recu_comes_back(tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from binmat.errors import RecipeError, UnknownNameError
@@ -70,3 +72,28 @@ def test_files_are_read_and_their_faults_named(tmp_path):
         get_recipe(tmp_path / "absent.toml")
     with pytest.raises(UnknownNameError, match="baseline"):
         get_recipe("basline")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v = " + 100_000 * "[",
+        f"v = {'1' * 5000}",
+        '"a\\nb" = 1',
+        '[options]\n"x" = [1]',
+        "[options]\n" + 3000 * "a." + "a=1",
+    ],
+)
+def test_hostile_recipes_are_refused_in_one_line(text):
+    with pytest.raises(RecipeError) as error:
+        Recipe.from_toml(text, "mine.toml")
+    assert "mine.toml" in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_recipe_files_of_the_wrong_kind(tmp_path):
+    (tmp_path / "large.toml").write_text("#" * 1_000_001)
+    os.mkfifo(tmp_path / "fifo.toml")
+    for name in ("large.toml", "fifo.toml", "x" * 300, "x" * 300 + ".toml"):
+        with pytest.raises(RecipeError, match="recipe file"):
+            get_recipe(tmp_path / name)

@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from binmat.errors import LoweringError
 from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryConv2d, BinaryLinear
+from binmat.transforms.collector import collector_waits
 from binmat.transforms.graph_pass import GraphPass
 from binmat.transforms.program import Program
 from binmat.transforms.quiet_fake_tensors import quiet_fake_tensors
@@ -47,7 +48,7 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
     sparse decoder's side outputs) are left out of the graph. Operators that work in place become those that do not, and
     :mod:`binmat.transforms.lowering.decompositions` says which ones become simpler ones. Raises LoweringError.
     """
-    with TRACING_LOCK:
+    with TRACING_LOCK, collector_waits():
         return _lower(network, example, dtype)
 
 
@@ -72,7 +73,7 @@ def _lower(network: nn.Module, example: Example, dtype: torch.dtype) -> LoweredG
         return _asked_for(owner, example, tuple(result) if isinstance(result, (tuple, list)) else (result,))
 
     try:
-        with torch.no_grad(), quiet_fake_tensors(), _plain_kernels(dtype):
+        with torch.no_grad(), quiet_fake_tensors(), _plain_kernels():
             functional = dispatch_functionalize(frame, FunctionalTensorMode())
             record = make_fx(functional, decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
             module = record(*constants.values(), *tensors.values())
@@ -82,7 +83,7 @@ def _lower(network: nn.Module, example: Example, dtype: torch.dtype) -> LoweredG
         raise cannot_lower(owner.name, tensors, error, run.current) from error
     _bind(module, constants.values())
     refuse_random(owner.name, module.graph)
-    with _plain_kernels(dtype):
+    with _plain_kernels():
         for lowering_pass in LOWERING_PASSES:
             lowering_pass().apply(module)
     refuse_unfixed(owner.name, module.graph)
@@ -106,19 +107,17 @@ def _asked_for(network: Network, example: Example, results: tuple[Tensor, ...]) 
 
 
 @contextmanager
-def _plain_kernels(dtype: torch.dtype) -> Iterator[None]:
-    """Attention and recurrent layers in steps, not in the CPU's fused kernels; new floats are of this type."""
-    fast_attention, default = torch.backends.mha.get_fastpath_enabled(), torch.get_default_dtype()
+def _plain_kernels() -> Iterator[None]:
+    """Attention and recurrent layers in steps, not in the CPU's fused kernels."""
+    fast_attention = torch.backends.mha.get_fastpath_enabled()
     onednn = torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     torch._C._set_mkldnn_enabled(False)
-    torch.set_default_dtype(dtype)
     try:
         yield
     finally:
         torch._C._set_mkldnn_enabled(onednn)
         torch.backends.mha.set_fastpath_enabled(fast_attention)
-        torch.set_default_dtype(default)
 
 
 class _Run(nn.Module):

@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from binmat.backends.lce.values import Bits, Value
+from binmat.transforms.tracing_lock import TRACING_LOCK
 
 aten = torch.ops.aten
 
@@ -71,6 +72,6 @@ def decompose(target: Any, arguments: Sequence[Any], operands: Sequence[Value | 
 
     samples = [torch.empty(operand.shape, dtype=getattr(operand, "dtype", torch.float32)) for operand in operands]
     record = make_fx(functionalize(call), tracing_mode="fake", _allow_non_fake_inputs=True)
-    with torch.no_grad():
+    with TRACING_LOCK, torch.no_grad():
         graph: GraphModule = record(*samples)
     return None if any(node.target == target for node in graph.graph.nodes) else graph

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache
-from pathlib import Path
-from types import ModuleType
-from typing import Any
-
 import numpy as np
 import pytest
+from official_schema import official, parse
 
 from binmat.backends.lce.tflite import builder as builder_module
+from binmat.backends.lce.tflite import reader
 from binmat.backends.lce.tflite.builder import ModelBuilder
 from binmat.backends.lce.tflite.reader import read_model
 from binmat.backends.lce.tflite.schema import BUILTINS, CUSTOM_OPERATOR
 from binmat.errors import ExportError
-
-
-@cache
-def official() -> ModuleType:
-    """The schema's generated classes, which the writer does not use."""
-    package = importlib.util.find_spec("larq_compute_engine")
-    assert package is not None and package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0], "mlir", "python", "tflite_schema.py")
-    spec = importlib.util.spec_from_file_location("tflite_schema", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def parse(content: bytes) -> Any:
-    return official().ModelT.InitFromObj(official().Model.GetRootAsModel(content, 0))
-
 
 #: Our field names that are not the schema's in snake case.
 NAMES = {
@@ -156,4 +134,18 @@ def test_a_model_past_two_gigabytes_is_refused(monkeypatch):
 )
 def test_what_is_no_model_is_refused(content):
     with pytest.raises(ExportError, match="TensorFlow Lite model"):
+        read_model(content)
+
+
+def test_a_shape_that_no_tensor_has_is_refused():
+    _, content = two_operators()
+    shape = np.array([2, 1, 3], np.int32)  # Behind its length.
+    with pytest.raises(ExportError, match=r"damaged: tensor '.' has the shape \[1, -3\]"):
+        read_model(content.replace(shape.tobytes(), (shape * [1, 1, -1]).astype(np.int32).tobytes()))
+
+
+def test_parts_that_share_bytes_over_and_over_are_refused(monkeypatch):
+    _, content = two_operators()
+    monkeypatch.setattr(reader, "MOST_SHARED", 0)
+    with pytest.raises(ExportError, match="damaged: its parts overlap"):
         read_model(content)
