@@ -86,6 +86,7 @@ def _count(
     from binmat.data.clip import open_clip
     from binmat.model_defs.weights_metadata import read_weights_metadata
     from binmat.pipeline.converted_folder import WEIGHTS, model_files
+    from binmat.pipeline.memory_estimate import check_memory
     from binmat.reports import report as count
     from binmat.reports.sparse import PAPER_DENSITY
     from binmat.transforms.checkpoint import load
@@ -94,8 +95,10 @@ def _count(
     files: list[Path] = []
     if about is not None and size in (None, about.size) and ratio in (None, about.downsample_ratio):
         files = [path / WEIGHTS, *model_files(path).values()]
+    network = load(path, factory=factory)
+    check_memory(network, size, ratio, job="count")
     return count(
-        load(path, factory=factory),
+        network,
         size=size,
         downsample_ratio=ratio,
         files=files,

@@ -16,6 +16,7 @@ from binmat.model_defs.example_inputs import example_inputs, ratio_of
 from binmat.model_defs.network_option import parse_options
 from binmat.pipeline.converted_folder import RECIPE, REPORTS, WEIGHTS, check_free, model_files, model_name
 from binmat.pipeline.deployment import deploy
+from binmat.pipeline.memory_estimate import check_memory
 from binmat.progress import Progress, StepProgress, silent
 from binmat.reports import Report, report
 from binmat.transforms.calibrate import calibrate
@@ -96,6 +97,7 @@ def convert_checkpoint(
         with step("trace and rewrite"):
             ratio = ratio_of(original, downsample_ratio)
             size = size or example_inputs(original, None, ratio).size
+            check_memory(original, size, ratio, job="deploy")
             if scheme is None and recipe is None and (settings or recipe_of(original) is None):
                 scheme = DEFAULT_SCHEME
             rewrite = partial(convert, original, scheme, recipe=recipe, size=size, downsample_ratio=ratio)

@@ -8,6 +8,7 @@ from binmat.backends.registry import BACKENDS, get_backend
 from binmat.errors import CheckpointError, ExportError, InputError
 from binmat.model_defs.weights_metadata import WeightsMetadata, read_weights_metadata
 from binmat.pipeline.deployment import deploy, read_model_file
+from binmat.pipeline.memory_estimate import check_memory
 from binmat.progress import Progress, silent
 from binmat.reports import report
 from binmat.stage import clear_stale_stages
@@ -80,6 +81,7 @@ def verify_folder(
     if not contents:
         raise ExportError(f"{folder} holds no model file to verify: binmat export {folder} --format lce")
     network = load(folder, factory=factory)
+    check_memory(network, job="deploy")
     found = {}
     for format, content in contents.items():
         deployment = deploy(network, format=format)
@@ -119,6 +121,7 @@ def export_folder(
     if not target.parent.is_dir():
         raise InputError(f"there is no folder {target.parent}: make it, or name another file with -o")
     network = load(folder, factory=factory)
+    check_memory(network, size, downsample_ratio, job="deploy")
     deployment = deploy(network, size, downsample_ratio, format=format)
     verification = deployment.verify(progress=progress)
     verification.check()

@@ -20,6 +20,7 @@ from binmat.data.video import BrokenVideoError, video_writer
 from binmat.errors import InputError
 from binmat.model_defs.example_inputs import ratio_of
 from binmat.model_defs.network import Network
+from binmat.pipeline.memory_estimate import check_memory
 from binmat.progress import Progress, silent
 
 #: The pictures of a frame, where nothing else is asked. The network may predict no foreground.
@@ -88,7 +89,7 @@ def matte_clip(
     ratio = ratio_of(network, downsample_ratio)
     for_frames, for_steps = (silent, progress) if clip.count == 1 else (progress, silent)
     broken: list[BrokenVideoError] = []
-    images, frames = tee(_until_broken(clip.frames(), broken))
+    images, frames = tee(_that_fit(network, ratio, _until_broken(clip.frames(), broken)))
     predictions = matte_frames(
         network,
         frames,
@@ -128,6 +129,14 @@ def matte_clip(
     if broken:
         raise InputError(f"{broken[0]}; the frames before are in {output}") from broken[0]
     return ClipMatte(ratio, files, tuple(notes), tuple(details), tuple(active))
+
+
+def _that_fit(network: Network, ratio: float, pictures: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same pictures. Raises SizeError where the first, and so all of them, take too much memory."""
+    for number, picture in enumerate(pictures):
+        if number == 0:
+            check_memory(network, (picture.shape[2], picture.shape[3]), ratio, job="matte")
+        yield picture
 
 
 def _until_broken(pictures: Iterator[Tensor], broken: list[BrokenVideoError]) -> Iterator[Tensor]:

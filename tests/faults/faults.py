@@ -1,6 +1,6 @@
 """Ends `binmat convert` at random moments and fills its disk. Nothing half written may remain, and nothing be lost.
 
-    python tests/faults/faults.py [--kills 30] [--seed N]
+    python tests/faults/faults.py [--kills 30] [--disks 6] [--seed N]
 
 After each fault: the folder holds the earlier conversion or the new one, whole, or nothing where there was nothing;
 the same command, run again, gives what it gives undisturbed, and nothing temporary is left. The exit status is 1 where
@@ -33,7 +33,6 @@ from binmat.stage import clear_stale_stages
 Contents = Mapping[str, bytes]
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-LIMITS, DISKS = 6, 6
 
 
 @dataclass
@@ -126,16 +125,17 @@ def kills(trials: Trials, count: int, seconds: float, chance: random.Random) -> 
         folder.parent.mkdir(exist_ok=True)
         trials.begin(folder, earlier=earlier)
         status, _ = run(trials.arguments("xnor", folder), share * seconds, number)
-        if number != signal.SIGKILL and status not in (0, 128 + number):
+        # Before anything is begun, the signal does what it does to any program.
+        if number != signal.SIGKILL and status not in (0, 128 + number, -number):
             trials.faults.append(f"{number.name} ended with {status}")
         found = trials.judge(folder, status, earlier=earlier, killed=number == signal.SIGKILL)
         line(f"{number.name} at {share:.0%}", earlier, status, found)
 
 
-def limits(trials: Trials, chance: random.Random) -> None:
+def limits(trials: Trials, count: int, chance: random.Random) -> None:
     folder = trials.place / "limits" / "out"
     folder.parent.mkdir()
-    for n in range(LIMITS):
+    for n in range(count):
         trials.begin(folder, earlier=n % 2 == 0)
         limit = chance.randrange(max(map(len, trials.new.values())))
         status, _ = run(trials.arguments("xnor", folder), limit=limit)
@@ -144,8 +144,8 @@ def limits(trials: Trials, chance: random.Random) -> None:
         line(f"files of at most {limit:,} bytes", n % 2 == 0, status, judged(trials, folder, status, n % 2 == 0))
 
 
-def disks(trials: Trials, chance: random.Random) -> None:
-    for n in range(DISKS):
+def disks(trials: Trials, count: int, chance: random.Random) -> None:
+    for n in range(count):
         disk = trials.place / f"disk{n}"
         disk.mkdir()
         earlier = n % 2 == 0
@@ -192,6 +192,7 @@ def line(fault: str, earlier: bool, status: int, found: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--disks", type=int, default=6, help="full ones, and as many limits on the size of files")
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
@@ -209,8 +210,8 @@ def main() -> int:
         print(f"an undisturbed conversion takes {seconds:.1f} s\n")
         print(f"{'fault':<32} {'before':<12} {'status':>6}  afterwards, and after the same command again")
         kills(trials, options.kills, seconds, chance)
-        limits(trials, chance)
-        disks(trials, chance)
+        limits(trials, options.disks, chance)
+        disks(trials, options.disks, chance)
         full_output(trials)
     print(f"\n{len(trials.faults)} faults did harm{': ' * bool(trials.faults)}{', '.join(trials.faults)}")
     return 1 if trials.faults else 0

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.slow
 def test_nothing_is_lost_or_half_written() -> None:
-    command = [sys.executable, Path(__file__).with_name("faults.py"), "--kills", "4", "--seed", "0"]
+    command = [sys.executable, Path(__file__).with_name("faults.py"), "--kills", "3", "--disks", "1", "--seed", "0"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SIGKILL at" in done.stdout and "\n0 faults did harm" in done.stdout
