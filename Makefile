@@ -11,7 +11,7 @@ PYTEST := $(RUN) -m pytest --numprocesses auto --dist worksteal
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test slow foreign fuzz
+.PHONY: demo test slow fuzz faults mutants foreign
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed-lce
@@ -31,9 +31,17 @@ slow: $(VENV)/installed-dev
 fuzz: $(VENV)/installed-dev
 	PYTHONPATH=tests:. OMP_NUM_THREADS=1 $(RUN) -m fuzz $(if $(SEED),--seed $(SEED))
 
+# Conversions that are killed at random moments, or whose disk is full: nothing may be half written or lost.
+faults: $(VENV)/installed-lce
+	$(RUN) tests/faults/faults.py
+
 # How other people's networks fare, as a page of the documentation. It goes on where it was stopped.
 foreign: $(VENV)/installed-dev $(LITERT)/installed
 	$(RUN) benchmarks/foreign.py --litert $(LITERT) --output docs/foreign.md
+
+# Faults are injected into every step of an export: verification must notice them all.
+mutants: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(RUN) -m mutants
 
 $(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 12) else \

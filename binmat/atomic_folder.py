@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from binmat.errors import InputError
+from binmat.stage import move_files, ready, stage
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder to write into. Its files move into the target when the block ends without an error.
 
-    They replace files of the same name. After an error the target is as it was before.
+    They replace files of the same name. After an error the target is as it was before. After a kill too; a kill while
+    the files move is made good by the next run that writes there or reads a conversion there.
     Raises InputError where the target is a file or cannot be written.
     """
     try:
@@ -26,45 +27,46 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             raise InputError(f"{target} is a file: name a folder to write to")
         # On the disk of the target: inside it where it exists, else in the nearest parent that exists.
         place = next(path for path in (target, *target.parents) if path.exists())
-        stage = place / f".binmat-{os.getpid()}"
-        stage.mkdir()
+        with stage(place) as folder:
+            with _on_end_signals(lambda number, _: sys.exit(128 + number), signal.SIGTERM, signal.SIGHUP):
+                yield folder
+            # Moving takes milliseconds; half of it would be worse than a signal that comes too late.
+            with _on_end_signals(signal.SIG_IGN, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                _move(folder, target)
     except OSError as error:
-        raise _unwritable(target, error) from error
-    try:
-        with _termination_raises():
-            yield stage
-        _move(stage, target)
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        raise InputError(f"{target} cannot be written ({error.strerror or error}): name another folder") from error
 
 
 @contextmanager
-def _termination_raises() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that the temporary folder is removed."""
+def _on_end_signals(
+    handler: Callable[[int, FrameType | None], object] | signal.Handlers, *signals: signal.Signals
+) -> Iterator[None]:
+    """Handle signals this way within the block. What the process ignores already, as under nohup, it goes on to."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    before = {number: signal.getsignal(number) for number in signals}
+    # None: a handler that is not Python's and could not be put back.
+    ours = [number for number in signals if before[number] not in (signal.SIG_IGN, None)]
+    for number in ours:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in ours:
+            signal.signal(number, before[number])
 
 
-def _move(stage: Path, target: Path) -> None:
+def _move(folder: Path, target: Path) -> None:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        stage.rename(target)
+        folder.rename(target)
         return
-    files = sorted(path for path in stage.rglob("*") if path.is_file())
-    for file in files:
-        _check_free(target, file.relative_to(stage))
-    for file in files:
-        place = target / file.relative_to(stage)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, place)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            _check_free(target, file.relative_to(folder))
+    complete = folder.rename(ready(folder))
+    move_files(complete, target)
 
 
 def _check_free(target: Path, file: Path) -> None:
@@ -76,7 +78,3 @@ def _check_free(target: Path, file: Path) -> None:
         taken.append(target / file)
     if taken:
         raise InputError(f"{taken[0]} is in the way of {target / file}: move it, or name another folder")
-
-
-def _unwritable(target: Path, error: OSError) -> InputError:
-    return InputError(f"{target} cannot be written ({error.strerror or error}): name another folder")

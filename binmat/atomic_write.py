@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from binmat.stage import stage
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, beside ``path``. It is renamed to ``path`` at the end, or removed after an error.
+    """A temporary path to write to, on the disk of ``path``. It is renamed to ``path`` at the end.
 
-    It keeps the suffix of ``path``. The file gets the permissions of any new file, whatever its writer set. An OSError
-    is passed on.
+    After an error it is removed. It has the name of ``path``. The file gets the permissions of any new file, whatever
+    its writer set. An OSError is passed on.
     """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with stage(path.parent) as folder:
+        temporary = folder / path.name
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from binmat.errors import TraceError, first_line
 from binmat.model_defs.network import Example, Network
@@ -18,10 +19,10 @@ from binmat.nn import BinaryLayer
 from binmat.nn.masked_path import MaskedPath
 from binmat.nn.operators import Operator, Target, operator_of
 from binmat.nn.recurrence import Recurrent
+from binmat.transforms.collector import collector_waits
 from binmat.transforms.parametrizations import without_parametrizations
-from binmat.transforms.trace import graphs, trace
+from binmat.transforms.trace import CHECKS, graphs, trace
 from binmat.transforms.traced_module import TracedModule
-from binmat.transforms.traced_number import check_size
 from binmat.transforms.tracer import trace_method
 from binmat.transforms.tracing_lock import TRACING_LOCK
 
@@ -61,6 +62,7 @@ class Call:
         return operator_of(self.target)
 
 
+@collector_waits()
 def record_calls(network: nn.Module, example: Example) -> list[Call]:
     """Every call of one frame, in order, in evaluation mode. The network is left as it was.
 
@@ -77,9 +79,14 @@ def _record_calls(network: nn.Module, example: Example) -> list[Call]:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     inputs = [fake.from_tensor(v) if isinstance(v, Tensor) else v for v in example.inputs.values()]
     recorder = _Recorder(owner, graphs(owner)[example.mode], names=_first_names(owner))
+    run = _Run(owner, recorder)
+    # torch remembers the shapes of calls whose tensors are all fake: of each layer that comes again.
+    tensors = [*run.named_parameters(), *run.named_buffers()]
+    state: dict[str, Tensor] = {name: fake.from_tensor(tensor) for name, tensor in tensors}
     try:
         with torch.no_grad(), _evaluation(owner), fake:
-            recorder.run(*inputs)
+            # Tied weights would come back wrong where a module has two names.
+            functional_call(run, state, tuple(inputs), tie_weights=False)
     except TraceError:
         raise
     except Exception as error:
@@ -115,7 +122,7 @@ class _Recorder(fx.Interpreter):
         self.at = ""
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op not in ("call_module", "call_function", "call_method") or n.target is check_size:
+        if n.op not in ("call_module", "call_function", "call_method") or n.target in CHECKS:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.op != "call_module":
@@ -152,6 +159,17 @@ class _Recorder(fx.Interpreter):
 
     def _path(self, *parts: str) -> str:
         return ".".join(part for part in (self.prefix, *parts) if part)
+
+
+class _Run(nn.Module):
+    """A recorder as a module, which can be called with other parameters."""
+
+    def __init__(self, owner: Network, recorder: _Recorder) -> None:
+        super().__init__()
+        self.owner, self.recorder = owner, recorder
+
+    def forward(self, *inputs: Any) -> None:
+        self.recorder.run(*inputs)
 
 
 def _caller(node: fx.Node) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from binmat.errors import InputError
+from binmat.json_text import json_text
 
 from .convention import Convention
 from .model_report import Report
 from .report_content import SCHEMA
-from .report_text import json_text
 from .save import save_as
 from .sparse import Sparse
 from .tables import Table, Unit, bytes_unit, operations_unit, times, wrapped
@@ -53,7 +53,7 @@ class Comparison:
 
     def save(self, path: str | Path) -> None:
         """Write the comparison whole or not at all, as .json or .md. Raises UnknownNameError, InputError."""
-        save_as(path, {".json": lambda: json_text(self.to_json()), ".md": self.to_markdown})
+        save_as(path, {".json": lambda: json_text(self.to_json()) + "\n", ".md": self.to_markdown})
 
     @property
     def conventions(self) -> dict[str, Convention]:

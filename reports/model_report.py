@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from binmat.data.image import resize
 from binmat.errors import InputError
+from binmat.json_text import json_text
 from binmat.model_defs import registry
 from binmat.model_defs.example_inputs import example_inputs, ratio_of
 from binmat.model_defs.network import Example, Network
@@ -51,7 +52,7 @@ class Report(ReportContent):
 
         Raises UnknownNameError for another suffix, InputError where the file cannot be written.
         """
-        save_as(path, {".json": lambda: report_text.json_text(self.to_json()), ".md": self.to_markdown})
+        save_as(path, {".json": lambda: json_text(self.to_json()) + "\n", ".md": self.to_markdown})
 
 
 def report(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -35,10 +34,6 @@ def markdown(report: ReportContent) -> str:
     for table in (*_others(report), _layers(report)):
         parts += [f"## {table.title}", table.render("github")]
     return "\n\n".join(parts) + "\n"
-
-
-def json_text(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2) + "\n"
 
 
 def over_threshold(scheme: str, after: Side, baseline: Side) -> str:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from tabulate import tabulate
 
+from binmat.printable import printable
+
 _BAR_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -26,7 +28,7 @@ class Table:
 
     def render(self, form: Literal["simple", "github"]) -> str:
         """The table without its title."""
-        heads, rows = self.heads, self.rows
+        heads, rows = self.heads, [[printable(cell) for cell in row] for row in self.rows]
         if form == "github":
             heads = [head.replace("\n", ", ") for head in heads]
             rows = [[_markdown_cell(cell) for cell in row] for row in rows]

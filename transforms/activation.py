@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from binmat.errors import PolicyError
 from binmat.model_defs.network import Network
@@ -17,10 +18,10 @@ from binmat.nn.operators import Kind, operator_of
 from binmat.quantizers.scheme import REPLACEMENTS
 
 from .graph_pass import GraphPass
-from .part_outputs import move_outputs
+from .part_calls import hand_over
 from .patterns import BinaryBlock, activation_module, binary_blocks, called_module, parameters_read
 from .policy import nearest
-from .swap import carry_hooks, remove_unread
+from .swap import carry_hooks, remove_unread, swap
 from .trace import graphs, recompile
 
 #: Where the slope starts that replaces a function without one of its own, or with the slope 0.
@@ -38,9 +39,10 @@ class ReplaceActivations(GraphPass[Network]):
     Module, function and method calls are all found on the graph: layer, batch norm and activation in a row, or with a
     shortcut's addition before the activation, where ReActNet has it: RPReLU(batch_norm(conv(sign(x))) + shortcut).
     An activation that stands before the addition keeps that place. The new module takes the old one's name, or
-    ``<layer>_rprelu`` where there was no module or it serves elsewhere too. Its channels' dimension is the layer's. Its
-    slope starts as LeakyReLU's or PReLU's own, else at .25. Not at ReLU's 0: what is never negative has the sign +1
-    everywhere, and the next binary layer would see nothing of the picture.
+    ``<layer>_rprelu`` where there was no module or it serves elsewhere too. A layer that is called twice and activated
+    by two functions or modules has one for each. Its channels' dimension is the layer's. Its slope starts as
+    LeakyReLU's or PReLU's own, else at .25. Not at ReLU's 0: what is never negative has the sign +1 everywhere, and the
+    next binary layer would see nothing of the picture.
     Source: Liu et al., ReActNet, ECCV 2020, Eq. 5 and Fig. 4.
 
     >>> from binmat.quantizers import get_scheme
@@ -57,7 +59,7 @@ class ReplaceActivations(GraphPass[Network]):
 
     def apply(self, network: Network) -> Network:
         self._check_keep(network)
-        made: dict[str, str] = {}
+        made: dict[tuple[str, str], str] = {}
         slopes: set[str] = set()
         blocks = {graph: _blocks_by_activation(graph, network) for graph in graphs(network).values()}
         layers = {old: str(found[0].layer.target) for before in blocks.values() for old, found in before.items()}
@@ -103,22 +105,26 @@ class ReplaceActivations(GraphPass[Network]):
         graph: fx.Graph,
         block: BinaryBlock,
         old: fx.Node,
-        made: dict[str, str],
+        made: dict[tuple[str, str], str],
         layers: dict[fx.Node, str],
     ) -> None:
-        layer = str(block.layer.target)
-        if layer not in made:
+        # A layer that is called twice may be activated by two functions.
+        key = str(block.layer.target), _function_of(old)
+        if key not in made:
             name = self._free_name(network, old, layers)
             called = called_module(old, network)
             new_module = _made_for(block.module, _start_slope_of(called or activation_module(old, network)))
             if called is not None:
                 carry_hooks(called, new_module)
-            network.set_submodule(name, new_module)
-            made[layer] = name
+            if called is not None and name == old.target:
+                swap(network, {name: new_module})
+            else:
+                network.set_submodule(name, new_module)
+            made[key] = name
         with graph.inserting_before(old):
-            new = graph.call_module(made[layer], (old.args[0],))
+            new = graph.call_module(made[key], (old.args[0],))
         old.replace_all_uses_with(new)
-        move_outputs(old, new)
+        hand_over(old, new)
         graph.erase_node(old)
 
     @staticmethod
@@ -129,11 +135,12 @@ class ReplaceActivations(GraphPass[Network]):
         """
         module = called_module(old, network)
         if module is not None:
+            names = {name for name, other in network.named_modules(remove_duplicate=False) if other is module}
             callers = {
                 layers.get(node, node)
                 for graph in graphs(network).values()
                 for node in graph.nodes
-                if node.op == "call_module" and called_module(node, network) is module
+                if node.op == "call_module" and node.target in names
             }
             if len(callers) == 1:
                 return str(old.target)
@@ -151,6 +158,12 @@ def _blocks_by_activation(graph: fx.Graph, network: Network) -> dict[fx.Node, li
         if block.activation is not None:
             found.setdefault(block.activation, []).append(block)
     return found
+
+
+def _function_of(activation: fx.Node) -> str:
+    """What an activation's node calls, in every graph alike: the function with its options, or the module's name."""
+    options = map_arg((*activation.args[1:], *activation.kwargs.values()), lambda source: str(source.target))
+    return f"{activation.target} {options}"
 
 
 def _made_for(layer: BinaryConv2d | BinaryLinear, slope: float | Tensor) -> RPReLU:

@@ -21,7 +21,7 @@ from binmat.nn.operators import OPERATORS
 from binmat.quantizers.activations import THRESHOLDS
 
 from .patterns import called_module, operator_at, parameters_read
-from .run_frames import evaluating, example_for, run_frame, run_frames
+from .run_frames import evaluating, example_for, run_frame
 from .trace import graphs
 
 #: A variance of fewer values per channel is chance: behind global pooling there is one value per frame.
@@ -50,7 +50,8 @@ def calibrate(network: Network, frames: Sequence[Mapping[str, Tensor]], example:
     - A batch norm that anything binary goes into takes mean and variance from the frames. Those of the float network
       describe sums of floats. (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, Sec. 3;
       ``torch.optim.swa_utils.update_bn`` does the same, but for the whole network at once.) A channel that does not
-      vary, or has fewer than 32 values, keeps its variance.
+      vary, or has fewer than 32 values, keeps its variance. A norm that is frozen, in evaluation mode and without
+      gradients in a network that has some, keeps both.
 
     Nothing is added that a scheme does not have, and no scale is changed: alpha is the least-squares fit of the
     weights, and a norm behind takes up what is wrong with it. So a scheme without learnable thresholds (bnn, xnor,
@@ -74,10 +75,12 @@ def calibrate(network: Network, frames: Sequence[Mapping[str, Tensor]], example:
     means = _running_means_behind_binary(network, graphs(network)[example.mode], example.states)
     states: list[Mapping[str, Tensor]] = [{} for _ in frames]
     with evaluating(network):
-        _calibrate(network, example, frames, states, means)
+        found = _calibrate(network, example, frames, states, means)
         if example.states and len(frames) > 1:
-            outputs = list(run_frames(network, example, frames[:-1]))
-            states[1:] = [{name: found[name] for name in example.states} for found in outputs]
+            for index, frame in enumerate(frames[:-1]):
+                if index:
+                    found = run_frame(network, example, {**frame, **states[index]})
+                states[index + 1] = {name: found[name] for name in example.states}
             _calibrate(network, example, frames, states, means)
 
 
@@ -87,8 +90,11 @@ def _calibrate(
     frames: Sequence[Mapping[str, Tensor]],
     states: Sequence[Mapping[str, Tensor]],
     means: set[int],
-) -> None:
-    """One run of all frames side by side. means: identities of the running means to set."""
+) -> Mapping[str, Tensor]:
+    """One run of all frames side by side, which share torch's threads; returns the outputs of the first.
+
+    means: identities of the running means to set.
+    """
     lockstep = _Lockstep(len(frames))
     hooks = [
         layer.register_forward_pre_hook(_Thresholds(layer, lockstep))
@@ -97,21 +103,26 @@ def _calibrate(
     ]
     settings = {mean: _Statistics() for mean in means}
 
-    def run(index: int) -> None:
+    def run(index: int) -> Mapping[str, Tensor]:
         lockstep.enter(index)
         with _BatchNorms(settings, lockstep):
-            run_frame(network, example, {**frames[index], **states[index]})
+            outputs = run_frame(network, example, {**frames[index], **states[index]})
         lockstep.leave()
+        return outputs
 
+    threads = torch.get_num_threads()
+    share = max(1, threads // len(frames))
     try:
-        with ThreadPoolExecutor(len(frames)) as pool:
+        with ThreadPoolExecutor(len(frames), initializer=torch.set_num_threads, initargs=(share,)) as pool:
             runs = [pool.submit(run, index) for index in range(len(frames))]
         errors = [error for error in (done.exception() for done in runs) if error is not None]
     finally:
+        torch.set_num_threads(threads)
         for hook in hooks:
             hook.remove()
     for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
         raise error
+    return runs[0].result()
 
 
 class _Lockstep:
@@ -269,7 +280,17 @@ def _running_means_behind_binary(network: Network, graph: fx.Graph, states: Sequ
             or (node.op == "placeholder" and node.target in states)
         ):
             reached.add(node)
-            found |= {id(layer.running_mean) for layer in inside if getattr(layer, "running_mean", None) is not None}
+            norms = [layer for layer in inside if getattr(layer, "running_mean", None) is not None]
+            found |= {id(layer.running_mean) for layer in norms if not _frozen(layer, network)}
             if node.op == "call_function" and operator_at(node, network) is OPERATORS["batch_norm"]:
-                found |= {id(attrgetter(name)(network)) for name in parameters_read(node)}
+                for name in parameters_read(node):
+                    if not _frozen(network.get_submodule(name.rpartition(".")[0]), network):
+                        found.add(id(attrgetter(name)(network)))
     return found
+
+
+def _frozen(norm: nn.Module, network: Network) -> bool:
+    """Whether a norm is not to change while the rest of the network is trained."""
+    parameters = list(norm.parameters(recurse=False))
+    fixed = not norm.training and bool(parameters) and not any(value.requires_grad for value in parameters)
+    return fixed and any(value.requires_grad for value in network.parameters())

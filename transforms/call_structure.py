@@ -53,10 +53,10 @@ class Structure:
             )
         for index, (path, leaf) in enumerate(paths):
             if isinstance(leaf, Tensor) != (index in self._tensors) or not (
-                isinstance(leaf, Tensor) or leaf is self._leaves[index] or leaf == self._leaves[index]
+                isinstance(leaf, Tensor) or _same(leaf, self._leaves[index])
             ):
-                given = "a tensor" if isinstance(leaf, Tensor) else repr(leaf)
-                traced = "a tensor" if index in self._tensors else repr(self._leaves[index])
+                given = "a tensor" if isinstance(leaf, Tensor) else " ".join(repr(leaf).split())
+                traced = "a tensor" if index in self._tensors else " ".join(repr(self._leaves[index]).split())
                 raise InputError(
                     f"{what}: {_name(path)} was {traced} when it was traced and is {given} now: "
                     "trace or convert with example inputs of this call"
@@ -151,6 +151,17 @@ def _flatten(value: Any) -> tuple[list[tuple[Any, Any]], Any]:
             return paths, spec
         for kind in unknown:
             pytree.register_dataclass(kind)
+
+
+def _same(value: Any, traced: Any) -> bool:
+    """Whether an argument that is no tensor is the traced one; numpy's arrays compare element by element."""
+    if value is traced:
+        return True
+    try:
+        equal = value == traced
+        return bool(equal.all() if hasattr(equal, "all") else equal)
+    except Exception:  # What cannot be compared is another one.
+        return False
 
 
 def _name(path: Iterable[Any]) -> str:

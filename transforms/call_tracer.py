@@ -13,6 +13,7 @@ import operator
 import os
 import random
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +39,8 @@ from torch.utils import _pytree as pytree
 from binmat.errors import TraceError, first_line
 
 from .call_structure import leaves_of, tensors_in
-from .part_outputs import note_outputs
+from .gradient_mode import check_gradients
+from .part_calls import note_inputs, note_outputs
 from .quiet_fake_tensors import quiet_fake_tensors
 from .traced_number import NumberTracer, TracedNumber, plain
 from .tracing_lock import TRACING_LOCK
@@ -193,8 +195,6 @@ class _Recorder(TorchFunctionMode):
         elif name in _SPECIAL:
             function, swapped = _SPECIAL[name]
             node = self._node("call_function", function, tuple(reversed(args)) if swapped else args, kwargs)
-        elif name == "float":
-            node = self._node("call_method", "to", (args[0], torch.float32), {})
         elif getattr(Tensor, name, None) is func:
             node = self._node("call_method", name, args, kwargs)
         else:
@@ -300,6 +300,8 @@ class _Recorder(TorchFunctionMode):
             path = self.paths.get(id(module))
             if path is None or self.in_leaf:
                 return original(module, *args, **kwargs)
+            if path:
+                note_inputs(path, self.calls[path], (args, kwargs), self._noted_node)
             self.stack.append(path)
             self.in_leaf = bool(path) and is_leaf_layer(module)
             leaf = self.in_leaf
@@ -320,12 +322,31 @@ class _Recorder(TorchFunctionMode):
                 self.in_leaf = False
                 self.stack.pop()
             if path:
-                note_outputs(path, self.calls[path], result, lambda leaf: self.nodes.get(id(leaf), (None, None))[1])
+                note_outputs(path, self.calls[path], result, self._tensor_node)
                 self.calls[path] += 1
             return result
 
-        with patch.object(nn.Module, "__call__", call):
+        asks, thread = torch.is_grad_enabled, threading.get_ident()
+
+        def is_grad_enabled() -> bool:
+            enabled, frame = asks(), sys._getframe(1)
+            # Inside its own no_grad or enable_grad the code knows the answer.
+            own = not frame.f_code.co_filename.startswith((_TORCH, _HERE))
+            asked = own and not self.in_leaf and enabled == self._outside[0]
+            if asked and threading.get_ident() == thread:
+                self.follow_contexts()
+                self.graph.call_function(check_gradients, (enabled, line_of(frame)))
+            return enabled
+
+        with patch.object(nn.Module, "__call__", call), patch.object(torch, "is_grad_enabled", is_grad_enabled):
             yield
+
+    def _tensor_node(self, leaf: Any) -> fx.Node | None:
+        return self.nodes.get(id(leaf), (None, None))[1]
+
+    def _noted_node(self, leaf: Any) -> fx.Node | None:
+        traced = isinstance(leaf, TracedNumber) and leaf.tracer is self.numbers
+        return leaf.node if traced else self._tensor_node(leaf)
 
     def _run_for_real(self, path: str, args: Any, kwargs: Any) -> Any:
         """What a leaf whose code decides by values returns for zeros: the shapes are what counts."""

@@ -15,6 +15,8 @@ from binmat.model_defs.network import Example, Network
 from binmat.quantizers import get_scheme
 
 from .binarize import Binarize
+from .changed_parts import ChangedParts
+from .collector import collector_waits
 from .executed import check_executed
 from .functions_to_layers import FunctionsToLayers
 from .parametrizations import copied
@@ -40,6 +42,7 @@ class Conversion(ConversionFacts):
     plan: Mapping[str, LayerPlan]
 
 
+@collector_waits()
 def convert(
     network: nn.Module,
     scheme: str | None = None,
@@ -103,11 +106,13 @@ def _rewrite(network: Network, recipe: Recipe) -> dict[str, LayerPlan]:
     """Apply the recipe's passes; returns what became of each layer."""
     plan: dict[str, LayerPlan] = {}
     notes: dict[str, str] = {}
+    parts = ChangedParts(network)
     for step in (FunctionsToLayers(), *recipe.passes(network)):
-        step.apply(network)
+        parts.compare(step.apply(network))
         notes |= step.notes
         if isinstance(step, Binarize):
             plan |= step.plan
+    parts.refuse(network)
     check_executed(network, [name for name, layer in plan.items() if layer.scheme is not None])
     return {name: replace(layer, note=notes.get(name, "")) for name, layer in plan.items()}
 

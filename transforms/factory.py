@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from binmat.errors import CheckpointError
+from binmat.errors import BinmatError, CheckpointError, first_line
 from binmat.model_defs.network import Example
 
 
@@ -17,9 +17,14 @@ def build_by_factory(factory: str) -> tuple[nn.Module, Example | None]:
 
     factory: ``package.module:function``. The module is imported and the function called without arguments; it returns
     the module, or (module, :class:`Example`) where the call is other than one image. That runs the user's code.
-    Raises CheckpointError for a function that cannot be imported, or that returns something else.
+    Raises CheckpointError for a function that cannot be imported, that fails, or that returns something else.
     """
-    made = _function(factory)()
+    try:
+        made = _function(factory)()
+    except BinmatError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"factory '{factory}' fails: {type(error).__name__}: {first_line(error)}") from error
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module) or not (example is None or isinstance(example, Example)):
         raise CheckpointError(

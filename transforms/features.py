@@ -15,7 +15,7 @@ from binmat.model_defs.network import Network
 
 from .call_structure import Structure
 from .executed import called_modules
-from .part_outputs import outputs_held
+from .part_calls import outputs_held
 from .program import Program
 
 
@@ -35,9 +35,10 @@ def features(network: nn.Module, names: Iterable[str]) -> Iterator[Features]:
     gradients, which operators that work in place leave alone.
 
     A container of a converted network is no longer called. Its result is the tensor that stands in its place in the
-    graph, with all that the conversion changed. So the names of the float network hold for the converted one, and
-    features of the two can be compared, as distillation does. Raises InputError for a name that is no part, and for a
-    part whose result the conversion has replaced.
+    graph, with all that the conversion changed. (Called alone it gives the same, or refuses where the conversion
+    changed more than its layers.) So the names of the float network hold for the converted one, and features of the two
+    can be compared, as distillation does. Raises InputError for a name that is no part, and for a part whose result the
+    conversion has replaced.
 
     >>> import torch
     >>> from binmat.transforms.convert import convert

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from binmat.model_defs.network import Network
 
 from .graph_pass import GraphPass
-from .part_outputs import move_outputs
+from .part_calls import hand_over
 from .swap import swap
 from .trace import graphs, recompile
 
@@ -69,7 +69,7 @@ class FunctionsToLayers(GraphPass[Network]):
                     with use.graph.inserting_before(use.node):
                         call = use.graph.call_module(name, use.node.args[:1])
                         use.node.replace_all_uses_with(call)
-                        move_outputs(use.node, call)
+                        hand_over(use.node, call)
                     use.graph.erase_node(use.node)
         recompile(network)
         return network

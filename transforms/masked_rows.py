@@ -14,7 +14,7 @@ from binmat.model_defs.network import Network
 from binmat.nn.masked_path import MaskedPath
 
 from .mask_route import MaskRoute
-from .part_outputs import move_outputs
+from .part_calls import hand_over
 from .patterns import activation_module, called_module, only_user, operator_at, parameters_read, row_of
 from .subgraph import add_module, call_module
 from .swap import remove, remove_unread, swap
@@ -100,7 +100,7 @@ class MaskedRows:
         route.same_size(total, x)
         last.replace_all_uses_with(total)
         # Without the 1x1 convolutions no single layer of the row gives the row's result any more.
-        move_outputs(last, total, besides=[node.target for node in chain.nodes])
+        hand_over(last, total, besides=[node.target for node in chain.nodes])
         for node in reversed(chain.nodes):
             graph.erase_node(node)
 

@@ -46,7 +46,7 @@ def layer_signs(
     """
     example = example_for(network, frames, example)
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, BinaryLayer)}
-    recorders = {name: _Recorder() for name in layers}
+    recorders = {name: _Recorder(layer.per_channel(layer.deployed().threshold)) for name, layer in layers.items()}
     hooks = [layer.register_forward_pre_hook(recorders[name]) for name, layer in layers.items()]
     try:
         for _ in run_frames(network, example, frames):
@@ -70,19 +70,19 @@ def one_sided_layers(
 
 @dataclass
 class _Recorder:
-    """One layer's signs, call by call: a layer may be called several times in a frame."""
+    """One layer's signs, call by call: a layer may be called several times in a frame. threshold: as deployed."""
 
+    threshold: Tensor
     signs: LayerSigns = field(default_factory=LayerSigns)
     before: list[Tensor] = field(default_factory=list)
     now: list[Tensor] = field(default_factory=list)
 
     def __call__(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, BinaryLayer)
         low, high = args[0].aminmax()
-        negative = is_negative(args[0] - layer.per_channel(layer.deployed().threshold))
+        negative = is_negative(args[0] - self.threshold)
         self.now.append(negative)
         self.signs.low, self.signs.high = min(self.signs.low, float(low)), max(self.signs.high, float(high))
-        self.signs.negative += int(negative.sum())
+        self.signs.negative += int(negative.count_nonzero())
         self.signs.values += negative.numel()
 
     def end_frame(self) -> None:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -16,14 +17,22 @@ from binmat.errors import TraceError, first_line
 def copied(module: nn.Module) -> nn.Module:
     """A copy, also of a module that holds results of a computation (the old weight_norm keeps its weight so).
 
-    Raises TraceError for a module that cannot be copied.
+    Raises TraceError for a module that cannot be copied, and for one whose lazy layers have no weights yet.
     """
+    _refuse_lazy(module)
     try:
         return _deep_copy(module)
     except Exception as error:
         raise TraceError(
             f"{type(module).__name__} cannot be copied: {first_line(error)}. Take what cannot out of its attributes"
         ) from error
+
+
+def _refuse_lazy(module: nn.Module) -> None:
+    """Raise TraceError for a layer that makes its weights in its first call, which has not come."""
+    for name, part in module.named_modules():
+        if any(is_lazy(value) for value in (*part._parameters.values(), *part._buffers.values())):
+            raise TraceError(f"'{name}' ({type(part).__name__}) has no weights yet: call the module on an input first")
 
 
 def _deep_copy(module: nn.Module) -> nn.Module:
@@ -35,12 +44,14 @@ def _deep_copy(module: nn.Module) -> nn.Module:
 def without_parametrizations(module: nn.Module) -> nn.Module:
     """The module with plain weights: those that parametrizations, weight_norm, spectral_norm and pruning give now.
 
-    The module itself where it has none, else a copy. Training goes on with the plain weights.
+    The module itself where it has none, else a copy. Training goes on with the plain weights. Raises TraceError as
+    :func:`copied` does.
 
     >>> from torch.nn.utils.parametrizations import weight_norm
     >>> sorted(name for name, _ in without_parametrizations(weight_norm(nn.Linear(2, 2))).named_parameters())
     ['bias', 'weight']
     """
+    _refuse_lazy(module)
     if not any(parametrize.is_parametrized(part) or any(_old_hooks(part)) for part in module.modules()):
         return module
     module = copied(module)

@@ -16,7 +16,7 @@ from binmat.nn.sbb import BlockShortcut, SBBEncoder, SBBPlan, SBBRow
 
 from .channel_adapters import adapted
 from .graph_pass import GraphPass
-from .part_outputs import move_outputs, outputs_held
+from .part_calls import hand_over, outputs_held
 from .patterns import called_module
 from .shapes import ShapeInterpreter, probe_inputs, run_graphs
 from .subgraph import inputs_of, nodes_inside, outputs_of, splice
@@ -107,7 +107,7 @@ class ReplaceEncoder(GraphPass[Network]):
         for feature, replacement in zip(features, new, strict=True):
             feature.replace_all_uses_with(replacement)
             gone = [output.part for output in outputs_held(feature) if output.part.startswith(f"{self.name}.")]
-            move_outputs(feature, replacement, besides=gone)
+            hand_over(feature, replacement, besides=gone)
         for node in reversed(inside):
             graph.erase_node(node)
         return new

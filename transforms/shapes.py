@@ -56,9 +56,10 @@ def run_graphs(
         if not set(names) <= inputs.keys():
             continue
         runner = (interpreter or ShapeInterpreter)(shadow, graph)
-        count = network.training_copies if isinstance(network, TracedModule) and mode == TRAINING else 1
+        training = isinstance(network, TracedModule) and mode == TRAINING
+        count = network.training_copies if isinstance(network, TracedModule) and training else 1
         values = [copies(inputs[name], count) for name in names]
-        with torch.no_grad():
+        with torch.set_grad_enabled(training):
             runner.run(*(v.to(like) if isinstance(v, Tensor) and v.is_floating_point() else v for v in values))
         yield mode, runner
 

@@ -16,7 +16,7 @@ from binmat.nn import BinaryConv2d
 from binmat.nn.operators import OPERATORS
 
 from .graph_pass import GraphPass
-from .part_outputs import move_outputs
+from .part_calls import hand_over
 from .patterns import BinaryBlock, binary_blocks, called_module, operator_at
 from .trace import graphs, recompile
 
@@ -71,7 +71,7 @@ class AddShortcuts(GraphPass[Network]):
         with graph.inserting_after(block.tail):
             total = graph.call_function(operator.add, (block.tail, source))
         block.tail.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
-        move_outputs(block.tail, total, besides=[block.layer.target, block.tail.target])
+        hand_over(block.tail, total, besides=[block.layer.target, block.tail.target])
         with graph.inserting_before(total):
             if conv.stride == (2, 2):
                 # ceil_mode gives the convolution's own output size at odd sizes.

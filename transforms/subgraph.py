@@ -11,7 +11,7 @@ from torch import fx, nn
 from binmat.errors import PolicyError
 from binmat.model_defs.network import Network
 
-from .part_outputs import put_inside
+from .part_calls import inherit_inputs, rename_parts
 
 
 def stack_of(node: fx.Node) -> dict[str, Any]:
@@ -50,6 +50,9 @@ def splice(graph: fx.Graph, part: fx.Graph, arguments: Mapping[str, fx.Node], pr
     arguments: placeholder's name -> node of the graph. prefix: path of the traced module in the network.
     """
     known = {node: arguments[str(node.target)] for node in part.nodes if node.op == "placeholder"}
+    inside = f"{prefix}." if prefix else ""
+    for placeholder, argument in known.items():
+        inherit_inputs(argument, placeholder, lambda name: f"{inside}{name}")
     before = set(graph.nodes)
     results = graph.graph_copy(part, known)
     for node in graph.nodes if prefix else ():
@@ -58,7 +61,7 @@ def splice(graph: fx.Graph, part: fx.Graph, arguments: Mapping[str, fx.Node], pr
                 node.target = f"{prefix}.{node.target}"
             inner = {f"{prefix}.{key}": (f"{prefix}.{path}", kind) for key, (path, kind) in stack_of(node).items()}
             node.meta["nn_module_stack"] = {prefix: (prefix, nn.Module), **inner}
-            put_inside(node, prefix)
+            rename_parts(node, lambda name: f"{inside}{name}")
     return _flat(results)
 
 

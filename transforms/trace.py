@@ -10,12 +10,16 @@ from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 
 from binmat.model_defs.network import Example, Network
 
+from .gradient_mode import check_gradients
 from .parametrizations import without_parametrizations
 from .program import Program
 from .traced_module import TracedModule
 from .traced_number import check_size
 from .tracer import trace_method, works_in_place
 from .tracing_lock import TRACING_LOCK
+
+#: Functions in a graph that compute nothing and stop it where the code would decide otherwise.
+CHECKS = (check_size, check_gradients)
 
 
 def trace(module: nn.Module, size: tuple[int, int] | None = None, example: Example | None = None) -> Network:
@@ -54,7 +58,7 @@ def recompile(network: Network) -> None:
     """Compile every program anew after its graph was edited."""
 
     def acts(node: fx.Node) -> Any:
-        switches = (check_size, _enter_autocast, _exit_autocast, torch._C._set_grad_enabled)
+        switches = (*CHECKS, _enter_autocast, _exit_autocast, torch._C._set_grad_enabled)
         return node.op in ("placeholder", "output") or node.target in switches or works_in_place(node, network)
 
     for program in network.programs.values():

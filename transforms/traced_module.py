@@ -18,6 +18,7 @@ from .call_structure import Call, Structure, tensors_in
 from .call_tracer import RecordedCall, record_call, tensors_of
 from .example_image import example_image
 from .parametrizations import copied
+from .part_calls import rename_parts
 from .program import Program
 from .same_results import first_difference, with_equal_chance
 from .traced_number import check_size
@@ -170,10 +171,15 @@ class TracedModule(Network):
 
     def _at_home(self, recorded: RecordedCall, renamed: Mapping[str, str] | None = None) -> fx.Graph:
         """The recorded graph with the names that parts have here."""
+
+        def here(name: str) -> str:
+            first, dot, rest = name.partition(".")
+            return (renamed or self._renamed).get(first, first) + dot + rest
+
         for node in recorded.graph.nodes:
             if node.op in ("call_module", "get_attr"):
-                first, dot, rest = str(node.target).partition(".")
-                node.target = (renamed or self._renamed).get(first, first) + dot + rest
+                node.target = here(str(node.target))
+            rename_parts(node, here)
         return recorded.graph
 
     def pin_sizes(self, module: nn.Module) -> None:

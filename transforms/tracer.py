@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from binmat.errors import TraceError, first_line
 
-from .part_outputs import note_outputs
+from .part_calls import note_inputs, note_outputs
 from .tracing_lock import TRACING_LOCK
 
 
@@ -37,9 +37,10 @@ class Tracer(fx.Tracer):
     ) -> Any:
         if threading.get_ident() != self.thread:
             return forward(*args, **kwargs)
-        result = super().call_module(m, forward, args, kwargs)
         part = self.path_of_module(m)
-        note_outputs(part, self.calls[part], result, lambda leaf: leaf.node if isinstance(leaf, fx.Proxy) else None)
+        note_inputs(part, self.calls[part], (args, kwargs), _node_of)
+        result = super().call_module(m, forward, args, kwargs)
+        note_outputs(part, self.calls[part], result, _node_of)
         self.calls[part] += 1
         return result
 
@@ -47,6 +48,10 @@ class Tracer(fx.Tracer):
         if threading.get_ident() != self.thread:
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def _node_of(leaf: Any) -> fx.Node | None:
+    return leaf.node if isinstance(leaf, fx.Proxy) else None
 
 
 def trace_method(module: nn.Module, method: str = "forward", name: str = "") -> fx.Graph:

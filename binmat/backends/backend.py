@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 
 #: Names of nodes of a lowered graph whose values are needed together.
 Group = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a file. shape: in torch's layout."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a file takes and gives, in the order of the graph."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
 
 
 class Runner(Protocol):
@@ -53,6 +72,17 @@ class Model(Protocol):
         """
         ...
 
+    def alone(
+        self, groups: Sequence[Group], operand: Callable[[str], Tensor], kernel: str
+    ) -> Iterator[tuple[Group, Mapping[str, Tensor]]]:
+        """Run steps of the model by themselves; yield each group with the values of its nodes.
+
+        groups: a stored node, and the stored nodes that it is computed from. operand: gives the values of the latter
+        by name, in torch's layout. Where one of them takes +-1, or is a view of another one, the file cannot take every
+        value: what is yielded is what was run on.
+        """
+        ...
+
 
 class Backend(Protocol):
     """One format of model files.
@@ -71,6 +101,21 @@ class Backend(Protocol):
         """Write the graph. kernel: one that must be able to run the model; None gives the file that ships.
 
         Raises ExportError where an operator cannot be written exactly, naming layer, node and operator.
+        """
+        ...
+
+    def signature(self, content: bytes) -> Signature:
+        """What a file says that it takes and gives.
+
+        Raises ExportError for a file that is damaged, VerificationError where the file contradicts itself.
+        """
+        ...
+
+    def model_of_file(self, content: bytes, fresh: Any) -> Model:
+        """The model that is in a file which should be that of `fresh`, a model that this backend has just written.
+
+        Equal bytes are the fresh model. Where another machine's rounding explains what differs, the result is the fresh
+        model with the file's constants. Raises VerificationError in all other cases, naming what differs.
         """
         ...
 

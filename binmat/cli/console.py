@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import textwrap
@@ -11,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, Self
 
+from binmat.json_text import json_text
+from binmat.printable import printable
 from binmat.progress import Progress
 
 
@@ -36,11 +37,11 @@ class Steps:
     def __call__(self, title: str, done: int = 0, count: int = 0) -> None:
         if self._running is None or self._running[0] != title:
             self._end()
-            print(f"  {title:<44}", end="", file=sys.stderr, flush=True)
+            print(f"  {printable(title):<44}", end="", file=sys.stderr, flush=True)
             self._running = (title, time.perf_counter())
         elif sys.stderr.isatty():
             far = f"{title} {done} of {count or 'unknown'}"
-            print(f"\r  {far:<44}", end="", file=sys.stderr, flush=True)
+            print(f"\r  {printable(far):<44}", end="", file=sys.stderr, flush=True)
 
     def step(self, title: str) -> Progress:
         """Begin a step. Returns the function that shows its progress."""
@@ -61,13 +62,23 @@ class Steps:
 
 def say(text: str, indent: str = "") -> None:
     """Print lines of text, wrapped to the terminal. indent: what every continuation of a line begins with."""
-    width = min(shutil.get_terminal_size().columns, 100)
-    for line in text.splitlines():
+    width = min(max(shutil.get_terminal_size().columns, 20), 100)
+    for line in printable(text).splitlines():
         print(textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False))
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2))
+    print(json_text(content))
+
+
+def print_error(message: str) -> None:
+    """An error as one line on stderr."""
+    print(f"binmat: error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
+
+
+def error_object(error: Exception, message: str) -> dict[str, dict[str, str]]:
+    """What ``--json`` prints of an error."""
+    return {"error": {"type": type(error).__name__, "message": " ".join(message.split())}}
 
 
 def print_table(
@@ -76,13 +87,23 @@ def print_table(
     title: str | None = None,
     align: Literal["left", "right"] = "right",
 ) -> None:
-    """A table that fits the terminal. align: of every column but the first, which is on the left."""
+    """A table that fits the terminal if it can: no word of it, and so no number, is ever broken or left out.
+
+    align: of every column but the first, which is on the left.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    cells = [[printable(cell) for cell in row] for row in (list(heads), *rows)]
     table = Table(title=title, title_justify="left")
-    for number, head in enumerate(heads):
-        table.add_column(head, justify=align if number else "left", overflow="fold", no_wrap=number == 0)
-    for row in rows:
+    needed = 1
+    for number, column in enumerate(zip(*cells, strict=True)):
+        # The first column is not wrapped at all.
+        parts = (part for cell in column for part in (cell.split() if number else cell.split("\n")))
+        widest = max(map(len, parts), default=0)
+        table.add_column(column[0], justify=align if number else "left", min_width=widest, no_wrap=number == 0)
+        needed += widest + 3
+    for row in cells[1:]:
         table.add_row(*row)
-    Console(markup=False, highlight=False).print(table)
+    width = max(shutil.get_terminal_size().columns, needed)
+    Console(markup=False, highlight=False, width=width).print(table)

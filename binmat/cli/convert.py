@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from binmat.cli.console import Steps, print_json, print_table, say
+from binmat.cli.names import check_names
 from binmat.cli.options import ClipOption, JsonFlag, NetworkOptions, RatioOption, SizeOption
 from binmat.cli.paths import check_images, check_models
+from binmat.printable import printable
 
 if TYPE_CHECKING:
     from binmat.pipeline.convert_checkpoint import ConvertedCheckpoint
@@ -80,6 +82,8 @@ def convert(
     """
     if scheme is not None and recipe is not None:
         raise typer.BadParameter("a recipe has a scheme of its own: give --scheme or --recipe, not both.")
+    names = [name.strip() for name in formats.split(",") if name.strip()]
+    check_names(scheme, recipe, names)
     check_models(checkpoint)
     check_images(clip)
     with Steps() as steps:
@@ -95,7 +99,7 @@ def convert(
             settings=settings or (),
             size=size,
             downsample_ratio=downsample_ratio,
-            formats=[name.strip() for name in formats.split(",") if name.strip()],
+            formats=names,
             clip=clip,
             options=options or (),
             calibration=calibration,
@@ -125,7 +129,7 @@ def _print_conversion(converted: ConvertedCheckpoint) -> None:
         say(str(verification))
     print()
     for path in converted.files:
-        print(f"  {path!s:<40} {path.stat().st_size:>12,} bytes")
+        print(f"  {printable(str(path)):<40} {path.stat().st_size:>12,} bytes")
 
 
 def _print_costs(report: Report) -> None:

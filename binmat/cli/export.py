@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from binmat.cli.console import Steps, print_json, say
+from binmat.cli.names import check_names
 from binmat.cli.options import ConvertedArgument, FactoryOption, JsonFlag, RatioOption, SizeOption
 from binmat.cli.paths import check_folder
+from binmat.printable import printable
 
 
 def export(
@@ -33,6 +35,7 @@ def export(
       binmat export out --format lce
       binmat export out --format lce --size 512x512 -o rvm_512.tflite
     """
+    check_names(formats=[format])
     check_folder(folder)
     with Steps() as steps:
         steps("start, with PyTorch")
@@ -47,4 +50,4 @@ def export(
         print_json({"file": str(path), "bytes": size_in_bytes, "verification": verification.summary()})
     else:
         say(str(verification))
-        print(f"\n  {path!s:<40} {size_in_bytes:>12,} bytes")
+        print(f"\n  {printable(str(path)):<40} {size_in_bytes:>12,} bytes")

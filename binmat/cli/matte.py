@@ -10,6 +10,7 @@ import typer
 from binmat.cli.console import Steps, print_json, say
 from binmat.cli.options import JsonFlag, NetworkOptions, RatioOption
 from binmat.cli.paths import check_images, check_models
+from binmat.printable import printable
 
 if TYPE_CHECKING:
     from binmat.pipeline.matte_clip import ClipMatte
@@ -90,7 +91,7 @@ def _print_made(network: str, made: ClipMatte, many_files: bool) -> None:
     several = len(made.details) > 1
     print(f"{network}, {len(made.details)} frame{'s' * several}:")
     for file in dict.fromkeys(file.parent for file in made.files) if many_files else made.files:
-        print(f"  {file}")
+        print(f"  {printable(str(file))}")
     for name, value in made.details[0].items():
         print(f"  {name}: {value}" + (" (first frame)" if several else ""))
     shares = [share for levels in made.active for share in levels.values()]

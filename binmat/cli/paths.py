@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from binmat.errors import CheckpointError, InputError
+from binmat.data.regular_file import check_regular_file
+from binmat.errors import CheckpointError
 
 
 def check_models(*paths: Path) -> None:
-    """Raise CheckpointError for the first checkpoint or converted folder that does not exist."""
+    """Raise CheckpointError for the first checkpoint or converted folder that does not exist, or is a pipe or so."""
     for path in paths:
         if not _exists(path):
             raise CheckpointError(f"no such file: {path}: check the path")
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise CheckpointError(f"{path} is a pipe or a device: name a file")
 
 
 def check_folder(path: Path) -> None:
@@ -21,10 +25,10 @@ def check_folder(path: Path) -> None:
 
 
 def check_images(*paths: Path | None) -> None:
-    """Raise InputError for the first image, video or folder of frames that is given and does not exist."""
+    """Raise InputError for the first image, video or folder of frames that is given and does not exist, and so on."""
     for path in paths:
-        if path is not None and not _exists(path):
-            raise InputError(f"no such image: {path}")
+        if path is not None and not os.path.isdir(path):
+            check_regular_file(path, "image")
 
 
 def _exists(path: Path) -> bool:

@@ -11,6 +11,7 @@ from binmat.cli.console import Steps, print_json
 from binmat.cli.options import FactoryOption, JsonFlag, RatioOption, SizeOption
 from binmat.cli.paths import check_images, check_models
 from binmat.errors import InputError
+from binmat.printable import printable
 
 if TYPE_CHECKING:
     from binmat.reports import Report
@@ -69,9 +70,9 @@ def report(
     if as_json:
         print_json(counted[0].to_json() if len(counted) == 1 else beside_each_other(*counted).to_json())
     elif compare:
-        print(beside_each_other(*counted))
+        print(printable(str(beside_each_other(*counted))))
     else:
-        print("\n\n\n".join(result.table(layers=layers) for result in counted))
+        print(printable("\n\n\n".join(result.table(layers=layers) for result in counted)))
 
 
 def _count(

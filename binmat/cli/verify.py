@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from binmat.cli.console import Steps, print_json, print_table, say
+from binmat.cli.console import Steps, error_object, print_error, print_json, print_table, say
 from binmat.cli.options import ClipOption, ConvertedArgument, FactoryOption, JsonFlag
 from binmat.cli.paths import check_folder, check_images
+from binmat.errors import VerificationError
 
 if TYPE_CHECKING:
     from binmat.verification.results import SignFlips, Verification
@@ -22,7 +23,7 @@ def verify(
     ] = False,
     factory: FactoryOption = None,
     as_json: JsonFlag = False,
-) -> None:
+) -> int:
     """Compare the model file in DIR with the network in DIR.
 
     The file runs in its own interpreter. Each operator is compared on equal inputs: does the file compute what PyTorch
@@ -41,10 +42,17 @@ def verify(
         from binmat.pipeline.converted_folder import verify_folder
 
         found = verify_folder(folder, clip, steps.step(f"verify {folder}"), factory=factory)
+    try:
+        for verification in found.values():
+            verification.check()
+        failed = None
+    except VerificationError as error:
+        failed = error
     if as_json:
         faults = (verification.systematic for verification in found.values())
         print_json(
             {
+                **(error_object(failed, str(failed)) if failed else {}),
                 "systematic": next((fault for fault in faults if fault is not None), None),
                 "summary": {key: n for verification in found.values() for key, n in verification.summary().items()},
                 "formats": {format: verification.to_json() for format, verification in found.items()},
@@ -55,8 +63,10 @@ def verify(
             _print_outputs(verification)
             _print_flips(verification, every=layers)
             say(str(verification))
-    for verification in found.values():
-        verification.check()
+    if failed is None:
+        return 0
+    print_error(str(failed))
+    return 1
 
 
 def _print_outputs(verification: Verification) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from binmat.errors import InputError
 
-from .image import SUFFIXES, read_image, read_values
+from .image import SUFFIXES, note_on_pages, read_image, read_values
 from .video import SUFFIXES as VIDEO_SUFFIXES
 from .video import Video, open_video
 
@@ -29,6 +30,15 @@ class Clip:
         """How many frames there are; 0 where a video does not say."""
         return self.video.count if self.video else len(self.paths)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that the frames are read from."""
+        return [self.path] if self.video else self.paths
+
+    def note(self) -> str | None:
+        """What the user should know of how the clip is read. Raises InputError."""
+        return next(filter(None, map(note_on_pages, self.paths)), None)
+
     def frames(self) -> Iterator[Tensor]:
         """The frames one by one, [1, 3, H, W] in [0, 1]. Raises InputError."""
         return self.video.frames() if self.video else map(read_image, self.paths)
@@ -44,7 +54,7 @@ def open_clip(path: str | Path) -> Clip:
     Raises InputError for a folder without images and a video that cannot be read.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         if path.suffix.lower() in VIDEO_SUFFIXES:
             return Clip(path, [], open_video(path))
         return Clip(path, [path])

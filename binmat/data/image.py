@@ -1,20 +1,31 @@
-"""Images as tensors: any common format is read as RGB in [0, 1], 8-bit files are written atomically."""
+"""Images as tensors: the formats of FORMATS are read as RGB in [0, 1], 8-bit files are written atomically."""
 
 from __future__ import annotations
 
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
 from binmat.atomic_write import atomic_write
-from binmat.errors import InputError
+from binmat.errors import InputError, first_line
 
+from .regular_file import check_regular_file
+
+#: What Pillow may open, whatever the suffix says: for others, such as EPS, it starts other programs.
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+#: Pixels of the largest picture that is read: Pillow's own limit. Its values as float32 take 2 GiB.
+LARGEST = 178_956_970
 #: Suffixes of the files that count as frames of a folder.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -22,16 +33,24 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 def read_image(path: str | Path) -> Tensor:
     """An image file as [1, 3, H, W] float32 in [0, 1].
 
-    Grey becomes three equal channels. 16-bit grey keeps its precision; 16-bit colour is read as 8 bits. Transparency is
-    dropped, and the colours stay as stored. EXIF orientation is applied. Raises InputError, also for values that are no
-    brightness: floats outside [0, 1], integers outside 0 to 65535.
+    Grey becomes three equal channels. 16 bits keep their precision. Transparency is dropped, and the colours stay as
+    stored. EXIF orientation is applied. Of several pages or frames the first is read. Raises InputError, also for more
+    than LARGEST pixels and for values that are no brightness: floats outside [0, 1], integers outside 0 to 65535.
     """
-    return to_rgb(_open(path))
+    return _read(Path(path), to_rgb, lambda deep: _channels_first(deep[..., :3] / np.float32(65535)))
 
 
 def read_values(path: str | Path) -> Tensor:
     """The pixels as stored, for trimaps and labels; see :func:`to_values`. Raises InputError."""
-    return to_values(_open(path))
+    return _read(Path(path), to_values, lambda deep: torch.from_numpy(deep.astype(np.int32)))
+
+
+def note_on_pages(path: str | Path) -> str | None:
+    """What the user should know of an image file with several pages or frames. Raises InputError."""
+    with _opened(Path(path)) as image:
+        # The further pictures in a JPEG are previews.
+        several = image.format != "MPO" and getattr(image, "is_animated", False)
+    return f"{path} has several pages or frames: only the first was read; for all, name a folder" if several else None
 
 
 def to_values(image: Image.Image) -> Tensor:
@@ -60,7 +79,11 @@ def to_rgb(image: Image.Image) -> Tensor:
         return torch.from_numpy(values / np.float32(largest)).expand(1, 3, -1, -1).contiguous()
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns where transparency is dropped in one step.
-    values = np.asarray(image.convert("RGB"), np.float32) / 255
+    return _channels_first(np.asarray(image.convert("RGB"), np.float32) / 255)
+
+
+def _channels_first(values: npt.NDArray[Any]) -> Tensor:
+    """[H, W, C] as [1, C, H, W]."""
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]
 
 
@@ -110,15 +133,54 @@ def photograph(height: int, width: int) -> Tensor:
     return cover(picture, height, width, align="top").contiguous()
 
 
-def _open(path: str | Path) -> Image.Image:
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name an image in it")
+def _read(path: Path, plain: Callable[[Image.Image], Tensor], deep: Callable[[npt.NDArray[Any]], Tensor]) -> Tensor:
+    """What one of two functions makes of an image file. deep: of 16-bit colours, [H, W, 3 or 4] uint16."""
+    with _opened(path) as image:
+        layouts = {_layout(tile) for tile in image.tile}
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        lower = _LOWER_BYTES.get(layouts.pop()) if len(layouts) == 1 else None
+        if lower is None:
+            return plain(upright)
+        # Pillow keeps the upper byte of two. In the other byte order, that is the lower one.
+        with Image.open(path, formats=FORMATS) as again:
+            again.tile = [tile._replace(args=_with_layout(tile, lower)) for tile in again.tile]
+            again.load()
+            low = np.asarray(ImageOps.exif_transpose(again))
+        if lower == "RGBA":  # Grey and opacity, two bytes each.
+            low = low[..., [1, 1, 1, 3]]
+        return deep(np.asarray(upright).astype(np.uint16) << 8 | low)
+
+
+_OTHER_ENDIAN = "B" if sys.byteorder == "little" else "L"
+#: How 16-bit colours lie in a file -> what to tell Pillow to get the lower bytes.
+_LOWER_BYTES = {"LA;16B": "RGBA"} | {
+    f"{colours};16{order}": f"{colours};16{other}"
+    for colours in ("RGB", "RGBA")
+    for order, other in (("B", "L"), ("L", "B"), ("N", _OTHER_ENDIAN))
+}
+
+
+def _layout(tile: Any) -> str:
+    """How the bytes of a part of an image lie in its file, as Pillow calls it."""
+    return tile.args if isinstance(tile.args, str) else str(tile.args and tile.args[0])
+
+
+def _with_layout(tile: Any, layout: str) -> Any:
+    return layout if isinstance(tile.args, str) else (layout, *tile.args[1:])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """An image whose pixels are not read yet. What Pillow raises in the block becomes an InputError of one line."""
+    check_regular_file(path, "image")
     try:
-        with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError as error:
-        raise InputError(f"no such image: {path}") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of damaged metadata, and of sizes that are checked here.
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > LARGEST:
+                    raise InputError(f"more than {LARGEST:,} pixels: {image.height}x{image.width}")
+                yield image
+    # Pillow's readers raise whatever comes up in damaged data: SyntaxError, struct.error, IndexError, zlib.error, ...
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as an image: {first_line(error)}") from error

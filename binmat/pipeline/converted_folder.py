@@ -10,6 +10,7 @@ from binmat.model_defs.weights_metadata import WeightsMetadata, read_weights_met
 from binmat.pipeline.deployment import deploy, read_model_file
 from binmat.progress import Progress, silent
 from binmat.reports import report
+from binmat.stage import clear_stale_stages
 from binmat.transforms.checkpoint import load
 from binmat.verification.results import Verification
 
@@ -37,6 +38,7 @@ def conversion_in(folder: Path) -> WeightsMetadata | None:
 
 def read_converted(path: Path) -> WeightsMetadata:
     """The metadata of the converted network in a folder. Raises CheckpointError for any other path."""
+    clear_stale_stages(path)
     about = conversion_in(path)
     if about is None:
         fault = f"is not a converted folder (no {WEIGHTS} of a conversion in it)" if path.exists() else "does not exist"
@@ -48,6 +50,7 @@ def check_free(path: Path) -> None:
     """Raise InputError for a folder that holds anything but an earlier conversion."""
     if not path.is_dir():
         return
+    clear_stale_stages(path)
     try:
         names = {entry.name for entry in path.iterdir()}
     except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, product
+from itertools import count, islice, product
 from pathlib import Path
 
 from torch import nn
@@ -23,10 +23,11 @@ from binmat.transforms.lowering.lower import lower
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.trace import trace
 from binmat.verification.clips import Clips, Frames, clips_of
-from binmat.verification.file_check import RecordedRun, compare_end_to_end, run_file
+from binmat.verification.file_check import RecordedRun, check_alone, compare_end_to_end, run_file
 from binmat.verification.network_check import ExactPair
-from binmat.verification.results import NetworkCheck, Verification
+from binmat.verification.results import NetworkCheck, NodeCheck, Verification
 from binmat.verification.side_by_side import Step, side_by_side
+from binmat.verification.signature_check import check_signature
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,12 @@ class Deployment:
             raise ExportError(f"cannot write {path}: {error.strerror}") from error
 
     def clips(self, path: str | Path | None = None) -> Clips:
-        """What to verify on: an image, a video or a folder of frames, by default binmat's photograph; and noise."""
-        return clips_of(self.example, () if path is None else open_clip(path).frames(), self.network)
+        """What to verify on: an image, a video or a folder of frames, by default binmat's photograph.
+
+        Networks that take no picture are verified on noise.
+        """
+        clips = clips_of(self.example, () if path is None else open_clip(path).frames(), self.network)
+        return dict(islice(clips.items(), 1))
 
     def verify(
         self, content: bytes | None = None, clips: Clips | None = None, progress: Progress = silent
@@ -65,19 +70,22 @@ class Deployment:
         """Compare the network with its lowered graph, and that graph with the file in its interpreter.
 
         content: of the file, by default the model's. clips: by default :meth:`clips`. progress: called with
-        (comparisons done, comparisons to do). See :func:`verify`.
+        (comparisons done, comparisons to do). See :func:`verify`. Raises VerificationError for a file that is not the
+        export of this network, before anything runs.
         """
+        shipped = self.model if content is None else self.backend.model_of_file(content, self.model)
+        check_signature(self.lowered, self.backend.signature(shipped.content))
         clips = clips or self.clips()
         kernels = self.backend.kernels or ("",)
-        to_do = 1 + len(kernels) * sum(len(frames) for frames in clips.values())
+        to_do = 2 + len(kernels) * sum(len(frames) for frames in clips.values())
         done = count(1)
 
         def step() -> None:
             progress(next(done), to_do)
 
-        models = {kernels[0]: self.model} | {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
+        models = {kernels[0]: shipped} | {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
 
-        pair = ExactPair(self.network, self.example)
+        pair = ExactPair(self.network, self.example, self.lowered)
 
         def check_network(tell: Step) -> NetworkCheck:
             found = pair.check(next(iter(clips.values())))
@@ -85,8 +93,10 @@ class Deployment:
             return found
 
         def run(frames: Frames, kernel: str, model: Model, tell: Step) -> RecordedRun:
-            judged = None if model.form else content  # Another form of the graph is another file.
-            return run_file(self.backend, self.lowered, model, frames, kernel, judged, progress=tell)
+            return run_file(self.backend, self.lowered, model, frames, kernel, progress=tell)
+
+        def alone(tell: Step) -> list[NodeCheck]:
+            return check_alone(self.lowered, shipped, kernels[0], progress=tell)
 
         def compare(frames: Frames, recorded: Sequence[Future[RecordedRun]], _: Step) -> None:
             runs = [each.result() for each in recorded]
@@ -99,12 +109,16 @@ class Deployment:
                 (name, kernel): parts.start(partial(run, frames, kernel, model))
                 for (name, frames), (kernel, model) in product(clips.items(), models.items())
             }
+            by_themselves = parts.start(alone)
             network = parts.start(check_network)
             for name, frames in clips.items():
                 parts.start(partial(compare, frames, [recorded[name, kernel] for kernel in models]))
             parts.finish(step)
         runs = {key: each.result().result for key, each in recorded.items()}
-        return Verification(self.backend.name, self.backend.title, network.result(), runs)
+        as_written = shipped.content == self.model.content
+        return Verification(
+            self.backend.name, self.backend.title, network.result(), runs, by_themselves.result(), as_written
+        )
 
 
 def deploy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import tee
@@ -13,14 +13,17 @@ from torch import Tensor
 
 from binmat.atomic_folder import atomic_folder
 from binmat.data.clip import Clip, open_clip
-from binmat.data.image import cover, read_image, to_rgb, write_image
+from binmat.data.image import cover, note_on_pages, read_image, to_rgb, write_image
 from binmat.data.inference import composite, matte_frames, without_flicker
 from binmat.data.mask_picture import FrameMask, mask_picture, with_masks
-from binmat.data.video import video_writer
+from binmat.data.video import BrokenVideoError, video_writer
 from binmat.errors import InputError
 from binmat.model_defs.example_inputs import ratio_of
 from binmat.model_defs.network import Network
 from binmat.progress import Progress, silent
+
+#: The pictures of a frame, where nothing else is asked. The network may predict no foreground.
+KINDS = ("alpha", "foreground", "composite")
 
 
 @dataclass(frozen=True)
@@ -65,39 +68,46 @@ def matte_clip(
     ['alpha.png', 'foreground.png', 'composite.png']
 
     source: an image, a folder of frames or a video, see :func:`binmat.data.clip.open_clip`. output: a folder, which
-    gets all files or, after an error, none. A file is KIND.png for an image, KIND/NAME.png for a folder of frames, and
-    KIND.mp4 for a video, at its frame rate. trimap: in the same form as the source, one for each frame. background: an
-    image, resized to cover the frame; green by default. downsample_ratio: by default the one that the network was
-    converted for, else 1. one_frame_delay: filter flicker of single frames out of alpha. show_mask: also draw what a
-    sparse-assisted decoder computed. progress: called with (frames done, frames); for a single image with (steps done,
-    steps), by networks that compute it in several steps. options: as for :func:`binmat.matte`.
+    gets all files or, after an error, none; no file that is read may be among them. A file is KIND.png for an image,
+    KIND/NAME.png for a folder of frames, and KIND.mp4 for a video, at its frame rate. trimap: in the same form as the
+    source, one for each frame. background: an image, resized to cover the frame; green by default. downsample_ratio: by
+    default the one that the network was converted for, else 1. one_frame_delay: filter flicker of single frames out of
+    alpha. show_mask: also draw what a sparse-assisted decoder computed. progress: called with (frames done, frames);
+    for a single image with (steps done, steps), by networks that compute it in several steps. options: as for
+    :func:`binmat.matte`.
 
-    Raises InputError, SizeError, UnknownNameError, and MissingExtraError for a video without PyAV.
+    Raises InputError, SizeError, UnknownNameError, and MissingExtraError for a video without PyAV. Where a video breaks
+    off, the InputError comes when the frames before are written.
     """
     clip = open_clip(source)
     trimaps = None if trimap is None else open_clip(trimap)
     _check_names(clip, trimaps)
+    inputs = [*clip.files, *(trimaps.files if trimaps else ()), *([Path(background)] if background else ())]
+    _check_overwrites_none(Path(output), clip, inputs, (*KINDS, "mask") if show_mask else KINDS)
     behind = None if background is None else read_image(background)
     ratio = ratio_of(network, downsample_ratio)
     for_frames, for_steps = (silent, progress) if clip.count == 1 else (progress, silent)
-    images, frames = tee(clip.frames())
+    broken: list[BrokenVideoError] = []
+    images, frames = tee(_until_broken(clip.frames(), broken))
     predictions = matte_frames(
         network,
         frames,
-        trimaps=None if trimaps is None else trimaps.values(),
+        trimaps=None if trimaps is None else _until_broken(trimaps.values(), broken),
         downsample_ratio=ratio,
         progress=for_steps,
         **options,
     )
     written: list[Path] = []
     masks: list[FrameMask] = []
-    notes: dict[str, None] = {}
+    active: list[Mapping[str, float]] = []
     details: list[Mapping[str, str | float]] = []
     if show_mask:
         predictions = with_masks(network, predictions, masks)
     if one_frame_delay:
         predictions = without_flicker(predictions)
     with atomic_folder(Path(output)) as folder:
+        said = [clip.note(), trimaps and trimaps.note(), background and note_on_pages(background)]
+        notes = dict.fromkeys(note for note in said if note)
         with _writer(folder, clip, written) as write:
             for number, (prediction, image) in enumerate(zip(predictions, images, strict=False)):
                 write(number, "alpha", prediction.alpha)
@@ -106,14 +116,49 @@ def matte_clip(
                 scene = None if behind is None else cover(behind, image.shape[2], image.shape[3])
                 write(number, "composite", composite(prediction, image, scene))
                 if show_mask:
-                    write(number, "mask", to_rgb(mask_picture(image, prediction.alpha, masks[number])))
+                    mask = masks.pop(0)  # The delay gives a frame out when the next one's mask is there already.
+                    write(number, "mask", to_rgb(mask_picture(image, prediction.alpha, mask)))
+                    active.append(mask.levels)
                 notes |= dict.fromkeys(prediction.notes)
                 details.append(prediction.details)
                 for_frames(number + 1, clip.count)
         if not details:
             raise InputError(f"{clip.path} has no frame that can be matted: name another")
         files = tuple(Path(output) / file.relative_to(folder) for file in written)
-    return ClipMatte(ratio, files, tuple(notes), tuple(details), tuple(mask.levels for mask in masks))
+    if broken:
+        raise InputError(f"{broken[0]}; the frames before are in {output}") from broken[0]
+    return ClipMatte(ratio, files, tuple(notes), tuple(details), tuple(active))
+
+
+def _until_broken(pictures: Iterator[Tensor], broken: list[BrokenVideoError]) -> Iterator[Tensor]:
+    """The same pictures as long as nothing broke off. What breaks off here ends without an error, which is listed."""
+    try:
+        while not broken and (picture := next(pictures, None)) is not None:
+            yield picture
+    except BrokenVideoError as error:
+        broken.append(error)
+
+
+def _place(clip: Clip, kind: str, number: int) -> Path:
+    """Where a frame's picture goes in the output folder."""
+    if clip.video:
+        return Path(f"{kind}.mp4")
+    return Path(kind, f"{clip.paths[number].stem}.png") if clip.path.is_dir() else Path(f"{kind}.png")
+
+
+def _check_overwrites_none(output: Path, clip: Clip, inputs: Sequence[Path], kinds: Sequence[str]) -> None:
+    """Raise InputError where a picture would replace one that is read, under whatever name or link."""
+    read = {_identity(path) for path in inputs if path.exists()}
+    for number in range(len(clip.files)):
+        for kind in kinds:
+            place = output / _place(clip, kind, number)
+            if place.exists() and _identity(place) in read:
+                raise InputError(f"{place} is read and would be overwritten: name another folder with -o")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_dev, about.st_ino
 
 
 def _check_names(clip: Clip, trimaps: Clip | None) -> None:
@@ -134,13 +179,13 @@ def _writer(folder: Path, clip: Clip, written: list[Path]) -> Iterator[Callable[
         videos: dict[str, Callable[[Tensor], None]] = {}
 
         def write(number: int, kind: str, picture: Tensor) -> None:
+            path = folder / _place(clip, kind, number)
             if clip.video is not None:
                 if kind not in videos:
-                    written.append(folder / f"{kind}.mp4")
-                    videos[kind] = open_files.enter_context(video_writer(written[-1], clip.video.rate))
+                    written.append(path)
+                    videos[kind] = open_files.enter_context(video_writer(path, clip.video.rate))
                 videos[kind](picture)
                 return
-            path = folder / kind / f"{clip.paths[number].stem}.png" if clip.path.is_dir() else folder / f"{kind}.png"
             path.parent.mkdir(exist_ok=True)
             write_image(picture, path)
             written.append(path)

@@ -23,9 +23,10 @@ from binmat.backends.backend import Backend, Group, Model
 from binmat.errors import ExportError
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.verification.clips import Frames
-from binmat.verification.node_check import Evaluator, check_node, sources
-from binmat.verification.results import FileRun, OutputDifference, SignFlips
+from binmat.verification.node_check import Evaluator, check_node, is_constant, sources
+from binmat.verification.results import FileRun, NodeCheck, OutputDifference, SignFlips
 from binmat.verification.signs import BINARIZE, count_near, distance_from_threshold, furthest
+from binmat.verification.wide_values import wide_values
 
 #: A whole model takes the most memory of all that is done here, so models that run side by side take turns.
 _WHOLE_MODEL = Lock()
@@ -36,7 +37,8 @@ class RecordedRun:
     """What a file computed on a clip, for the comparison end to end.
 
     result: what was found so far, without the end-to-end differences. outputs: of each frame, in the graph's order.
-    negative: of each frame, binarization -> one bit per sign, set where it is -1, in the order of torch's layout.
+    negative: of each frame, binarization -> one bit per sign, set where it is -1, in the order of torch's layout; empty
+    for frames that are not compared node by node.
     """
 
     result: FileRun
@@ -55,11 +57,10 @@ def check_file(
     model: Model,
     frames: Frames,
     kernel: str = "",
-    content: bytes | None = None,
     checked_frames: int = 1,
 ) -> FileRun:
     """Run a model with one kernel and compare it with the lowered graph: :func:`run_file`, then end to end."""
-    recorded = run_file(backend, lowered, model, frames, kernel, content, checked_frames)
+    recorded = run_file(backend, lowered, model, frames, kernel, checked_frames)
     compare_end_to_end(lowered, frames, [recorded])
     return recorded.result
 
@@ -70,7 +71,6 @@ def run_file(
     model: Model,
     frames: Frames,
     kernel: str = "",
-    content: bytes | None = None,
     checked_frames: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> RecordedRun:
@@ -78,14 +78,14 @@ def run_file(
 
     model: what the backend wrote for this kernel. frames: the inputs of consecutive frames by name, NCHW float32.
     States that the first frame leaves out are zeros; on later frames the file goes on with the states it has computed.
-    content: the file to judge; None means the model's own. checked_frames: how many of the last frames are compared
+    checked_frames: how many of the last frames are compared
     node by node, with the states that the file computed on the frames before. progress: called after each frame.
     Raises MissingExtraError without the interpreter, ExportError where inputs are missing.
     """
     checked_frames = min(checked_frames, len(frames))
     recorded = RecordedRun(FileRun(kernel, model.form, len(frames), checked_frames))
     run = _Run(lowered, model, kernel, recorded.result)
-    runner = backend.runner(model.content if content is None else content, kernel)
+    runner = backend.runner(model.content, kernel)
     states: dict[str, Tensor] = {}
     for index, frame in enumerate(frames):
         inputs = _inputs(lowered, frame, states, index)
@@ -93,10 +93,42 @@ def run_file(
             outputs = runner.run(inputs)
         recorded.outputs.append(outputs)
         checked = index >= len(frames) - checked_frames
-        recorded.negative.append(run.check_nodes(inputs, outputs, checked=checked))
+        recorded.negative.append(run.check_nodes(inputs, outputs) if checked else {})
         states = dict(zip(lowered.outputs, outputs, strict=True))
         progress()
     return recorded
+
+
+def check_alone(
+    lowered: LoweredGraph, model: Model, kernel: str, progress: Callable[[], None] = lambda: None
+) -> list[NodeCheck]:
+    """Run every stored node by itself on wide values, and compare it with torch.
+
+    What a picture never reaches shows here: the bound of an activation, a zero, a weight of a channel that is silent.
+    Nodes that read integers are left out, which may be indices. progress: called at the end.
+    """
+    stored = {node for node in lowered.module.graph.nodes if node.name in model.stored}
+    nodes = {node.name: node for node in stored}
+    groups = {
+        node.name: (node.name, *(operand.name for operand in sources(node, stored)))
+        for node in lowered.module.graph.nodes
+        if node in stored and node.op == "call_function"
+    }
+    tried = [
+        group
+        for group in groups.values()
+        if group[1:] and all(_takes_wide_values(nodes[operand].meta["val"]) for operand in group[1:])
+    ]
+    checks = []
+    for group, values in model.alone(tried, lambda name: wide_values(nodes[name]), kernel):
+        evaluator = Evaluator(lowered.module, {nodes[name]: values[name] for name in group[1:]})
+        checks.append(check_node(nodes[group[0]], values[group[0]], evaluator))
+    progress()
+    return checks
+
+
+def _takes_wide_values(value: Tensor) -> bool:
+    return value.is_floating_point() or value.dtype == torch.bool
 
 
 def compare_end_to_end(lowered: LoweredGraph, frames: Frames, runs: Sequence[RecordedRun]) -> None:
@@ -113,7 +145,9 @@ def compare_end_to_end(lowered: LoweredGraph, frames: Frames, runs: Sequence[Rec
             for name, wanted, got in zip(lowered.outputs, expected, run.outputs[index], strict=True):
                 difference = (wanted.double() - got.double()).abs()
                 run.result.outputs.append(
-                    OutputDifference(name, index, float(difference.max()), float(difference.mean()))
+                    OutputDifference(
+                        name, index, float(difference.max()), float(difference.mean()), is_constant(wanted)
+                    )
                 )
         states = dict(zip(lowered.outputs, expected, strict=True))
 
@@ -151,18 +185,15 @@ class _Run:
         self.output_nodes: list[Node] = []
         torch.fx.node.map_arg(lowered.module.graph.output_node().args[0], self.output_nodes.append)
 
-    def check_nodes(
-        self, inputs: list[Tensor], outputs: list[Tensor], *, checked: bool
-    ) -> dict[Node, npt.NDArray[np.uint8]]:
+    def check_nodes(self, inputs: list[Tensor], outputs: list[Tensor]) -> dict[Node, npt.NDArray[np.uint8]]:
         """Compare the nodes of one frame; returns where the binarizations that lie in the file gave -1."""
         given = dict(zip(self.placeholders, inputs, strict=True))
         stored = {node for node in self.nodes.values() if node.name in self.model.stored}
         groups: dict[Group, Node] = {}
         for node in self.nodes.values():
-            if node not in stored or node.op != "call_function" or not (checked or node.target is BINARIZE):
-                continue
-            operands = sources(node, stored) if checked else []
-            groups[tuple(dict.fromkeys(n.name for n in (node, *operands) if n not in given))] = node
+            if node in stored and node.op == "call_function":
+                names = (n.name for n in (node, *sources(node, stored)) if n not in given)
+                groups[tuple(dict.fromkeys(names))] = node
         negative: dict[Node, npt.NDArray[np.uint8]] = {}
         for ready, found in self.model.values(list(groups), inputs, self.kernel):
             values = {self.nodes[name]: value for name, value in found.items()}
@@ -171,14 +202,12 @@ class _Run:
             for node in nodes:
                 if node.target is BINARIZE:
                     negative[node] = np.packbits((values[node] < 0).contiguous().numpy())
-                if checked:
-                    self.result.nodes.append(check_node(node, values[node], evaluator))
+                self.result.nodes.append(check_node(node, values[node], evaluator))
             for node, output in zip(self.output_nodes, outputs, strict=True):
-                if checked and node in nodes and not torch.equal(values[node], output):
+                if node in nodes and not torch.equal(values[node], output):
                     self.result.faithful = False
             del found, values, evaluator  # The next values need the memory.
-        if checked:
-            self._check_passed_on(outputs, stored, Evaluator(self.lowered.module, given))
+        self._check_passed_on(outputs, stored, Evaluator(self.lowered.module, given))
         return negative
 
     def _check_passed_on(self, outputs: list[Tensor], stored: set[Node], evaluator: Evaluator) -> None:

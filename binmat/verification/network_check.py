@@ -7,8 +7,11 @@ where torch's convolutions are several times as fast, and are float64 from there
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -21,12 +24,17 @@ from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.masked_path import set_execution
 from binmat.quantizers.sign import is_negative
 from binmat.transforms.lowering.lower import lower
+from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.lowering.one_float_type import OneFloatType
+from binmat.transforms.program import Program
 from binmat.transforms.trace import trace
 from binmat.verification.clips import Frames
+from binmat.verification.layer_check import furthest_layer
 from binmat.verification.results import NetworkCheck
 from binmat.verification.signs import BINARIZE, TINY, distance_from_threshold, furthest
 
+#: How many of a layer's distances from the threshold are kept for comparison.
+_SAMPLE = 2**16
 _BINARY_CONV = torch.ops.binmat.binary_conv2d.default
 _ABOVE = torch.ops.aten.gt.Scalar
 
@@ -36,18 +44,22 @@ def check_network(network: nn.Module, example: Example, frames: Frames) -> Netwo
 
     See :meth:`ExactPair.check`.
     """
-    return ExactPair(network, example).check(frames)
+    return ExactPair(network, example, lower(network, example)).check(frames)
 
 
 class ExactPair:
-    """A network in evaluation mode and its lowered graph, for one check in float64. Making it traces the network."""
+    """A network in evaluation mode and its lowered graph, for one check in float64. Making it traces the network.
 
-    def __init__(self, network: nn.Module, example: Example) -> None:
+    lowered: the float32 graph that is shipped; its constants are compared with those in float64.
+    """
+
+    def __init__(self, network: nn.Module, example: Example, lowered: LoweredGraph) -> None:
         self.example = example
         self.network = trace(copy.deepcopy(network)).eval()
         # Sparse execution adds in another order, and its layers get gathered pixels.
         set_execution(self.network, "dense")
         self.lowered = lower(network, example, torch.float64).module
+        self.constants = _furthest_constants(lowered.module, self.lowered)
 
     def check(self, frames: Frames) -> NetworkCheck:
         """Compare on the last frame.
@@ -69,11 +81,14 @@ class ExactPair:
             inputs |= dict(frames[-1])
             network.double()
             _add_exactly(network)
-            signs = _record_signs(network)
+            binarized = _record_binarized(network)
             # Where the network's code casts, it would round.
             with OneFloatType(torch.float64):
                 expected = _run(network, example, inputs, torch.float64)
-            run = _ForcedRun(self.lowered, signs)
+            run = _ForcedRun(self.lowered, binarized)
+            program = network.programs[example.mode]
+            assert isinstance(program, Program)
+            layer = furthest_layer(network, program.graph, self.lowered)
             actual = run.run(*[_as(value, torch.float64) for value in inputs.values() if isinstance(value, Tensor)])
         pairs = list(zip(_tensors(actual), _tensors(expected), strict=True))
         differences = [_difference(got, want) for got, want in pairs]
@@ -86,6 +101,12 @@ class ExactPair:
             signs=run.compared,
             flipped_signs=run.flipped / max(run.compared, 1),
             distance=run.distance,
+            zeros=run.zeros,
+            moved=run.moved,
+            constants=self.constants,
+            layer=layer.apart,
+            layer_name=layer.name,
+            layers=layer.compared,
         )
 
 
@@ -142,35 +163,60 @@ def _are_units(x: Tensor) -> bool:
     return torch.equal(x, x.sign())
 
 
-def _record_signs(owner: nn.Module) -> dict[str, list[Tensor]]:
-    """Layer -> where its input is negative, bool, call by call; filled while the network runs.
+@dataclass(frozen=True)
+class _Binarized:
+    """What a layer binarized in one call.
+
+    negative: where its sign is -1. zero: where x - threshold is exactly 0. sample: of x - threshold, float64 [N], at
+    most _SAMPLE of them.
+    """
+
+    negative: Tensor
+    zero: Tensor
+    sample: Tensor
+
+
+def _sample(x: Tensor) -> Tensor:
+    """Elements of x at equal distances, which is odd so that every channel has some."""
+    return x.flatten()[:: x.numel() // _SAMPLE | 1].clone()
+
+
+def _record_binarized(owner: nn.Module) -> dict[str, list[_Binarized]]:
+    """Layer -> what it binarized, call by call; filled while the network runs.
 
     Of a sparse decoder's mask the input is the coarse alpha, and what counts is where it is not above 0.
     """
-    signs: dict[str, list[Tensor]] = {}
+    found: dict[str, list[_Binarized]] = {}
 
     def record(name: str, layer: nn.Module, x: Tensor) -> None:
         if isinstance(layer, BinaryLayer):
-            negative = is_negative(x - layer.per_channel(layer.deployed().threshold))
+            x = x - layer.per_channel(layer.deployed().threshold)
+            negative = is_negative(x)
         else:
             negative = x <= 0
-        signs.setdefault(name, []).append(negative)
+        found.setdefault(name, []).append(_Binarized(negative, x == 0, _sample(x)))
 
     for name, layer in owner.named_modules():
         if isinstance(layer, (BinaryLayer, IncoherenceMask)):
             layer.register_forward_pre_hook(lambda layer, inputs, name=name: record(name, layer, inputs[0]))
-    return signs
+    return found
 
 
 class _ForcedRun(fx.Interpreter):
-    """The lowered graph with the network's signs; counts where its own differ."""
+    """The lowered graph with the network's signs; counts where its own differ.
 
-    def __init__(self, module: fx.GraphModule, signs: Mapping[str, list[Tensor]]) -> None:
+    zeros: how many differ although both sides have an exact 0 there. moved: how far x - threshold lies from the
+    network's, relative to its largest value in the layer.
+    """
+
+    def __init__(self, module: fx.GraphModule, binarized: Mapping[str, list[_Binarized]]) -> None:
         super().__init__(module)
-        self.signs = {name: list(calls) for name, calls in signs.items()}
+        self.binarized = {name: list(calls) for name, calls in binarized.items()}
         self.flipped = 0
         self.compared = 0
         self.distance = 0.0
+        self.zeros = 0
+        self.moved = 0.0
 
     def run_node(self, n: fx.Node) -> Any:
         if n.target is _BINARY_CONV and _adds_exactly(self.fetch_args_kwargs_from_env(n)[0][1]):
@@ -181,20 +227,52 @@ class _ForcedRun(fx.Interpreter):
         result = super().run_node(n)
         if n.target is BINARIZE:
             (x, threshold), _ = self.fetch_args_kwargs_from_env(n)
-            negative = self._forced(n, result < 0, lambda: distance_from_threshold(x, threshold))
+            negative = self._forced(n, result < 0, distance_from_threshold(x, threshold))
             return torch.where(negative, -1.0, 1.0).to(result.dtype)
-        if n.target is _ABOVE and n.meta.get("layer") in self.signs:
+        if n.target is _ABOVE and n.meta.get("layer") in self.binarized:
             (alpha, level), _ = self.fetch_args_kwargs_from_env(n)
-            return ~self._forced(n, ~result, lambda: alpha - level)
+            return ~self._forced(n, ~result, alpha - level)
         return result
 
-    def _forced(self, n: fx.Node, actual: Tensor, distance: Callable[[], Tensor]) -> Tensor:
+    def _forced(self, n: fx.Node, actual: Tensor, distance: Tensor) -> Tensor:
         """The network's signs in place of the graph's own. distance: of the graph's values from their threshold."""
-        negative = self.signs[n.meta["layer"]].pop(0).reshape(actual.shape)
+        network = self.binarized[n.meta["layer"]].pop(0)
+        negative = network.negative.reshape(actual.shape)
         flips = negative != actual
         self.compared += flips.numel()
         flipped = int(flips.sum())
         self.flipped += flipped
         if flipped:
-            self.distance = max(self.distance, furthest(distance(), flips))
+            self.distance = max(self.distance, furthest(distance, flips))
+            if n.target is BINARIZE:
+                self.zeros += int((flips & (distance == 0) & network.zero.reshape(actual.shape)).sum())
+        moved = (_sample(distance) - network.sample).abs().max() / network.sample.abs().max().clamp_min(TINY)
+        self.moved = _larger(self.moved, float(moved))
         return negative
+
+
+def _larger(a: float, b: float) -> float:
+    """The larger number; NaN where one of them is."""
+    return b if math.isnan(b) or b > a else a
+
+
+def _furthest_constants(lowered: fx.GraphModule, exact: fx.GraphModule) -> float:
+    """How far the constants of a lowered graph lie from those of its twin in float64, relative to each one's largest.
+
+    Infinite where the graphs differ, or integers.
+    """
+    pairs = list(zip_longest(lowered.graph.nodes, exact.graph.nodes))
+    if any(a is None or b is None or (a.op, a.target) != (b.op, b.target) for a, b in pairs):
+        return math.inf
+    furthest = 0.0
+    for node, _ in pairs:
+        if node.op != "get_attr":
+            continue
+        one, other = (fx.Interpreter(module).fetch_attr(str(node.target)) for module in (lowered, exact))
+        if one.shape != other.shape or (not other.is_floating_point() and not torch.equal(one, other)):
+            return math.inf
+        if other.is_floating_point() and other.numel():
+            # Masks hold infinities, which are equal on both sides.
+            apart, largest = ((one.double() - other).nan_to_num(0).abs().max(), other.nan_to_num(0).abs().max())
+            furthest = max(furthest, float(apart / largest.clamp_min(TINY)))
+    return furthest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from binmat.verification.signs import NEAR
 #: Largest difference between network and lowered graph that float64 rounding explains, relative to the range of an
 #: output or to the spread of a layer's input.
 NETWORK_LIMIT = 1e-9
+#: Largest difference of a float32 constant from its float64 twin, relative to the largest of its tensor.
+CONSTANT_LIMIT = 1e-6
 
 #: What a node's values are compared by. "value": floats, relative to the tensor's range; "sum": a binary convolution,
 #: in units of what float rounding of sum * multiplier + bias allows; "sign" and "exact": the number of differences.
@@ -25,7 +27,11 @@ class NetworkCheck:
 
     max_abs, mean_abs: differences of the outputs; worst: the largest relative to its output's range.
     signs: how many were compared. flipped_signs: the share of them that differ. distance: the largest |x - threshold|
-    among them, relative to the standard deviation of x - threshold in its layer.
+    among them, relative to the standard deviation of x - threshold in its layer. zeros: how many of them are exact
+    zeros on both sides. moved: the largest difference of x - threshold itself, relative to the largest in its layer.
+    constants: how far those of the shipped float32 graph lie from those in float64, relative to each one's largest.
+    layer, layer_name: the largest difference of a layer without weights by itself on wide values, relative to the range
+    of its result; layers: how many of those were compared.
     """
 
     max_abs: float
@@ -34,22 +40,36 @@ class NetworkCheck:
     signs: int
     flipped_signs: float
     distance: float
+    zeros: int = 0
+    moved: float = 0.0
+    constants: float = 0.0
+    layer: float = 0.0
+    layer_name: str = ""
+    layers: int = 0
 
     @property
     def passed(self) -> bool:
         # NaN must fail.
-        return self.worst <= NETWORK_LIMIT and self.distance <= NETWORK_LIMIT
+        values = self.worst <= NETWORK_LIMIT and self.distance <= NETWORK_LIMIT and self.moved <= NETWORK_LIMIT
+        return values and not self.zeros and self.constants <= CONSTANT_LIMIT and self.layer <= NETWORK_LIMIT
 
     def check(self) -> None:
         """Raise VerificationError where rounding does not explain the difference."""
         if math.isnan(self.max_abs):
             raise VerificationError("an output of the network is not a number: look for NaN in its weights")
-        if not self.passed:
-            raise VerificationError(
-                "the lowered graph is not the network: in float64 they differ by "
-                f"{max(self.worst, self.distance):.2g} of their range; "
-                "please report this as a bug of binmat, with the recipe"
-            )
+        if self.passed:
+            return
+        if not self.constants <= CONSTANT_LIMIT:
+            found = f"its constants differ from those in float64 by {self.constants:.2g} of their range"
+        elif not self.layer <= NETWORK_LIMIT:
+            found = f"layer '{self.layer_name}' on wide values differs by {self.layer:.2g} of its range"
+        elif self.zeros:
+            found = f"{self.zeros} signs of exact zeros differ"
+        else:
+            found = f"in float64 they differ by {max(self.worst, self.distance, self.moved):.2g} of their range"
+        raise VerificationError(
+            f"the lowered graph is not the network: {found}; please report this as a bug of binmat, with the recipe"
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,7 @@ class NodeCheck:
     """One node of the lowered graph, computed by torch from the backend's own inputs of that node.
 
     worst: the largest difference in the unit of `kind`; limit: what rounding explains. elements: how many compared.
+    constant: whether all of them were equal, which proves little.
     """
 
     node: str
@@ -66,6 +87,7 @@ class NodeCheck:
     elements: int
     worst: float
     limit: float
+    constant: bool = False
 
     @property
     def passed(self) -> bool:
@@ -86,12 +108,16 @@ class NodeCheck:
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """An output of one frame, torch's graph against the backend, each fed with its own states."""
+    """An output of one frame, torch's graph against the backend, each fed with its own states.
+
+    constant: whether torch's has one value everywhere, so that the difference proves little.
+    """
 
     name: str
     frame: int
     max_abs: float
     mean_abs: float
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,9 +188,7 @@ class FileRun:
 
         Rounding that flips a sign at its threshold, and what follows from it downstream, is not an error.
         """
-        if self.failures:
-            worst = max(self.failures, key=lambda node: node.worst / node.limit if node.limit else float("inf"))
-            raise VerificationError(f"{worst}; {len(self.failures)} of {len(self.nodes)} nodes fail")
+        check_nodes(self.nodes)
         if self.checked_frames and not self.nodes:
             raise VerificationError("no operator was compared: the backend names no node whose value is in the file")
         if not self.faithful:
@@ -182,17 +206,29 @@ class FileRun:
         }
 
 
+def check_nodes(nodes: Sequence[NodeCheck]) -> None:
+    """Raise VerificationError where a node differs by more than rounding."""
+    failures = [node for node in nodes if not node.passed]
+    if failures:
+        worst = max(failures, key=lambda node: node.worst / node.limit if node.limit else float("inf"))
+        raise VerificationError(f"{worst}; {len(failures)} of {len(nodes)} nodes fail")
+
+
 @dataclass(frozen=True)
 class Verification:
     """What verifying a model file found: network against lowered graph, then graph against file.
 
     backend, title: of the file's backend, its name in reports and in sentences. runs: (clip, kernel) -> what was found.
+    alone: every operator by itself on wide values. as_written: whether the file has the bytes of a fresh export; if
+    not, another machine's rounding explains what differs, and the file itself was run.
     """
 
     backend: str
     title: str
     network: NetworkCheck
     runs: Mapping[tuple[str, str], FileRun]
+    alone: Sequence[NodeCheck] = ()
+    as_written: bool = True
 
     def check(self) -> None:
         """Raise VerificationError where a difference is systematic; rounding is none."""
@@ -203,6 +239,10 @@ class Verification:
             except VerificationError as error:
                 place = f"{self.title}'s {kernel} kernel" if kernel else self.title
                 raise VerificationError(f"on {clip}, {place}: {error}") from error
+        try:
+            check_nodes(self.alone)
+        except VerificationError as error:
+            raise VerificationError(f"on wide values, {self.title}: {error}") from error
 
     @property
     def systematic(self) -> str | None:
@@ -216,6 +256,8 @@ class Verification:
     def summary(self) -> dict[str, dict[str, Any]]:
         """For reports: {backend: {max_abs, mean_abs, flipped_signs, ...}}, first of all runs together, then of each.
 
+        After them the operators on wide values, and the lowered graph.
+
         max_abs, mean_abs: of the outputs, end to end. flipped_signs: the share of signs that differ end to end.
         operators: how many operator results were compared with torch's on equal inputs. systematic: whether any of
         them differs by more than rounding.
@@ -225,7 +267,12 @@ class Verification:
             runs[f"{f'{self.backend} {kernel}'.strip()}, {clip}"] = [run]
         network = {key: getattr(self.network, key) for key in ("max_abs", "mean_abs", "flipped_signs")}
         network["systematic"] = not self.network.passed
-        return {**{name: _numbers(found) for name, found in runs.items()}, "lowered graph, float64": network}
+        alone = {"operators": len(self.alone), "systematic": not all(node.passed for node in self.alone)}
+        return {
+            **{name: _numbers(found) for name, found in runs.items()},
+            f"{self.backend}, wide values": alone,
+            "lowered graph, float64": network,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Everything that was measured."""
@@ -234,8 +281,10 @@ class Verification:
             clips.setdefault(clip, []).append(run.to_json())
         return {
             "systematic": self.systematic,
+            "as_written": self.as_written,
             "network": asdict(self.network),
             "summary": self.summary(),
+            "wide values": [asdict(node) for node in self.alone],
             "clips": clips,
         }
 
@@ -256,8 +305,34 @@ class Verification:
             f"{self.network.max_abs:.1e}.\n"
             f"Operator by operator, {len(nodes):,} results were compared with PyTorch's on equal inputs: "
             f"{_rounding(nodes)}.\n"
+            f"By themselves on wide values, {len(self.alone):,} operators: {_rounding([*self.alone])}.\n"
             f"End to end, over {frames} frames with states, outputs differ by at most {apart:.1e}; {_flips(runs)}."
+            + "".join(f"\n{note}" for note in (*_constants(self.runs), *self._of_another_machine()))
         )
+
+    def _of_another_machine(self) -> list[str]:
+        if self.as_written:
+            return []
+        return ["Another machine's rounding tells the file's constants from a fresh export's; the file itself was run."]
+
+
+def _constants(runs: Mapping[tuple[str, str], FileRun]) -> list[str]:
+    """What was compared and had one value everywhere."""
+    notes = []
+    for clip in dict.fromkeys(clip for clip, _ in runs):
+        found = [run for (name, _), run in runs.items() if name == clip]
+        outputs = dict.fromkeys(out.name for run in found for out in run.outputs if out.constant)
+        if outputs:
+            names = ", ".join(f"'{name}'" for name in outputs)
+            notes.append(f"On {clip}, {names} had one value everywhere: end to end, that is no proof.")
+        signs = [node for run in found for node in run.nodes if node.kind == "sign"]
+        layers, blind = ({n.layer or n.node for n in those} for those in (signs, [n for n in signs if n.constant]))
+        if blind:
+            notes.append(
+                f"On {clip}, {len(blind)} of {len(layers)} binary layers saw one sign only: for those, the wide values "
+                "alone are proof."
+            )
+    return notes
 
 
 def _flipped_share(flips: Iterable[SignFlips]) -> float:

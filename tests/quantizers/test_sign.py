@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -107,3 +108,14 @@ def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
     (grad,) = torch.autograd.grad(sign(x, "polynomial").square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
+
+
+def test_without_gradients_nothing_is_kept_for_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(u: Tensor) -> Tensor:
+        raise AssertionError("kept")
+
+    monkeypatch.setitem(ESTIMATORS, "clip", replace(ESTIMATORS["clip"], keep=keep))
+    weight = torch.tensor([-1.0, 2.0], requires_grad=True)
+    with torch.no_grad():
+        assert sign(weight).tolist() == [-1, 1]
+        assert step(weight).tolist() == [0, 1]

@@ -293,3 +293,33 @@ def test_a_module_that_is_called_behind_two_sums_is_replaced_apart():
             return self.last(self.relu(self.two(x) + x))
 
     assert set(rprelus(convert(Twice(), "reactnet"))) == {"one_rprelu", "relu"}
+
+
+class Twice(nn.Module):
+    """One convolution, activated by two functions."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 1, 1)
+        self.first, self.second = first, second
+
+    def forward(self, x):
+        return self.head(self.second(self.conv(self.first(self.conv(self.stem(x))))))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "slopes"),
+    [
+        (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2), {"first": 0.1, "second": 0.2}),
+        (F.relu, nn.LeakyReLU(0.2), {"conv_rprelu": 0.25, "second": 0.2}),
+        (lambda x: F.leaky_relu(x, 0.1), lambda x: F.leaky_relu(x, 0.2), {"conv_rprelu": 0.1, "conv_rprelu_": 0.2}),
+        (F.relu, F.relu, {"conv_rprelu": 0.25}),
+    ],
+)
+def test_two_functions_behind_one_layer_have_an_rprelu_each(first, second, slopes):
+    module = Twice(first, second).eval()
+    network, x = convert(module, "reactnet", size=(8, 8)), torch.randn(1, 3, 8, 8)
+    assert {name: layer.slope[0].item() for name, layer in rprelus(network).items()} == pytest.approx(slopes)
+    if 0.1 in slopes.values():
+        kept = convert(module, "reactnet", settings=["options.replacement=keep"], size=(8, 8))
+        torch.testing.assert_close(network(x), kept(x))

@@ -110,6 +110,22 @@ def test_norms_are_re_estimated_in_order_behind_binary_layers_alone() -> None:
             x = layer(x)
 
 
+def test_a_norm_that_is_frozen_is_left_alone() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), nn.BatchNorm2d(6), nn.Conv2d(6, 1, 1)
+    )
+    module[2].eval().requires_grad_(False)
+    network = convert(module, "reactnet", size=(8, 8))
+    calibrate(network, [{"input": torch.rand(1, 3, 8, 8)}])
+    frozen, free = network.get_submodule("2"), network.get_submodule("3")
+    assert torch.equal(frozen.running_mean, torch.zeros(6)) and torch.equal(frozen.running_var, torch.ones(6))
+    assert not torch.equal(free.running_mean, torch.zeros(6))
+    # A network that is only run has no gradients at all.
+    network.eval().requires_grad_(False)
+    calibrate(network, [{"input": torch.rand(1, 3, 8, 8)}])
+    assert not torch.equal(frozen.running_mean, torch.zeros(6))
+
+
 class Spellings(nn.Module):
     """A norm called as a function on buffers of its own, and one behind global pooling."""
 
@@ -164,7 +180,7 @@ def test_one_frame_behind_global_pooling_gives_both_signs_over_the_channels(sche
 def test_weights_scales_and_modes_stay_and_gradients_still_flow() -> None:
     network = convert(build("rvm_mobilenetv3"), "reactnet", settings=["decoder=sab"]).train()
     network.backbone.eval()
-    before = copy.deepcopy(network)
+    before, threads = copy.deepcopy(network), torch.get_num_threads()
     calibrate(network, [{"src": frame["x"]} for frame in frames_of(1, 64)])
     changed = {
         key.rpartition(".")[2]
@@ -176,6 +192,7 @@ def test_weights_scales_and_modes_stay_and_gradients_still_flow() -> None:
     assert {m.execution for m in network.modules() if isinstance(m, MaskedPath)} == {"auto"}
     assert [p.requires_grad for p in network.parameters()] == [p.requires_grad for p in before.parameters()]
     assert not any(m._forward_pre_hooks for m in network.modules())
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("scheme", ["bnn", "xnor", "recu", "dorefa_signed"])

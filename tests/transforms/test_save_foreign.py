@@ -49,6 +49,10 @@ def unet() -> nn.Module:
     return UNet()
 
 
+def fails() -> nn.Module:
+    return nn.Conv2d(-1, 8, 1)
+
+
 def nothing() -> str:
     return "no module"
 
@@ -123,6 +127,7 @@ def test_a_factory_for_a_file_without_one_is_refused(tmp_path: Path) -> None:
         ("__main__:unet", "is not 'module:function'"),
         ("no.such.module:unet", "cannot be imported"),
         (here("absent"), "cannot be imported"),
+        (here("fails"), "fails: RuntimeError: "),
         (here("nothing"), "returned str: it must return"),
         (here("wider"), r"'first.weight' is \[8, 4, 3, 3\] instead of \[16, 4, 3, 3\]"),
     ],

@@ -10,6 +10,7 @@ from collections import OrderedDict, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from binmat.errors import InputError, SizeError, TraceError
 from binmat.model_defs.network import Example
+from binmat.reports.call_recorder import record_calls
 from binmat.transforms.convert import convert
 from binmat.transforms.trace import graphs, trace
 from binmat.transforms.traced_module import TRAINING
@@ -484,3 +486,58 @@ def test_a_graph_of_training_that_needs_two_images_is_run_with_two() -> None:
     network = convert(module.eval(), "bnn", size=(8, 8))
     assert [name for name, plan in network.conversion.plan.items() if plan.scheme] == ["hidden"]
     assert network.train()(torch.rand(2, 3, 8, 8)).shape == (2, 2)
+
+
+def asks_for_gradients(m, x):
+    return m.conv(x) * (2 if torch.is_grad_enabled() else 3)
+
+
+def test_code_that_asks_whether_gradients_are_on() -> None:
+    module, x = Runs(asks_for_gradients, conv=nn.Conv2d(3, 3, 1)).eval(), torch.rand(1, 3, 8, 12)
+    network = trace(copy.deepcopy(module), (8, 12))
+    with torch.no_grad():
+        assert torch.equal(network(x), module(x))
+    with pytest.raises(TraceError, match=r"test_traced_module.py:\d+ asks whether gradients are on: they were off"):
+        network(x)
+    assert torch.equal(network.train()(x), module.train()(x))
+    with torch.no_grad(), pytest.raises(TraceError, match="they were on when it was traced and are off now"):
+        network(x)
+    assert [call.target for call in record_calls(network, network.example(8, 12))] == [nn.Conv2d, "mul"]
+    row = nn.Sequential(nn.Conv2d(3, 3, 1), module, nn.Conv2d(3, 1, 1)).eval()
+    with torch.no_grad():
+        assert convert(row, "bnn", size=(8, 12)).eval()(x).shape == (1, 1, 8, 12)
+
+
+def test_an_explicit_float_stays_float32() -> None:
+    module = Runs(lambda m, x: m.conv(x).float().square(), conv=nn.Conv2d(3, 3, 1)).eval()
+    network, x = trace(copy.deepcopy(module), (8, 8)).bfloat16(), torch.rand(1, 3, 8, 8).bfloat16()
+    result = network(x)
+    assert result.dtype is torch.float32 and torch.equal(result, module.bfloat16()(x))
+
+
+@pytest.mark.parametrize("lazy", [nn.LazyConv2d(4, 1), nn.LazyBatchNorm2d()])
+def test_lazy_layers_without_weights_are_refused(lazy: nn.Module) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), lazy, nn.Conv2d(4, 1, 1))
+    for call in (lambda: trace(module, (8, 8)), lambda: convert(module, "bnn", size=(8, 8))):
+        with pytest.raises(TraceError, match=rf"^'1' \({type(lazy).__name__}\) has no weights yet: call the module"):
+            call()
+    module(torch.rand(2, 3, 8, 8))
+    assert convert(module, "bnn", size=(8, 8))(torch.rand(2, 3, 8, 8)).shape == (2, 1, 8, 8)
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x, scale):
+        return self.conv(x) * float(scale[0])
+
+
+def test_an_array_of_numpy_is_an_argument_that_stays_as_it_was() -> None:
+    module, x = Scaled().eval(), torch.rand(1, 3, 8, 8)
+    network = trace(copy.deepcopy(module), example=Example("forward", {"x": x, "scale": np.array([2.0, 3.0])}, ()))
+    assert torch.equal(network(x, np.array([2.0, 3.0])), module(x, np.array([2.0, 3.0])))
+    for other in (np.array([2.0, 4.0]), np.zeros(3), None):
+        with pytest.raises(InputError, match=r"scale was array\(\[2., 3.\]\) when it was traced and is"):
+            network(x, other)

@@ -11,6 +11,8 @@ from binmat.model_defs.rvm import RVM
 from binmat.nn.masked_path import set_execution
 from binmat.pipeline.deployment import deploy
 from binmat.transforms.convert import convert
+from binmat.transforms.lowering import lower as lowering
+from binmat.transforms.lowering.lower import lower
 from binmat.transforms.trace import trace
 from binmat.verification import network_check
 from binmat.verification.clips import clips_of
@@ -155,10 +157,62 @@ def test_integer_outputs_are_equal_or_it_fails(wrong: bool):
 
     example = Example("forward", {"x": torch.rand(1, 3, 4, 4)}, ("values", "classes"))
     network = trace(Classes(), example=example).eval()
-    pair = ExactPair(network, network.flattened(example))
+    flat = network.flattened(example)
+    pair = ExactPair(network, flat, lower(network, flat))
     if wrong:
         (found,) = pair.lowered.graph.find_nodes(op="call_function", target=torch.ops.aten.argmax.default)
         found.target = torch.ops.aten.argmin.default
         pair.lowered.recompile()
     checked = pair.check([{"x": torch.rand(1, 3, 4, 4)}])
     assert checked.passed != wrong and checked.max_abs == wrong
+
+
+def changed_graph(monkeypatch: pytest.MonkeyPatch, change) -> None:
+    """Let `change` loose on every lowered graph, in both precisions."""
+    right = lowering.FoldAffine.apply
+
+    def wrong(self, module):
+        right(self, module)
+        change(module)
+        module.recompile()
+        return module
+
+    monkeypatch.setattr(lowering.FoldAffine, "apply", wrong)
+
+
+def test_a_bound_that_the_picture_never_reaches_is_found(monkeypatch):
+    def bounded(module):
+        for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.relu.default):
+            node.target, node.args = torch.ops.aten.hardtanh.default, (node.args[0], 0.0, 50.0)
+
+    changed_graph(monkeypatch, bounded)
+    found = deploy(trace(UNet()).eval(), (24, 32)).verify().network
+    assert found.worst < 1e-9 and found.layer > 1e-3
+    with pytest.raises(VerificationError, match=r"layer '.*' on wide values differs by"):
+        found.check()
+
+
+def test_the_float32_graph_is_compared_with_the_exact_one(network, monkeypatch):
+    def off(module):
+        for node in module.graph.find_nodes(op="get_attr"):
+            constant = module.get_buffer(str(node.target))
+            if constant.dtype == torch.float32 and constant.dim() == 4:
+                constant.view(-1)[3] += 2e-5
+
+    changed_graph(monkeypatch, off)
+    with pytest.raises(VerificationError, match="its constants differ from those in float64 by"):
+        deploy(network, (24, 32)).verify().network.check()
+
+
+def test_the_sign_of_an_exact_zero_counts(monkeypatch):
+    """Behind a ReLU zeros are common, and -1 for them is no rounding."""
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 1, 1))
+    plain = convert(layers, "bnn", size=(12, 12)).eval()
+    example = plain.example(12, 12)
+    frames = clips_of(example)["noise"]
+    assert check_network(plain, example, frames).passed
+    monkeypatch.setattr(network_check, "is_negative", lambda x: x <= 0)
+    found = check_network(plain, example, frames)
+    assert found.zeros > 0 and found.distance == 0
+    with pytest.raises(VerificationError, match="signs of exact zeros differ"):
+        found.check()

@@ -13,37 +13,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from binmat.quantizers.sign import is_negative
+from binmat.quantizers.sign import sign
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt pad_value"
 _Function = Callable[..., Tensor]
 
 
-def _operator(arguments: str) -> Callable[[_Function], _Function]:
+def _operator(arguments: str, fake: _Function) -> Callable[[_Function], _Function]:
     """Registers ``torch.ops.binmat.<name of the function>`` with the arguments of this schema.
 
-    The function also runs on fake tensors, which gives the shape and type of its result.
+    fake: gives the shape and type of the result on fake tensors, in fewer steps than the function.
     """
 
     def register(function: _Function) -> _Function:
         name, schema = f"binmat::{function.__name__}", f"({arguments}) -> Tensor"
-        torch.library.custom_op(name, function, mutates_args=(), schema=schema).register_fake(function)
+        torch.library.custom_op(name, function, mutates_args=(), schema=schema).register_fake(fake)
         return function
 
     return register
 
 
-@_operator("Tensor x, Tensor threshold")
+def _convolved(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+    """A fake result of the binary convolution."""
+    *_, stride, padding, dilation, groups, _ = rest
+    return F.conv2d(x, x.new_empty(weight.shape), None, stride, padding, dilation, groups)
+
+
+@_operator("Tensor x, Tensor threshold", lambda x, threshold: torch.empty_like(x))
 def binarize(x: Tensor, threshold: Tensor) -> Tensor:
     """sign(x - threshold) in x's dtype, by the rule of :func:`binmat.quantizers.sign.is_negative`: sign(0) = +1.
 
     x: [N, C, H, W]; threshold: [1] or [C].
     """
     shaped = threshold.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
-    return torch.where(is_negative(x - shaped), -1.0, 1.0).to(x.dtype)
+    return sign(x - shaped)
 
 
-@_operator(f"Tensor x, Tensor weight, Tensor multiplier, Tensor bias, {_GEOMETRY}")
+@_operator(f"Tensor x, Tensor weight, Tensor multiplier, Tensor bias, {_GEOMETRY}", _convolved)
 def binary_conv2d(x: Tensor, weight: Tensor, multiplier: Tensor, bias: Tensor, *geometry: Any) -> Tensor:
     """(sum of x * weight) * multiplier + bias, the sum being an exact integer.
 
@@ -55,7 +61,7 @@ def binary_conv2d(x: Tensor, weight: Tensor, multiplier: Tensor, bias: Tensor, *
     return total * multiplier.to(x.dtype).view(-1, 1, 1) + bias.to(x.dtype).view(-1, 1, 1)
 
 
-@_operator(f"Tensor x, Tensor weight, Tensor thresholds, {_GEOMETRY}")
+@_operator(f"Tensor x, Tensor weight, Tensor thresholds, {_GEOMETRY}", _convolved)
 def binary_conv2d_bits(x: Tensor, weight: Tensor, thresholds: Tensor, *geometry: Any) -> Tensor:
     """-1 where the popcount of a window is above the channel's threshold, else +1, in x's dtype.
 

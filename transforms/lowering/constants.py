@@ -18,7 +18,7 @@ def constant(lowered: fx.GraphModule, node: fx.Node) -> Tensor:
 
 def add_constant(lowered: fx.GraphModule, before: fx.Node, value: Tensor) -> fx.Node:
     """A get_attr node for a new constant, placed before the given node."""
-    number = len(dict(lowered.named_buffers(recurse=False)))
+    number = len(lowered._buffers)
     while hasattr(lowered, f"constant_{number}"):
         number += 1
     lowered.register_buffer(f"constant_{number}", value)

@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from binmat.errors import LoweringError
 from binmat.model_defs.network import Example, Network
 from binmat.nn import BinaryConv2d, BinaryLinear
+from binmat.transforms.collector import collector_waits
 from binmat.transforms.graph_pass import GraphPass
 from binmat.transforms.program import Program
 from binmat.transforms.quiet_fake_tensors import quiet_fake_tensors
@@ -47,7 +48,7 @@ def lower(network: nn.Module, example: Example, dtype: torch.dtype = torch.float
     sparse decoder's side outputs) are left out of the graph. Operators that work in place become those that do not, and
     :mod:`binmat.transforms.lowering.decompositions` says which ones become simpler ones. Raises LoweringError.
     """
-    with TRACING_LOCK:
+    with TRACING_LOCK, collector_waits():
         return _lower(network, example, dtype)
 
 

@@ -33,14 +33,15 @@ class OneFloatType(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        args, kwargs = tree_map_only(torch.dtype, self._chosen, (tuple(args), dict(kwargs or {})))
-        args, kwargs = tree_map_only(Tensor, self._converted, (args, kwargs))
+        args, kwargs = tree_map_only((Tensor, torch.dtype), self._converted, (tuple(args), dict(kwargs or {})))
         return tree_map_only(Tensor, self._converted, func(*args, **kwargs))
 
     def _chosen(self, dtype: torch.dtype) -> torch.dtype:
         return self.dtype if dtype.is_floating_point else dtype
 
-    def _converted(self, value: Tensor) -> Tensor:
+    def _converted(self, value: Any) -> Any:
+        if isinstance(value, torch.dtype):
+            return self._chosen(value)
         # Only where they differ: an operator that works in place must get its own operand.
         dtype = self._chosen(value.dtype)
         return value if value.dtype == dtype else value.to(dtype)

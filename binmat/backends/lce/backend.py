@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
+import numpy as np
 from torch import fx
 
+from binmat.backends.backend import Port, Signature
 from binmat.backends.lce.interpreter import LceInterpreter
+from binmat.backends.lce.metadata import read_metadata
 from binmat.backends.lce.model import LceModel
+from binmat.backends.lce.same_file import model_of_file
+from binmat.backends.lce.tflite.contents import Contents, read_contents
+from binmat.backends.lce.values import from_stored
 from binmat.backends.lce.writer import write_model
+from binmat.errors import VerificationError
 from binmat.transforms.lowering.fuse_bit_outputs import FuseBitOutputs
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 
@@ -31,9 +39,31 @@ class LceBackend:
         fused = LoweredGraph(FuseBitOutputs().apply(graph), lowered.inputs, lowered.outputs)
         return write_model(fused, portable=kernel == "reference")
 
+    def signature(self, content: bytes) -> Signature:
+        """See :class:`binmat.backends.backend.Backend`."""
+        contents, about = read_contents(content), read_metadata(content)
+        names = {"inputs": [name for name, _ in contents.inputs], "outputs": [name for name, _ in contents.outputs]}
+        for key, value in {"layout": "NHWC", **names}.items():
+            if about.get(key) != value:
+                raise VerificationError(f"the file's metadata says {key} {about.get(key)}, and it has {value}")
+        return Signature(_ports(contents, contents.inputs), _ports(contents, contents.outputs))
+
+    def model_of_file(self, content: bytes, fresh: LceModel) -> LceModel:
+        """See :class:`binmat.backends.backend.Backend`."""
+        return model_of_file(content, fresh)
+
     def runner(self, content: bytes, kernel: str) -> LceInterpreter:
         """See :class:`binmat.backends.backend.Backend`."""
         return LceInterpreter(content, kernel)
+
+
+def _ports(contents: Contents, side: Sequence[tuple[str, int]]) -> tuple[Port, ...]:
+    ports = []
+    for name, tensor in side:
+        found = contents.tensors[tensor]
+        value = from_stored(np.zeros(found.shape, found.dtype))
+        ports.append(Port(name, tuple(value.shape), value.dtype))
+    return tuple(ports)
 
 
 LCE = LceBackend()

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from binmat.backends.lce.layout import Order, Shape, preferred_order, stored_shape
+from binmat.backends.lce.tflite.graph import Tensor
 from binmat.backends.lce.tflite.schema import Array
-from binmat.transforms.lowering.sign_packing import unpack_signs
+from binmat.transforms.lowering.sign_packing import pack_signs, unpack_signs
 
 #: Numbers that the file stores as they are in torch.
 DTYPES: dict[torch.dtype, type[np.generic]] = {
@@ -75,6 +76,15 @@ class StoredValue:
             stored = np.where(stored >= 0, np.float32(1), np.float32(-1))
         value = torch.from_numpy(stored.reshape(stored_shape(self.shape, self.order)).transpose(np.argsort(self.order)))
         return value if self.dtype is None else value.to(self.dtype)
+
+    def store(self, value: torch.Tensor, like: Tensor) -> Array:
+        """A value in torch's layout as the stored tensor takes it; bits are the signs of the value."""
+        array = value.permute(self.order).reshape(stored_shape(self.shape, self.order)).numpy()
+        if self.encoding == "packed":
+            return pack_signs(array).reshape(like.shape)
+        if self.encoding == "signs":
+            array = np.where(array < 0, np.float32(-1), np.float32(1))
+        return np.ascontiguousarray(array.astype(like.dtype, copy=False)).reshape(like.shape)
 
 
 def to_stored(value: torch.Tensor | Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,13 +12,12 @@ from torch.utils import _pytree as pytree
 from binmat.backends.lce import rules  # noqa: F401  (registers every rule)
 from binmat.backends.lce.emitter import Emitter
 from binmat.backends.lce.layout import preferred_order, stored_shape
+from binmat.backends.lce.metadata import new_metadata, with_checksum
 from binmat.backends.lce.model import LceModel
 from binmat.backends.lce.values import DTYPES, Bits, StoredValue, Value
 from binmat.errors import ExportError
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.lowering.source_line import users_line
-
-METADATA = "binmat"
 
 
 def write_model(lowered: LoweredGraph, *, portable: bool = False) -> LceModel:
@@ -54,11 +52,12 @@ def write_model(lowered: LoweredGraph, *, portable: bool = False) -> LceModel:
                 raise ExportError(f"{node.op} nodes do not belong into a lowered graph: lower the network first")
         except ExportError as error:
             raise ExportError(f"{_where(node)}: {error}") from error
-    sides = {"inputs": list(lowered.inputs), "outputs": list(lowered.outputs)}
-    metadata = json.dumps({"layout": "NHWC", **sides}).encode()
-    content = e.builder.build(inputs, outputs, "binmat", {METADATA: metadata})
+    content = with_checksum(
+        e.builder.build(inputs, outputs, "binmat", new_metadata(lowered.inputs, lowered.outputs))
+    )
     stored = _stored_values(e, results)
-    return LceModel(content, "portable form" if portable else "", stored, [t for _, t in inputs], e.builder)
+    form = "portable form" if portable else ""
+    return LceModel(content, form, stored, [t for _, t in inputs], e.builder, frozenset(e.without_negative_zero))
 
 
 def _where(node: Node) -> str:

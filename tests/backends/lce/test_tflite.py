@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache
-from pathlib import Path
-from types import ModuleType
-from typing import Any
-
 import numpy as np
 import pytest
+from official_schema import official, parse
 
 from binmat.backends.lce.tflite import builder as builder_module
 from binmat.backends.lce.tflite import reader
@@ -17,24 +12,6 @@ from binmat.backends.lce.tflite.builder import ModelBuilder
 from binmat.backends.lce.tflite.reader import read_model
 from binmat.backends.lce.tflite.schema import BUILTINS, CUSTOM_OPERATOR
 from binmat.errors import ExportError
-
-
-@cache
-def official() -> ModuleType:
-    """The schema's generated classes, which the writer does not use."""
-    package = importlib.util.find_spec("larq_compute_engine")
-    assert package is not None and package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0], "mlir", "python", "tflite_schema.py")
-    spec = importlib.util.spec_from_file_location("tflite_schema", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def parse(content: bytes) -> Any:
-    return official().ModelT.InitFromObj(official().Model.GetRootAsModel(content, 0))
-
 
 #: Our field names that are not the schema's in snake case.
 NAMES = {
