@@ -6,8 +6,8 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-#: Some forty for each tensor, so a hundred thousand tensors; a few gigabytes of memory at the very worst.
-MOST_OPERATIONS = 5_000_000
+#: Some forty for each tensor, so fifty thousand tensors; a quarter of a gigabyte of memory at the very worst.
+MOST_OPERATIONS = 2_000_000
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,

@@ -199,7 +199,8 @@ def test_damaged_conversions(program, converted: Path, tmp_path: Path) -> None:
     _assert_one_line(program("verify", folder), 1, "holds no model file to verify: binmat export")
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights.replace(b'\\"recipe\\"', b'\\"wrecke\\"'))
-    _assert_one_line(program("verify", folder), 1, "its metadata has no recipe: convert the float checkpoint again")
+    fault = "has wrong metadata (recipe: Field required): convert the float checkpoint again"
+    _assert_one_line(program("verify", folder), 1, fault)
 
 
 def test_exporting_another_size_over_the_model_or_in_another_format(program, converted: Path) -> None:

@@ -177,6 +177,15 @@ def test_every_type_comes_back(tmp_path: Path, dtype: torch.dtype) -> None:
     assert torch.equal(load_state(tmp_path / "net.pth")["x"].view(torch.uint8), value.view(torch.uint8))
 
 
+def test_a_file_without_check_sums(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"x": torch.arange(5.0)}, tmp_path / "net.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert load_state(tmp_path / "net.pth")["x"].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_the_rest_of_a_training_checkpoint_is_no_obstacle(tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 2)
     optimizer = torch.optim.Adam(network.parameters())
