@@ -94,7 +94,8 @@ def _rounding_of(node: Node, expected: Tensor, evaluator: Evaluator) -> Tensor |
     arguments = list(product.args)
     for place, size in zip(places, sizes, strict=True):
         arguments[place] = size
-    total: Tensor = product.target(*arguments)
+    operator: Any = product.target
+    total: Tensor = operator(*arguments)
     return (PRODUCT_ROUNDINGS * eps * total + TINY).reshape(expected.shape)
 
 

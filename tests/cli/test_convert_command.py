@@ -44,7 +44,7 @@ def _check_folder(folder: Path, scheme: str, size: tuple[int, int]) -> None:
     assert lce["operators"] > 600
     # How far rounding carries end to end depends on the weights; that nothing else differs is what the rest says.
     assert 0 <= lce["mean_abs"] <= lce["max_abs"] < 10
-    assert 0 <= lce["flipped_signs"] < 0.2
+    assert 0 <= lce["flipped_signs"] < 0.4
     assert report["verification"]["lowered graph, float64"]["max_abs"] < 1e-12
     runs = {"lce optimized, photograph", "lce reference, photograph", "lce, wide values"}
     assert runs <= report["verification"].keys()

@@ -19,6 +19,7 @@ from binmat.backends.lce.writer import write_model
 from binmat.errors import VerificationError
 from binmat.transforms.lowering.fuse_bit_outputs import FuseBitOutputs
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
+from binmat.transforms.lowering.sign_packing import WORD
 
 
 class LceBackend:
@@ -46,6 +47,7 @@ class LceBackend:
         for key, value in {"layout": "NHWC", **names}.items():
             if about.get(key) != value:
                 raise VerificationError(f"the file's metadata says {key} {about.get(key)}, and it has {value}")
+        _check_tail_bits(contents)
         return Signature(_ports(contents, contents.inputs), _ports(contents, contents.outputs))
 
     def model_of_file(self, content: bytes, fresh: LceModel) -> LceModel:
@@ -55,6 +57,15 @@ class LceBackend:
     def runner(self, content: bytes, kernel: str) -> LceInterpreter:
         """See :class:`binmat.backends.backend.Backend`."""
         return LceInterpreter(content, kernel)
+
+
+def _check_tail_bits(contents: Contents) -> None:
+    """Raise VerificationError where a packed weight has bits behind its last channel: some kernels would count them."""
+    for op in contents.operators:
+        if op.kind == "LceBconv2d":
+            kernel, channels = contents.tensors[op.inputs[1]], op.options["channels_in"] % WORD
+            if channels and kernel.data is not None and (kernel.data[..., -1].view(np.uint32) >> channels).any():
+                raise VerificationError(f"tensor '{kernel.name}' has bits behind its last channel: export it again")
 
 
 def _ports(contents: Contents, side: Sequence[tuple[str, int]]) -> tuple[Port, ...]:
