@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from binmat.atomic_folder import atomic_folder
 from binmat.backends.registry import get_backend
 from binmat.data.clip import open_clip
 from binmat.model_defs.example_inputs import example_inputs, ratio_of
+from binmat.model_defs.network import Network
 from binmat.model_defs.network_option import parse_options
 from binmat.pipeline.converted_folder import RECIPE, REPORTS, WEIGHTS, check_free, model_files, model_name
 from binmat.pipeline.deployment import deploy
@@ -100,7 +104,7 @@ def convert_checkpoint(
             check_memory(original, size, ratio, job="deploy")
             if scheme is None and recipe is None and (settings or recipe_of(original) is None):
                 scheme = DEFAULT_SCHEME
-            rewrite = partial(convert, original, scheme, recipe=recipe, size=size, downsample_ratio=ratio)
+            rewrite = partial(_convert, original, scheme, recipe=recipe, size=size, downsample_ratio=ratio)
             converted = rewrite(settings=settings)
         one_sided: tuple[str, ...] = ()
         notes: list[str] = []
@@ -148,3 +152,10 @@ def convert_checkpoint(
             path.unlink()  # It belongs to the earlier conversion.
     names = [WEIGHTS, *(path.name for path in models.values()), RECIPE, *REPORTS]
     return ConvertedCheckpoint(counted, verifications, tuple(output / name for name in names), seconds)
+
+
+def _convert(*arguments: Any, **options: Any) -> Network:
+    """What a conversion adds, such as an SBB encoder, has the same weights each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return convert(*arguments, **options)

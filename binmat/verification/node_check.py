@@ -27,7 +27,7 @@ BLOCK = 2**20
 PRODUCT_ROUNDINGS = 8
 BINARY_CONV = torch.ops.binmat.binary_conv2d.default
 aten = torch.ops.aten
-#: Operators that round once, so that every backend gets the same.
+#: Operators that round once, so that every backend gets the same. With a factor for an operand they round twice.
 _ROUNDED_ONCE = {
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten._prelu_kernel.default, aten.relu.default,
     aten.hardtanh.default, aten.clamp.default, aten.maximum.default, aten.minimum.default, aten.abs.default,
@@ -77,7 +77,7 @@ def _rounding_of(node: Node, expected: Tensor, evaluator: Evaluator) -> Tensor |
     """What rounding may change of each element; None where that is not known."""
     eps = float(np.finfo(np.float32).eps)
     known = all(operand in evaluator.known or operand.op == "get_attr" for operand in node.all_input_nodes)
-    if node.target in _ROUNDED_ONCE and known and expected.dtype == torch.float32:
+    if node.target in _ROUNDED_ONCE and known and not node.kwargs and expected.dtype == torch.float32:
         return eps * expected.abs() + TINY
     product = node
     while product.target in _NOT_STEEPER and product.all_input_nodes:
