@@ -17,10 +17,11 @@ from binmat.stage import clear_stale_stages, ready, stage
 
 #: Begins to write, says so, and waits for the end.
 WRITER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from binmat.atomic_folder import atomic_folder
 from binmat.atomic_write import atomic_write
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Jobs in the background of a shell ignore it.
 target = Path(sys.argv[2])
 with (atomic_folder if sys.argv[1] == "folder" else atomic_write)(target) as temporary:
     (temporary / "a" if sys.argv[1] == "folder" else temporary).write_text("new")

@@ -78,6 +78,7 @@ def test_trained_weights_are_those_of_the_checkpoint(checkpoint: Path, converted
     assert {key.rpartition(".")[2] for key in changed} == {"running_mean", "running_var"}
 
 
+@pytest.mark.slow
 def test_options_and_an_earlier_conversion(program, checkpoint: Path, converted: Path, tmp_path: Path) -> None:
     folder, frames = tmp_path / "out", tmp_path / "frames"
     shutil.copytree(converted, folder)
@@ -113,6 +114,7 @@ def test_options_and_an_earlier_conversion(program, checkpoint: Path, converted:
         assert any(line.strip().startswith(step) and line.endswith(" s") for line in err.splitlines())
 
 
+@pytest.mark.slow
 def test_a_conversion_at_another_size_keeps_its_ratio(program, converted: Path, tmp_path: Path) -> None:
     for folder, source, options in (
         ("half", converted, ["--size", "64x64", "--downsample-ratio", "0.5"]),
@@ -140,6 +142,7 @@ class _Renamed(LceBackend):
     name, title, suffix = "other", "the other", ".other.tflite"
 
 
+@pytest.mark.slow
 def test_formats_are_obeyed(program, monkeypatch, checkpoint: Path, tmp_path: Path) -> None:
     monkeypatch.setitem(BACKENDS, "other", _Renamed())
     folder = tmp_path / "out"

@@ -67,6 +67,7 @@ def test_a_damaged_file_is_an_error_and_no_crash(program, folder: Path) -> None:
     assert err.splitlines()[-1].startswith("binmat: error: ")
 
 
+@pytest.mark.slow
 def test_training_asks_for_a_new_export(program, folder: Path) -> None:
     network = binmat.load(folder)
     with torch.no_grad():

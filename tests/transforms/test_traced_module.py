@@ -449,7 +449,8 @@ def test_buffers_that_a_call_replaces_are_written() -> None:
 
 
 def test_the_graph_goes_on_with_the_dtype_of_the_network() -> None:
-    network = trace(Runs(lambda m, x: m.conv(x.float()) + torch.zeros(2, 1, 1), conv=nn.Conv2d(3, 2, 1))).double()
+    layers = Runs(lambda m, x: m.conv(x.to(torch.float32)) + torch.zeros(2, 1, 1), conv=nn.Conv2d(3, 2, 1))
+    network = trace(layers).double()
     assert network(torch.rand(1, 3, 4, 4, dtype=torch.float64)).dtype is torch.float64
 
 

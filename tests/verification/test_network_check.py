@@ -50,6 +50,7 @@ def test_a_lowered_graph_that_folds_wrongly_is_found(network, monkeypatch):
     assert "NOT" in str(verdict)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_skips_is_compared_sign_by_sign():
     network = convert(randomize(RVM()), recipe="bimatting").eval()
     example = network.example(33, 49)
@@ -107,6 +108,7 @@ def test_the_sign_of_a_rounding_residue_is_no_difference():
     assert found.distance < 1e-12
 
 
+@pytest.mark.slow
 def test_what_the_graph_does_with_states_counts(monkeypatch):
     network = convert(randomize(RVM()), "reactnet").eval()
     example = network.example(33, 49)

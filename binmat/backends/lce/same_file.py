@@ -29,8 +29,9 @@ def model_of_file(content: bytes, fresh: LceModel) -> LceModel:
     """
     if content == fresh.content:
         return fresh
+    intact = checksum_fits(content)
     found, wanted = read_contents(content), read_contents(fresh.content)
-    if not checksum_fits(content):
+    if not intact:
         changed = next(differences(found, wanted, 0.0), "its checksum does not fit")
         raise VerificationError(f"the file was changed after it was written: {changed}; export it again")
     writer = read_metadata(content)["written_by"]
