@@ -16,9 +16,9 @@ NETWORK_LIMIT = 1e-9
 #: Largest difference of a float32 constant from its float64 twin, relative to the largest of its tensor.
 CONSTANT_LIMIT = 1e-6
 
-#: What a node's values are compared by. "value": floats, relative to the tensor's range; "sum": a binary convolution, in
-#: units of what float rounding of sum * multiplier + bias allows, and on wide values whatever has such a bound for each
-#: element; "sign" and "exact": the number of differences.
+#: What a node's values are compared by. "value": floats, relative to the tensor's range; "sum": a binary convolution,
+#: in units of what float rounding of sum * multiplier + bias allows, and on wide values whatever has such a bound for
+#: each element; "sign" and "exact": the number of differences.
 CheckKind = Literal["value", "sum", "sign", "exact"]
 
 
