@@ -54,8 +54,8 @@ def check_node(node: Node, actual: Tensor, evaluator: Evaluator, wide: bool = Fa
     """
     expected = evaluator.compute(node)
     kind: CheckKind
-    if expected.shape != actual.shape:
-        kind, worst, limit = "exact", float(expected.numel()), 0.0
+    if expected.shape != actual.shape or not expected.numel():
+        kind, worst, limit = "exact", float(expected.shape != actual.shape), 0.0
     elif node.target == BINARIZE:
         kind, worst, limit = "sign", _wrong_signs(node, expected, actual, evaluator), 0.0
     elif node.target == BINARY_CONV:
