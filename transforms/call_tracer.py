@@ -195,7 +195,8 @@ class _Recorder(TorchFunctionMode):
         elif name in _SPECIAL:
             function, swapped = _SPECIAL[name]
             node = self._node("call_function", function, tuple(reversed(args)) if swapped else args, kwargs)
-        elif getattr(Tensor, name, None) is func:
+        elif inspect.unwrap(getattr(Tensor, name, None)) is inspect.unwrap(func):
+            # Unwrapped, as Tensor.__pow__ is a wrapper of Tensor.pow and has its name.
             node = self._node("call_method", name, args, kwargs)
         else:
             if name in _FACTORIES and result.dtype is torch.get_default_dtype():
