@@ -122,6 +122,23 @@ def test_what_code_may_do(function) -> None:
     same_in_both_modes(Runs(function, conv=nn.Conv2d(3, 3, 1)), torch.rand(2, 3, 8, 12))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: m.conv(x).log(),
+        lambda m, x: m.conv(x).sqrt(),
+        lambda m, x: m.conv(x) / 0,
+        lambda m, x: torch.softmax(m.conv(x).masked_fill(x < 0.5, float("-inf")), 1),
+        lambda m, x: torch.full_like(m.conv(x), float("inf")),
+    ],
+)
+def test_values_that_are_not_finite_are_compared(function) -> None:
+    module = Runs(function, conv=nn.Conv2d(3, 3, 1)).eval()
+    traced, x = trace(copy.deepcopy(module), (8, 12)), torch.rand(1, 3, 8, 12)
+    assert not traced.untrainable
+    assert torch.allclose(traced(x), module(x), rtol=0, atol=0, equal_nan=True)
+
+
 def test_training_and_evaluation_have_a_graph_each_where_they_differ() -> None:
     assert set(graphs(trace(Runs(drops)))) == {"forward", TRAINING}
     assert set(graphs(trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout())))) == {"forward"}
