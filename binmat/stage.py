@@ -25,7 +25,7 @@ def stage(place: Path) -> Iterator[Path]:
         folder = place / f".binmat-{uuid4().hex}"
         folder.mkdir()
         lock = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # A file system without locks: the stage then counts as alive, see _lock.
+        with suppress(OSError):  # A file system without locks: the stage then counts as alive, see _clear.
             fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
             break
@@ -43,12 +43,17 @@ def ready(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.ready")
 
 
-def clear_stale_stages(place: Path) -> None:
-    """Remove the stages of dead processes from a folder. What was complete is moved to where it was meant to go."""
-    with suppress(OSError):
+def clear_stale_stages(place: Path) -> set[str]:
+    """Remove the stages of dead processes from a folder. What was complete is moved to where it was meant to go.
+
+    Returns the names of incomplete stages that are left because their file system has no locks, as NFS may: whether
+    their processes live is unknown.
+    """
+    try:
         names = [name for name in os.listdir(place) if name.startswith(".binmat-") and _NAME.fullmatch(name)]
-        for name in names:
-            _clear(place / name)
+    except OSError:
+        return set()
+    return {name for name in names if not _clear(place / name)}
 
 
 def move_files(folder: Path, target: Path) -> None:
@@ -59,17 +64,21 @@ def move_files(folder: Path, target: Path) -> None:
         os.replace(file, goal)
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path) -> bool:
+    """False for an incomplete stage that no lock tells dead or alive."""
     try:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
-        return  # It is gone, or somebody else's.
+        return True  # It is gone, or somebody else's.
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if folder.name.endswith(".ready"):
             move_files(folder, folder.parent)
         shutil.rmtree(folder, ignore_errors=True)
-    except OSError:
-        pass  # Its process lives, or the file system has no locks.
+    except BlockingIOError:
+        pass  # Its process lives.
+    except OSError:  # The file system has no locks, or a file cannot be moved.
+        return folder.name.endswith(".ready")
     finally:
         os.close(lock)
+    return True

@@ -161,6 +161,7 @@ def _unwrap(stored: Any, path: Path) -> Mapping[str, Any]:
             raise CheckpointError(f"{path} contains itself under the key '{found}': save net.state_dict() alone")
     if not isinstance(stored, Mapping):
         kind = "Tensor" if isinstance(stored, StoredTensor) else type(stored).__name__
+        kind = stored.kind if isinstance(stored, Unread) else kind
         raise CheckpointError(f"{path} holds a {kind} instead of a state_dict: save net.state_dict() by torch.save")
     if not any(isinstance(value, StoredTensor) for value in stored.values()):
         keys = ", ".join(f"'{shown(key)}'" for key in list(stored)[:5]) or "nothing"

@@ -8,7 +8,7 @@ import mmap
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +22,10 @@ ZIP = b"PK\x03\x04"
 #: What the five pickles of the older format are: magic number, version, system, content, keys of the storages.
 _LEGACY_PICKLES = 5
 _CONTENT = 3
+#: Numbers that a tensor may repeat by strides of 0: what copies it takes bounded memory.
+_MOST_REPEATED = 2**24
+#: How many times as large as the file its compressed parts may be together: deflate alone would allow a thousand.
+_MOST_INFLATED = 16
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class StoredTensor:
             return "has no type"
         count = self.storage.bytes // dtype.itemsize
         last = self.offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if math.prod(size) > count or (all(size) and last >= count):
+        most = max(count, _MOST_REPEATED) if 0 in stride else count
+        if math.prod(size) > most or (all(size) and last >= count):
             return f"claims the shape {list(size)}"[:100] + f", and its storage holds {count} numbers"
         return ""
 
@@ -78,7 +83,10 @@ class TorchFile:
     _storages: dict[_Storage, bytearray]
 
     def read(self, tensor: StoredTensor) -> Tensor:
-        """A tensor without fault. Tensors that share a storage share memory. Raises ValueError for a bad storage."""
+        """A tensor without fault. Raises ValueError for a bad storage.
+
+        Tensors that share a storage share memory, and so do the repeated numbers of one with strides of 0.
+        """
         storage, dtype = tensor.storage, tensor.dtype or tensor.storage.dtype
         if not math.prod(tensor.size):
             return torch.empty(tensor.size, dtype=dtype)
@@ -106,7 +114,8 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
 def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
     pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
     root = pickled.removesuffix("data.pkl")
-    left = size
+    inflated = any(info.compress_type == zipfile.ZIP_DEFLATED for info in archive.infolist())
+    left = size * (_MOST_INFLATED if inflated else 1)
     if not any(info.CRC for info in archive.infolist()):
         for info in archive.infolist():
             del info.CRC  # Written by torch.serialization.set_crc32_options(False); zipfile then compares none.
@@ -114,12 +123,13 @@ def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
     def member(name: str) -> bytearray:
         nonlocal left
         info = archive.getinfo(root + name)
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise ValueError(f"{name} is compressed, which torch.save does not do")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name} is compressed by another method than deflate")
         left -= info.file_size
         if left < 0:
-            raise ValueError("its parts claim to be larger than the file")
-        return bytearray(archive.read(info))
+            raise ValueError("its parts claim to be too large for the file")
+        with archive.open(info) as part:
+            return bytearray(part.read(info.file_size))  # Without a size it reads all that the part inflates to.
 
     def read_storage(storage: _Storage) -> bytearray:
         content = member(f"data/{storage.key}")
@@ -177,14 +187,17 @@ class _StorageType:
     dtype: torch.dtype | None
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
-    return StoredTensor(storage, offset, size, stride)
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any = None, hooks: Any = None, metadata: Any = None
+) -> StoredTensor:
+    """metadata: {"conj": True}, {"neg": True} or both where the numbers in the file are not those of the tensor."""
+    return StoredTensor(storage, offset, size, stride, kind="lazily negated or conjugated" if metadata else "")
 
 
 def _tensor_v3(
-    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, metadata: Any = None
 ) -> StoredTensor:
-    return StoredTensor(storage, offset, size, stride, dtype)
+    return replace(_tensor(storage, offset, size, stride, grad, hooks, metadata), dtype=dtype)
 
 
 def _sparse_tensor(layout: Any, *_: Any) -> StoredTensor:
@@ -263,6 +276,17 @@ _NAMES: dict[str, Any] = {
     "collections.Counter": _dictionary,
     **{f"torch.per_{name}": Unread(name) for name in ("tensor_affine", "tensor_symmetric", "channel_affine")},
     **{f"torch.{name}": _unread(name) for name in ("Size", "device")},
-    **{f"builtins.{name}": _unread(name) for name in ("set", "complex")},
+    **{f"builtins.{name}": _unread(name) for name in ("set", "frozenset", "complex", "bytearray", "range", "slice")},
+    **{f"builtins.{name}": _unread(name) for name in ("bool", "int", "float", "str", "list", "dict", "tuple")},
+    **{f"builtins.{name}": _unread(name) for name in ("long", "unicode", "xrange")},  # Of Python 2, by protocol 2.
     "_codecs.encode": _unread("bytes"),
+    "collections.defaultdict": lambda *_: {},
+    "argparse.Namespace": _unread("Namespace"),
+    **{f"pathlib{module}.{kind}Path": _unread("path") for module in ("", "._local") for kind in ("Posix", "Windows")},
+    "torch.torch_version.TorchVersion": _unread("TorchVersion"),
+    "numpy.dtype": _unread("dtype"),
+    "numpy.ndarray": _unread("NumPy array"),
+    **{f"numpy.{core}.multiarray._reconstruct": _unread("NumPy array") for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _unread("NumPy number") for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _unread("NumPy array") for core in ("core", "_core")},
 }

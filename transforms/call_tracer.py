@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -36,9 +37,9 @@ from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from binmat.errors import TraceError, first_line
+from binmat.errors import BinmatError, TraceError, first_line
 
-from .call_structure import leaves_of, tensors_in
+from .call_structure import Structure, leaves_of, tensors_in
 from .gradient_mode import check_gradients
 from .part_calls import note_inputs, note_outputs
 from .quiet_fake_tensors import quiet_fake_tensors
@@ -98,15 +99,39 @@ def record_call(
     is a function or a method. Parameters and buffers are read when the graph runs, and what is computed from them is
     computed then. Sizes are followed; where the code compares a size, the graph checks that it compares alike
     (:func:`binmat.transforms.traced_number.check_size`). A size that a loop or a string takes is a plain number, which
-    the graph does not follow. Raises TraceError that names the line.
+    the graph does not follow. Where the code asks whether gradients are on, the call is recorded with the other answer
+    too; where that is another graph, the graph checks that the answer is the same
+    (:func:`binmat.transforms.gradient_mode.check_gradients`). Raises TraceError that names the line.
     """
     with TRACING_LOCK:
-        return _record(module, call, inputs, training)
+        recorded = _record(module, call, inputs, training)
+        checks = [node for node in recorded.graph.nodes if node.target is check_gradients]
+        if checks and _answer_decides_nothing(recorded, partial(_record, module, call, inputs, training, True)):
+            for node in checks:
+                recorded.graph.erase_node(node)
+        return recorded
+
+
+def _answer_decides_nothing(recorded: RecordedCall, record_otherwise: Callable[[], RecordedCall]) -> bool:
+    """Whether the call is the same one with the other answer to torch.is_grad_enabled()."""
+    try:
+        other = record_otherwise()
+        Structure(recorded.result).tensors_of(other.result, "the result with the other answer")
+    except BinmatError:
+        return False
+    code, other_code = (each.graph.python_code("self").src for each in (recorded, other))
+    constants, others = ([id(value) for value in each.constants.values()] for each in (recorded, other))
+    return code == other_code and constants == others
 
 
 def _record(
-    module: nn.Module, call: Callable[[nn.Module, Sequence[Tensor]], Any], inputs: Mapping[str, Tensor], training: bool
+    module: nn.Module,
+    call: Callable[[nn.Module, Sequence[Tensor]], Any],
+    inputs: Mapping[str, Tensor],
+    training: bool,
+    other_answer: bool = False,
 ) -> RecordedCall:
+    """other_answer: the code that asks whether gradients are on hears the opposite."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         with FakeCopyMode(fake):
@@ -120,7 +145,7 @@ def _record(
     chance = random.getstate()
     values = recorder.placeholders({name: fake.from_tensor(value.detach()) for name, value in inputs.items()})
     try:
-        with torch.set_grad_enabled(training), quiet_fake_tensors(), fake, recorder.layers(), recorder:
+        with torch.set_grad_enabled(training), quiet_fake_tensors(), fake, recorder.layers(other_answer), recorder:
             result = call(shadow, values)
             recorder.follow_contexts()
             for leaf in leaves_of(result):
@@ -195,7 +220,8 @@ class _Recorder(TorchFunctionMode):
         elif name in _SPECIAL:
             function, swapped = _SPECIAL[name]
             node = self._node("call_function", function, tuple(reversed(args)) if swapped else args, kwargs)
-        elif getattr(Tensor, name, None) is func:
+        elif hasattr(Tensor, name) and inspect.unwrap(getattr(Tensor, name)) is inspect.unwrap(func):
+            # Unwrapped, as Tensor.__pow__ is a wrapper of Tensor.pow and has its name.
             node = self._node("call_method", name, args, kwargs)
         else:
             if name in _FACTORIES and result.dtype is torch.get_default_dtype():
@@ -292,8 +318,8 @@ class _Recorder(TorchFunctionMode):
         return self.numbers.number(tensor.shape[index], make)
 
     @contextmanager
-    def layers(self) -> Iterator[None]:
-        """While it lasts, a call of a layer of torch.nn makes one node."""
+    def layers(self, other_answer: bool) -> Iterator[None]:
+        """While it lasts, a call of a layer of torch.nn makes one node, and so does torch.is_grad_enabled()."""
         original = nn.Module.__call__
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -336,6 +362,7 @@ class _Recorder(TorchFunctionMode):
             if asked and threading.get_ident() == thread:
                 self.follow_contexts()
                 self.graph.call_function(check_gradients, (enabled, line_of(frame)))
+                return enabled != other_answer
             return enabled
 
         with patch.object(nn.Module, "__call__", call), patch.object(torch, "is_grad_enabled", is_grad_enabled):

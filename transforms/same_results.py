@@ -40,7 +40,10 @@ def with_equal_chance(*runs: Callable[[], T]) -> list[T]:
 
 
 def first_difference(expected: Sequence[Tensor | None], actual: Sequence[Tensor | None]) -> int | None:
-    """The index of the first tensor that is another one, or None: in number, shape, dtype or value. NaN equals NaN."""
+    """The index of the first tensor that is another one, or None: in number, shape, dtype or value.
+
+    NaN equals NaN, and an infinity equals one of its sign. Other values are measured by the largest finite one.
+    """
     for index, (one, other) in enumerate(zip(expected, actual, strict=False)):
         if one is None or other is None:
             if one is not other:
@@ -48,7 +51,8 @@ def first_difference(expected: Sequence[Tensor | None], actual: Sequence[Tensor 
             continue
         if one.shape != other.shape or one.dtype != other.dtype:
             return index
-        scale = float(one.abs().max()) if one.numel() and one.is_floating_point() else 1.0
+        finite = one.detach()[one.isfinite()]
+        scale = float(finite.abs().max()) if finite.numel() and one.is_floating_point() else 1.0
         if not torch.allclose(other, one, rtol=0, atol=TOLERANCE * scale, equal_nan=True):
             return index
     return None if len(expected) == len(actual) else min(len(expected), len(actual))

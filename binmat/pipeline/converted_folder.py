@@ -51,9 +51,9 @@ def check_free(path: Path) -> None:
     """Raise InputError for a folder that holds anything but an earlier conversion."""
     if not path.is_dir():
         return
-    clear_stale_stages(path)
+    left = clear_stale_stages(path)
     try:
-        names = {entry.name for entry in path.iterdir()}
+        names = {entry.name for entry in path.iterdir()} - left
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): name another folder with -o") from error
     known = {WEIGHTS, RECIPE, *REPORTS, *map(model_name, BACKENDS)}

@@ -38,7 +38,13 @@ _STEPS = 5
 DEPLOYED = 8
 #: From so many pixels on, the frame alone decides: the sizes of its tensors may not fit into 64 bits.
 _BEYOND_DOUBT = 2**40
-_CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", ("inactive_file", "active_file")),
+    (
+        *("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+        ("total_inactive_file", "total_active_file"),
+    ),
+)
 
 
 def check_memory(
@@ -95,10 +101,12 @@ def available_bytes() -> int | None:
     found = []
     meminfo = _read(Path("/proc/meminfo"))
     found += [int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemAvailable:")]
-    for limit, used in _CGROUPS:
-        texts = [_read(Path("/sys/fs/cgroup", name)).strip() for name in (limit, used)]
-        if all(text.isdigit() for text in texts):  # Without a limit it says "max".
-            found.append(max(0, int(texts[0]) - int(texts[1])))
+    for *files, cached in _CGROUPS:
+        limit, used, stat = (_read(Path("/sys/fs/cgroup", name)).strip() for name in files)
+        if limit.isdigit() and used.isdigit():  # Without a limit it says "max".
+            lines = map(str.split, stat.splitlines())
+            cache = sum(int(size) for name, size in lines if name in cached)  # Of files: given back when asked for.
+            found.append(max(0, int(limit) - int(used) + cache))
     return min(found, default=None)
 
 

@@ -5,6 +5,7 @@ A picture may never reach the bound of an activation. Then a lowering that leave
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from binmat.transforms.lowering.one_float_type import OneFloatType
 from binmat.verification.node_check import Evaluator
+from binmat.verification.signs import TINY
 from binmat.verification.wide_values import dense_values
 
 
@@ -32,31 +34,49 @@ def furthest_layer(network: nn.Module, program: fx.Graph, lowered: fx.GraphModul
 
     network: its layers, in float64 and in evaluation mode. program: the graph that was lowered. lowered: in float64.
     Compared are layers and functions that have no weights and read one tensor, and whose part of the lowered graph
-    stands by itself. Of equal ones one is compared.
+    stands by itself: no step of it is folded into a convolution. Of equal ones one is compared.
     """
     parts: dict[str, list[fx.Node]] = {}
     for node in lowered.graph.nodes:
         if node.op == "call_function" and "layer" in node.meta:
             parts.setdefault(node.meta["layer"], []).append(node)
-    called = [str(node.target) for node in program.nodes if node.op == "call_module"]
+    begun = {layer for node in lowered.graph.nodes for layer in node.meta.get("folded", ())}
+    calls = Counter(_name(node) for node in program.nodes if node.op != "output")
     worst, where = 0.0, ""
     compared: set[tuple[Any, ...]] = set()
     for call in program.nodes:
-        name = str(call.target) if call.op == "call_module" else call.name
-        part = parts.get(name, [])
-        read, result = _ends(part)
-        if read is None or result is None or not _stands_alone(network, call) or called.count(name) > 1:
+        name = _name(call)
+        pieces = _connected(parts.pop(name, []))
+        # Calls that follow each other directly make one piece.
+        if name in begun or len(pieces) != calls[name] or not _stands_alone(network, call):
             continue
-        key = _kind(network, call, part)
-        if key in compared:
-            continue
-        apart = _apart(network, call, lowered, read, result)
-        if apart is None:
-            continue
-        compared.add(key)
-        if not apart <= worst:
-            worst, where = apart, name
+        for piece in pieces:
+            read, result = _ends(piece)
+            key = _kind(network, call, piece)
+            if read is None or result is None or key in compared:
+                continue
+            apart = _apart(network, call, lowered, read, result)
+            if apart is None:
+                continue
+            compared.add(key)
+            if not apart <= worst:
+                worst, where = apart, name
     return FurthestLayer(worst, where, len(compared))
+
+
+def _name(call: fx.Node) -> str:
+    """What the lowered graph calls the layer of a call."""
+    return str(call.target) if call.op == "call_module" else call.name
+
+
+def _connected(part: list[fx.Node]) -> list[list[fx.Node]]:
+    """The pieces of a part between which no value goes, each in the order of the graph."""
+    pieces: list[list[fx.Node]] = []
+    for node in part:
+        joined = [piece for piece in pieces if any(operand in piece for operand in node.all_input_nodes)]
+        pieces = [piece for piece in pieces if piece not in joined]
+        pieces.append([*(other for piece in joined for other in piece), node])
+    return pieces
 
 
 def _ends(part: list[fx.Node]) -> tuple[fx.Node | None, fx.Node | None]:
@@ -115,6 +135,6 @@ def _apart(
     if wanted.numel() == 0:
         return None
     alike = (got == wanted) | (got.isnan() & wanted.isnan())
-    difference = torch.where(alike, 0.0, (got.double() - wanted.double()).abs())
+    difference = float(torch.where(alike, 0.0, (got.double() - wanted.double()).abs()).max())
     finite = wanted[wanted.isfinite()].double().abs()
-    return float(difference.max() / (finite.max() if finite.numel() else 1.0))
+    return difference / max(float(finite.max()) if finite.numel() else 0.0, TINY) if difference else 0.0

@@ -32,6 +32,8 @@ from binmat.verification.layer_check import furthest_layer
 from binmat.verification.results import NetworkCheck
 from binmat.verification.signs import BINARIZE, TINY, distance_from_threshold, furthest
 
+#: What a float32 can be; float64's largest number is float32's in the graph that is shipped.
+_LARGEST = torch.finfo(torch.float32).max
 #: How many of a layer's distances from the threshold are kept for comparison.
 _SAMPLE = 2**16
 _BINARY_CONV = torch.ops.binmat.binary_conv2d.default
@@ -128,6 +130,8 @@ def _tensors(outputs: Sequence[Any]) -> list[Tensor]:
 
 def _difference(got: Tensor, want: Tensor) -> Tensor:
     """How far two outputs lie apart; for integers and booleans 1 where they are not equal."""
+    if not want.numel():
+        return torch.zeros(1, dtype=torch.float64)
     if want.is_floating_point():
         return (got.double() - want.double()).abs()
     return (got != want).double()
@@ -135,7 +139,8 @@ def _difference(got: Tensor, want: Tensor) -> Tensor:
 
 def _span(output: Tensor) -> Tensor:
     """What the differences of an output are relative to."""
-    return output.double().abs().max() if output.is_floating_point() else torch.ones((), dtype=torch.float64)
+    floats = output.is_floating_point() and output.numel()
+    return output.double().abs().max() if floats else torch.ones((), dtype=torch.float64)
 
 
 def _add_exactly(owner: nn.Module) -> None:
@@ -266,9 +271,15 @@ def _in_words(module: fx.GraphModule) -> list[str]:
     words = []
     for node in module.graph.nodes:
         target = "" if node.op == "get_attr" else str(node.target)
-        operands = fx.node.map_arg((node.args, node.kwargs), place.__getitem__)
+        operands = fx.node.map_aggregate((node.args, node.kwargs), lambda leaf: _in_word(leaf, place))
         words.append(f"{node.op} {target} {operands}".replace("torch.float64", "torch.float32"))
     return words
+
+
+def _in_word(leaf: Any, place: Mapping[fx.Node, str]) -> Any:
+    if isinstance(leaf, float) and math.isfinite(leaf):
+        return max(-_LARGEST, min(leaf, _LARGEST))
+    return place[leaf] if isinstance(leaf, fx.Node) else leaf
 
 
 def _furthest_constants(lowered: fx.GraphModule, exact: fx.GraphModule) -> float:
@@ -286,7 +297,9 @@ def _furthest_constants(lowered: fx.GraphModule, exact: fx.GraphModule) -> float
         if one.shape != other.shape or (not other.is_floating_point() and not torch.equal(one, other)):
             return math.inf
         if other.is_floating_point() and other.numel():
+            other = torch.where(other.isfinite(), other.clamp(-_LARGEST, _LARGEST), other)
             # Masks hold infinities, which are equal on both sides.
-            apart, largest = ((one.double() - other).nan_to_num(0).abs().max(), other.nan_to_num(0).abs().max())
-            furthest = max(furthest, float(apart / largest.clamp_min(TINY)))
+            alike = (one == other) | (one.isnan() & other.isnan())
+            largest = torch.where(other.isfinite(), other.abs(), 0.0).max().clamp_min(TINY)
+            furthest = _larger(furthest, float(torch.where(alike, 0.0, (one.double() - other).abs()).max() / largest))
     return furthest

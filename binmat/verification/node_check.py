@@ -54,17 +54,18 @@ def check_node(node: Node, actual: Tensor, evaluator: Evaluator, wide: bool = Fa
     """
     expected = evaluator.compute(node)
     kind: CheckKind
-    unit = _rounding_of(node, expected, evaluator) if wide and expected.is_floating_point() else None
-    if expected.shape != actual.shape:
-        kind, worst, limit = "exact", float(expected.numel()), 0.0
-    elif unit is not None:
-        kind, worst, limit = "sum", _in_units(expected, actual, unit), 1.0
+    if expected.shape != actual.shape or not expected.numel():
+        kind, worst, limit = "exact", float(expected.shape != actual.shape), 0.0
     elif node.target == BINARIZE:
         kind, worst, limit = "sign", _wrong_signs(node, expected, actual, evaluator), 0.0
     elif node.target == BINARY_CONV:
         kind, worst, limit = "sum", _sum_error(node, expected, actual, evaluator), 1.0
     elif not expected.is_floating_point():
         kind, worst, limit = "exact", float((expected != actual).sum()), 0.0
+    elif torch.equal(expected, actual):
+        kind, worst, limit = "value", 0.0, VALUE_LIMIT
+    elif wide and (unit := _rounding_of(node, expected, evaluator)) is not None:
+        kind, worst, limit = "sum", _in_units(expected, actual, unit), 1.0
     else:
         # float16 is coarser than the limit: a backend may round to its neighbour.
         limit = max(VALUE_LIMIT, torch.finfo(expected.dtype).eps)

@@ -17,7 +17,8 @@ NETWORK_LIMIT = 1e-9
 CONSTANT_LIMIT = 1e-6
 
 #: What a node's values are compared by. "value": floats, relative to the tensor's range; "sum": a binary convolution,
-#: in units of what float rounding of sum * multiplier + bias allows; "sign" and "exact": the number of differences.
+#: in units of what float rounding of sum * multiplier + bias allows, and on wide values whatever has such a bound for
+#: each element; "sign" and "exact": the number of differences.
 CheckKind = Literal["value", "sum", "sign", "exact"]
 
 
@@ -359,7 +360,7 @@ def _rounding(nodes: list[NodeCheck]) -> str:
     parts = []
     if "sum" in found:
         worst = max(node.worst for node in found["sum"])
-        parts.append(f"binary convolutions within {worst:.0%} of what float32 rounding allows")
+        parts.append(f"sums of products within {worst:.0%} of what float32 rounding allows")
     if "sign" in found:
         parts.append(f"all {sum(node.elements for node in found['sign']):,} signs equal")
     if "value" in found:

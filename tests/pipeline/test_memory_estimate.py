@@ -92,6 +92,27 @@ def test_a_clip_and_a_checkpoint(small_machine: int, tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"memory.max": "1000", "memory.current": "900", "memory.stat": "anon 1\ninactive_file 500\nactive_file 200"},
+        {
+            "memory/memory.limit_in_bytes": "1000",
+            "memory/memory.usage_in_bytes": "900",
+            "memory/memory.stat": "inactive_file 7\ntotal_inactive_file 500\ntotal_active_file 200",
+        },
+    ],
+)
+def test_the_cache_of_files_is_available(monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
+    def read_text(path: Path) -> str:
+        if not path.is_relative_to("/sys/fs/cgroup") or (name := str(path.relative_to("/sys/fs/cgroup"))) not in files:
+            raise FileNotFoundError(path)
+        return files[name] + "\n"
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert available_bytes() == 1000 - 900 + 500 + 200
+
+
 def test_this_machine_says_what_it_has() -> None:
     available = available_bytes()
     assert available is not None

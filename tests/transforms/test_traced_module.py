@@ -122,6 +122,23 @@ def test_what_code_may_do(function) -> None:
     same_in_both_modes(Runs(function, conv=nn.Conv2d(3, 3, 1)), torch.rand(2, 3, 8, 12))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: m.conv(x).log(),
+        lambda m, x: m.conv(x).sqrt(),
+        lambda m, x: m.conv(x) / 0,
+        lambda m, x: torch.softmax(m.conv(x).masked_fill(x < 0.5, float("-inf")), 1),
+        lambda m, x: torch.full_like(m.conv(x), float("inf")),
+    ],
+)
+def test_values_that_are_not_finite_are_compared(function) -> None:
+    module = Runs(function, conv=nn.Conv2d(3, 3, 1)).eval()
+    traced, x = trace(copy.deepcopy(module), (8, 12)), torch.rand(1, 3, 8, 12)
+    assert not traced.untrainable
+    assert torch.allclose(traced(x), module(x), rtol=0, atol=0, equal_nan=True)
+
+
 def test_training_and_evaluation_have_a_graph_each_where_they_differ() -> None:
     assert set(graphs(trace(Runs(drops)))) == {"forward", TRAINING}
     assert set(graphs(trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout())))) == {"forward"}
@@ -507,6 +524,55 @@ def test_code_that_asks_whether_gradients_are_on() -> None:
     row = nn.Sequential(nn.Conv2d(3, 3, 1), module, nn.Conv2d(3, 1, 1)).eval()
     with torch.no_grad():
         assert convert(row, "bnn", size=(8, 12)).eval()(x).shape == (1, 1, 8, 12)
+
+
+def asks_while_it_trains(m, x):
+    return m.conv(x).detach() if torch.is_grad_enabled() and m.training else m.conv(x)
+
+
+def test_an_answer_that_decides_nothing_is_not_checked() -> None:
+    module, x = Runs(asks_while_it_trains, conv=nn.Conv2d(3, 3, 1)).eval(), torch.rand(1, 3, 8, 12)
+    network = trace(copy.deepcopy(module), (8, 12))
+    with torch.no_grad():
+        assert torch.equal(network(x), module(x))
+    assert torch.equal(network(x), module(x))
+    assert network(x).requires_grad
+    assert not network.train()(x).requires_grad
+    with torch.no_grad(), pytest.raises(TraceError, match="they were on when it was traced and are off now"):
+        network(x)
+
+
+def both_alike(m, x):
+    if torch.is_grad_enabled():
+        return m.conv(x) * 2
+    return m.conv(x) * 2
+
+
+def test_an_answer_that_decides_nothing_in_training_is_not_checked() -> None:
+    network, x = trace(Runs(both_alike, conv=nn.Conv2d(3, 3, 1)), (8, 12)).train(), torch.rand(1, 3, 8, 12)
+    with torch.no_grad():
+        without = network(x)
+    assert torch.equal(network(x), without)
+
+
+ONE, TWO = torch.ones(1), torch.full((1,), 2.0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: m.conv(x) * (ONE if torch.is_grad_enabled() else TWO),
+        lambda m, x: {"on" if torch.is_grad_enabled() else "off": m.conv(x)},
+        lambda m, x: (m.conv(x), "on" if torch.is_grad_enabled() else "off"),
+        lambda m, x: m.conv(x) if not torch.is_grad_enabled() else m.absent(x),
+    ],
+)
+def test_an_answer_that_decides_constants_or_structure_is_checked(function) -> None:
+    network = trace(Runs(function, conv=nn.Conv2d(3, 3, 1)).eval(), (8, 12))
+    with torch.no_grad():
+        network(torch.rand(1, 3, 8, 12))
+    with pytest.raises(TraceError, match="asks whether gradients are on: they were off"):
+        network(torch.rand(1, 3, 8, 12))
 
 
 def test_an_explicit_float_stays_float32() -> None:

@@ -121,7 +121,8 @@ def _floor_divide(x: Tensor, divisor: Tensor | float) -> Tensor:
     """Of floats; integers stay, since their quotient may be no float."""
     if not torch.result_type(x, divisor).is_floating_point:
         return NotImplemented
-    return (x / divisor).floor()
+    # The quotient of a multiple may lie below the whole number, as 3 / 0.3 does.
+    return ((x - torch.remainder(x, divisor)) / divisor).round()
 
 
 @_takes_apart(aten.rrelu_with_noise_functional.default)

@@ -37,7 +37,8 @@ class FoldAffine(GraphPass[fx.GraphModule]):
     """Batch norm in evaluation, scales and shifts become part of the convolution that feeds them.
 
     Applies to float convolutions (weights and bias) and binary ones (multiplier and bias) whose result nothing else
-    uses; a batch norm without such a convolution becomes one multiplication and one addition. Constants are
+    uses; a batch norm without such a convolution becomes one multiplication and one addition. The convolution's
+    ``meta["folded"]`` names the layers that it has swallowed or begun to. Constants are
     combined in float64 and stored in the graph's own dtype.
     """
 
@@ -54,6 +55,8 @@ class FoldAffine(GraphPass[fx.GraphModule]):
                 continue
             if affine.source.target in _SCALE_AND_BIAS and len(affine.source.users) == 1:
                 self._fold(lowered, affine)
+                folded = affine.source.meta.get("folded", ())
+                affine.source.meta["folded"] = (*folded, node.meta.get("layer"))
                 _replace(lowered, node, affine.source)
             elif _is_batch_norm(node):
                 _replace(lowered, node, self._spell_out(lowered, node, affine))

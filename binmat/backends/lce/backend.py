@@ -6,15 +6,16 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import fx
 
 from binmat.backends.backend import Port, Signature
 from binmat.backends.lce.interpreter import LceInterpreter
+from binmat.backends.lce.layout import preferred_order
 from binmat.backends.lce.metadata import read_metadata
 from binmat.backends.lce.model import LceModel
 from binmat.backends.lce.same_file import model_of_file
 from binmat.backends.lce.tflite.contents import Contents, read_contents
-from binmat.backends.lce.values import from_stored
 from binmat.backends.lce.writer import write_model
 from binmat.errors import VerificationError
 from binmat.transforms.lowering.fuse_bit_outputs import FuseBitOutputs
@@ -72,8 +73,9 @@ def _ports(contents: Contents, side: Sequence[tuple[str, int]]) -> tuple[Port, .
     ports = []
     for name, tensor in side:
         found = contents.tensors[tensor]
-        value = from_stored(np.zeros(found.shape, found.dtype))
-        ports.append(Port(name, tuple(value.shape), value.dtype))
+        order = preferred_order(len(found.shape))
+        shape = tuple(found.shape[order.index(dim)] for dim in range(len(order)))
+        ports.append(Port(name, shape, torch.from_numpy(np.empty(0, found.dtype)).dtype))
     return tuple(ports)
 
 

@@ -77,13 +77,17 @@ def _other_operators(found: Sequence[Operator], wanted: Sequence[Operator]) -> I
 def _alike(found: Array | None, wanted: Array | None, rounding: float) -> bool:
     if found is None or wanted is None or not rounding or found.dtype != np.float32:
         return (found is None) == (wanted is None) and (found is None or found.tobytes() == wanted.tobytes())
-    return bool(np.abs(found - wanted).max(initial=0) <= rounding * np.abs(wanted).max(initial=0))
+    finite = np.isfinite(wanted)
+    if not np.array_equal(found[~finite], wanted[~finite], equal_nan=True):
+        return False
+    apart, largest = np.abs(found[finite] - wanted[finite]), np.abs(wanted[finite])
+    return bool(apart.max(initial=0) <= rounding * largest.max(initial=0))
 
 
 def _apart(found: Tensor, wanted: Tensor) -> str:
     if found.data is None or wanted.data is None:
         return f"tensor '{wanted.name}' is {'computed' if found.data is None else 'a constant'}"
-    differs = found.data != wanted.data
+    differs = (found.data != wanted.data) & ~((found.data != found.data) & (wanted.data != wanted.data))
     count = f"{max(int(differs.sum()), 1):,} of {differs.size:,} values"
     if found.dtype != np.float32:
         return f"tensor '{wanted.name}' differs in {count}"

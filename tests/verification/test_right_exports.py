@@ -1,0 +1,83 @@
+"""Right exports that a check of wide values, constants or layers could take for wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from binmat.backends.lce import metadata
+from binmat.errors import VerificationError
+from binmat.pipeline.deployment import deploy
+from binmat.transforms.lowering.fold_affine import FoldAffine
+
+CALLS: dict[str, Callable[[Tensor], object]] = {
+    "true nowhere": lambda y: y + (y > 200).float(),
+    "zero everywhere": lambda y: y + F.threshold(y, 200, 0) + y.clamp(0, 0),
+    "error function behind a convolution": torch.erf,
+    "logarithm of 1 + x behind a convolution": lambda y: torch.log1p(y.abs()) + torch.exp2(y),
+    "bytes": lambda y: (y.sigmoid() * 255).to(torch.uint8),
+    "largest float": torch.nan_to_num,
+    "whole quotients": lambda y: y // 0.3,
+    "an empty output": lambda y: (y, y[:, :0]),
+    "division by what may be 0": lambda y: (y / y.relu()).sigmoid(),
+    "the places of the largest": lambda y: (y.argmax(1), y.topk(2, 1).values),
+}
+
+
+class After(nn.Module):
+    def __init__(self, function: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.function = nn.Conv2d(3, 4, 3, padding=1), function
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(self.conv(x))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_right_exports_pass(name: str) -> None:
+    deploy(After(CALLS[name]).eval(), (12, 14)).verify().check()
+
+
+def test_a_mask_with_infinities_of_another_machine_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.full((14, 14), -torch.inf).triu(1)
+    network = After(lambda y: (y + mask).softmax(-1)).eval()
+    here = deploy(network, (14, 14))
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "written_by", lambda: "binmat 0, torch 0, another processor")
+        elsewhere = deploy(network, (14, 14)).model.content
+    found = here.verify(elsewhere)
+    found.check()
+    assert not found.as_written
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_layer_that_is_called_twice_is_compared(wrong: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Twice(After):
+        def __init__(self) -> None:
+            super().__init__(nn.ReLU6())
+
+        def forward(self, x: Tensor) -> object:
+            return self.function(self.function(self.conv(x)) - 1)
+
+    right = FoldAffine.apply
+
+    def apply(self: FoldAffine, module: torch.fx.GraphModule) -> torch.fx.GraphModule:
+        right(self, module)
+        for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.hardtanh.default):
+            node.args = (node.args[0], 0.0, 60.0)
+        module.recompile()
+        return module
+
+    if wrong:
+        monkeypatch.setattr(FoldAffine, "apply", apply)
+    verification = deploy(Twice().eval(), (12, 14)).verify()
+    if not wrong:
+        verification.check()
+        return
+    with pytest.raises(VerificationError, match="layer 'function' on wide values differs"):
+        verification.check()
