@@ -40,15 +40,19 @@ def furthest_layer(network: nn.Module, program: fx.Graph, lowered: fx.GraphModul
     for node in lowered.graph.nodes:
         if node.op == "call_function" and "layer" in node.meta:
             parts.setdefault(node.meta["layer"], []).append(node)
-    begun = {layer for node in lowered.graph.nodes for layer in node.meta.get("folded", ())}
+    skipped = {layer for node in lowered.graph.nodes for layer in node.meta.get("folded", ())}
     calls = Counter(_name(node) for node in program.nodes if node.op != "output")
+    # A function's name in the graph may also be a layer's.
+    skipped |= {str(n.target) for n in program.nodes if n.op == "call_module"} & {
+        n.name for n in program.nodes if n.op != "call_module"
+    }
     worst, where = 0.0, ""
     compared: set[tuple[Any, ...]] = set()
     for call in program.nodes:
         name = _name(call)
         pieces = _connected(parts.pop(name, []))
         # Calls that follow each other directly make one piece.
-        if name in begun or len(pieces) != calls[name] or not _stands_alone(network, call):
+        if name in skipped or len(pieces) != calls[name] or not _stands_alone(network, call):
             continue
         for piece in pieces:
             read, result = _ends(piece)

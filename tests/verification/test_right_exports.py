@@ -81,3 +81,15 @@ def test_a_layer_that_is_called_twice_is_compared(wrong: bool, monkeypatch: pyte
         return
     with pytest.raises(VerificationError, match="layer 'function' on wide values differs"):
         verification.check()
+
+
+def test_a_function_and_a_layer_of_one_name_are_kept_apart() -> None:
+    class Relus(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU6()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.conv(F.relu(x - 0.5)))
+
+    deploy(Relus().eval(), (12, 14)).verify().check()
