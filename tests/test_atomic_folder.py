@@ -17,11 +17,10 @@ from binmat.stage import clear_stale_stages, ready, stage
 
 #: Begins to write, says so, and waits for the end.
 WRITER = """
-import signal, sys, time
+import sys, time
 from pathlib import Path
 from binmat.atomic_folder import atomic_folder
 from binmat.atomic_write import atomic_write
-signal.signal(signal.SIGINT, signal.default_int_handler)  # Jobs in the background of a shell ignore it.
 target = Path(sys.argv[2])
 with (atomic_folder if sys.argv[1] == "folder" else atomic_write)(target) as temporary:
     (temporary / "a" if sys.argv[1] == "folder" else temporary).write_text("new")
@@ -33,10 +32,18 @@ with (atomic_folder if sys.argv[1] == "folder" else atomic_write)(target) as tem
 def begin(kind: str, target: Path, *before: str) -> subprocess.Popen[str]:
     """A process that has begun to write. before: of its command line."""
     command = [*before, sys.executable, "-c", WRITER, kind, str(target)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=default_signals
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     return process
+
+
+def default_signals() -> None:
+    """The tests themselves may run in the background of a shell, or under nohup, where signals are ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def end(process: subprocess.Popen[str], number: signal.Signals) -> int:

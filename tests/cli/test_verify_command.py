@@ -86,6 +86,7 @@ def test_training_asks_for_a_new_export(program, folder: Path) -> None:
     assert program("verify", folder).status == 0
 
 
+@pytest.mark.slow
 def test_export_of_another_size(program, converted: Path, tmp_path: Path) -> None:
     before = {name: (converted / name).read_bytes() for name in FILES}
     target = tmp_path / "wide.tflite"
@@ -119,6 +120,7 @@ def test_an_export_that_is_wrong_is_not_written(program, monkeypatch, folder: Pa
     assert {name: (folder / name).read_bytes() for name in FILES} == before
 
 
+@pytest.mark.slow
 def test_flips_by_layer(program, monkeypatch, converted: Path) -> None:
     def flipping(lowered: object, frames: object, runs: Sequence[RecordedRun]) -> None:
         for run in runs:
