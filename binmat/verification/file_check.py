@@ -37,8 +37,7 @@ class RecordedRun:
     """What a file computed on a clip, for the comparison end to end.
 
     result: what was found so far, without the end-to-end differences. outputs: of each frame, in the graph's order.
-    negative: of each frame, binarization -> one bit per sign, set where it is -1, in the order of torch's layout; empty
-    for frames that are not compared node by node.
+    negative: of each frame, binarization -> one bit per sign, set where it is -1, in the order of torch's layout.
     """
 
     result: FileRun
@@ -93,7 +92,7 @@ def run_file(
             outputs = runner.run(inputs)
         recorded.outputs.append(outputs)
         checked = index >= len(frames) - checked_frames
-        recorded.negative.append(run.check_nodes(inputs, outputs) if checked else {})
+        recorded.negative.append(run.check_nodes(inputs, outputs, checked=checked))
         states = dict(zip(lowered.outputs, outputs, strict=True))
         progress()
     return recorded
@@ -187,15 +186,18 @@ class _Run:
         self.output_nodes: list[Node] = []
         torch.fx.node.map_arg(lowered.module.graph.output_node().args[0], self.output_nodes.append)
 
-    def check_nodes(self, inputs: list[Tensor], outputs: list[Tensor]) -> dict[Node, npt.NDArray[np.uint8]]:
+    def check_nodes(
+        self, inputs: list[Tensor], outputs: list[Tensor], *, checked: bool
+    ) -> dict[Node, npt.NDArray[np.uint8]]:
         """Compare the nodes of one frame; returns where the binarizations that lie in the file gave -1."""
         given = dict(zip(self.placeholders, inputs, strict=True))
         stored = {node for node in self.nodes.values() if node.name in self.model.stored}
         groups: dict[Group, Node] = {}
         for node in self.nodes.values():
-            if node in stored and node.op == "call_function":
-                names = (n.name for n in (node, *sources(node, stored)) if n not in given)
-                groups[tuple(dict.fromkeys(names))] = node
+            if node not in stored or node.op != "call_function" or not (checked or node.target is BINARIZE):
+                continue
+            operands = sources(node, stored) if checked else []
+            groups[tuple(dict.fromkeys(n.name for n in (node, *operands) if n not in given))] = node
         negative: dict[Node, npt.NDArray[np.uint8]] = {}
         for ready, found in self.model.values(list(groups), inputs, self.kernel):
             values = {self.nodes[name]: value for name, value in found.items()}
@@ -204,12 +206,14 @@ class _Run:
             for node in nodes:
                 if node.target is BINARIZE:
                     negative[node] = np.packbits((values[node] < 0).contiguous().numpy())
-                self.result.nodes.append(check_node(node, values[node], evaluator))
+                if checked:
+                    self.result.nodes.append(check_node(node, values[node], evaluator))
             for node, output in zip(self.output_nodes, outputs, strict=True):
-                if node in nodes and not torch.equal(values[node], output):
+                if checked and node in nodes and not torch.equal(values[node], output):
                     self.result.faithful = False
             del found, values, evaluator  # The next values need the memory.
-        self._check_passed_on(outputs, stored, Evaluator(self.lowered.module, given))
+        if checked:
+            self._check_passed_on(outputs, stored, Evaluator(self.lowered.module, given))
         return negative
 
     def _check_passed_on(self, outputs: list[Tensor], stored: set[Node], evaluator: Evaluator) -> None:

@@ -90,7 +90,7 @@ def test_small_network_passes_in_every_kernel():
         kinds = {node.operator: node.kind for node in kernel.nodes}
         assert kinds["binmat.binarize.default"] == "sign" and kinds["binmat.binary_conv2d.default"] == "sum"
         assert kinds["aten.convolution.default"] == "value"
-        assert len(kernel.flips) == 2 * 2 and all(f.elements for f in kernel.flips)
+        assert len(kernel.flips) == 2 * 3 and all(f.elements for f in kernel.flips)
         assert 0 < kernel.max_abs < 1e-4 and 0 < kernel.mean_abs <= kernel.max_abs
         assert json.loads(json.dumps(kernel.to_json()))["kernel"] == name
 
@@ -111,7 +111,7 @@ def test_dyadic_binary_layers_are_exact_end_to_end():
     for name in KERNELS:
         kernel = run(graph, clip(3, dyadic), name)
         kernel.check()
-        assert kernel.max_abs == 0 and kernel.flipped_signs == 0 and len(kernel.flips) == 2
+        assert kernel.max_abs == 0 and kernel.flipped_signs == 0 and len(kernel.flips) == 6
         assert kernel.first_flips is None
 
 
