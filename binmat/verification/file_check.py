@@ -77,9 +77,9 @@ def run_file(
 
     model: what the backend wrote for this kernel. frames: the inputs of consecutive frames by name, NCHW float32.
     States that the first frame leaves out are zeros; on later frames the file goes on with the states it has computed.
-    checked_frames: how many of the last frames are compared
-    node by node, with the states that the file computed on the frames before. progress: called after each frame.
-    Raises MissingExtraError without the interpreter, ExportError where inputs are missing.
+    checked_frames: how many of the last frames are compared node by node, with the states that the file computed on the
+    frames before. progress: called after each frame. Raises MissingExtraError without the interpreter,
+    ExportError where inputs are missing.
     """
     checked_frames = min(checked_frames, len(frames))
     recorded = RecordedRun(FileRun(kernel, model.form, len(frames), checked_frames))
