@@ -26,7 +26,8 @@ def verify(
 ) -> int:
     """Compare the model file in DIR with the network in DIR.
 
-    The file runs in its own interpreter. Each operator is compared on equal inputs: does the file compute what PyTorch
+    The file must be an export of the network; if it is not, what differs is named. Then it runs in its own interpreter.
+    Each operator is compared on equal inputs, and on values that no picture has: does the file compute what PyTorch
     computes? Any difference beyond rounding is systematic, and the exit status is 1. Outputs are compared end to end,
     over two frames with states: how far do they drift, and how many signs flip because a value lies at its threshold?
 
