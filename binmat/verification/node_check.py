@@ -36,7 +36,7 @@ _ROUNDED_ONCE = {
 #: Functions by which no difference grows, and which backends apply to what a sum of products gives.
 _NOT_STEEPER = {aten.relu.default, aten.hardtanh.default, aten.clamp.default, aten.view.default}
 #: Sums of products -> the places of their factors, and of what is added, among the arguments.
-_PRODUCTS: dict[Any, tuple[int, ...]] = {
+PRODUCTS: dict[Any, tuple[int, ...]] = {
     aten.convolution.default: (0, 1, 2),
     aten.mm.default: (0, 1),
     aten.bmm.default: (0, 1),
@@ -85,9 +85,9 @@ def _rounding_of(node: Node, expected: Tensor, evaluator: Evaluator) -> Tensor |
         if product.all_input_nodes[0] in evaluator.known:
             return None
         product = product.all_input_nodes[0]
-    if product.target not in _PRODUCTS or expected.dtype != torch.float32:
+    if product.target not in PRODUCTS or expected.dtype != torch.float32:
         return None
-    places = _PRODUCTS[product.target]
+    places = PRODUCTS[product.target]
     sizes = [
         evaluator.operand(argument).abs() if isinstance(argument, Node) else argument
         for argument in (product.args[place] for place in places)

@@ -10,16 +10,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-_BINARIZE = torch.ops.binmat.binarize.default
-_BINARY_CONV = torch.ops.binmat.binary_conv2d.default
-#: Operators that add up products of their first operand.
-_PRODUCTS = {
-    torch.ops.aten.convolution.default,
-    torch.ops.aten.mm.default,
-    torch.ops.aten.bmm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.baddbmm.default,
-}
+from binmat.verification.node_check import BINARY_CONV, PRODUCTS
+from binmat.verification.signs import BINARIZE
+
 #: Elements that are drawn; larger tensors repeat them. A prime, so that rows do not.
 _DRAWN = 2**20 - 3
 #: Where activations bend, and values far beyond.
@@ -45,13 +38,13 @@ def wide_values(lowered: GraphModule, node: Node) -> Tensor:
     if not like.is_floating_point():
         raise ValueError(f"'{node.name}' holds {like.dtype}")
     readers = {user.target for user in node.users}
-    if _BINARY_CONV in readers:
+    if BINARY_CONV in readers:
         return _growing(node).to(like.dtype)
-    if any(user.target in _PRODUCTS and _first_tensor(user) is node for user in node.users):
+    if any(user.target in PRODUCTS and user.args[PRODUCTS[user.target][0]] is node for user in node.users):
         return _impulses(node).to(like.dtype)
     values = dense_values(node)
     for user in node.users:
-        if user.target is _BINARIZE and values.dim() > 2:
+        if user.target is BINARIZE and values.dim() > 2:
             _put_thresholds(values, Interpreter(lowered).fetch_attr(str(user.all_input_nodes[1].target)))
     return values
 
@@ -69,12 +62,6 @@ def _put_thresholds(values: Tensor, threshold: Tensor) -> None:
 def dense_values(node: Node) -> Tensor:
     """Normal values with mean 1 and deviation 3, and among eight of them one special one, in the node's shape."""
     return _filled(_dense(), node).to(node.meta["val"].dtype)
-
-
-def _first_tensor(user: Node) -> Node:
-    """The operand whose elements are multiplied and added up; addmm's first one is added."""
-    adds = user.target in (torch.ops.aten.addmm.default, torch.ops.aten.baddbmm.default)
-    return user.all_input_nodes[0] if not adds else user.args[1]  # type: ignore[return-value]
 
 
 def _seed(node: Node) -> int:

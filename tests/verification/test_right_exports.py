@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from binmat.backends.lce import metadata
 from binmat.errors import VerificationError
 from binmat.pipeline.deployment import deploy
+from binmat.transforms.convert import convert
 from binmat.transforms.lowering.fold_affine import FoldAffine
 
 CALLS: dict[str, Callable[[Tensor], object]] = {
@@ -93,3 +94,14 @@ def test_a_function_and_a_layer_of_one_name_are_kept_apart() -> None:
             return self.relu(self.conv(F.relu(x - 0.5)))
 
     deploy(Relus().eval(), (12, 14)).verify().check()
+
+
+def test_what_was_constant_is_told() -> None:
+    """Behind a ReLU all signs are +1, so that the picture changes nothing."""
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 1, 1))
+    verification = deploy(convert(layers, "bnn", size=(12, 14)).eval(), (12, 14)).verify()
+    verification.check()
+    said = str(verification)
+    assert "On photograph, 'output0' had one value everywhere: end to end, that is no proof." in said
+    assert "On photograph, 1 of 1 binary layers saw one sign only" in said
+    assert "one value everywhere" not in str(deploy(After(torch.relu).eval(), (12, 14)).verify())

@@ -13,7 +13,7 @@ from flatbuffers.table import Table
 
 from binmat.backends.lce.tflite import schema
 from binmat.backends.lce.tflite.graph import Operator, Tensor
-from binmat.backends.lce.tflite.reader import Tables
+from binmat.backends.lce.tflite.reader import BUILTIN_NAMES, DTYPES, Tables
 from binmat.errors import ExportError
 
 
@@ -46,7 +46,7 @@ class _Contents(Tables):
 
     def _tensor(self, table: Table, buffers: list[memoryview]) -> Tensor:
         name, shape, code = (self.get(table, schema.TENSOR[field]) for field in ("name", "shape", "type"))
-        dtype = _DTYPES[schema.TensorType(code)]
+        dtype = DTYPES[schema.TensorType(code)]
         buffer = buffers[self.get(table, schema.TENSOR["buffer"])]
         data = np.frombuffer(buffer, dtype).reshape(shape) if len(buffer) else None
         return Tensor(name, tuple(shape), dtype, data)
@@ -56,7 +56,7 @@ class _Contents(Tables):
         code = codes[self.get(table, schema.OPERATOR["opcode_index"])]
         number = self.get(code, schema.OPERATOR_CODE["builtin_code"])
         custom = number == schema.CUSTOM_OPERATOR
-        kind = self.get(code, schema.OPERATOR_CODE["custom_code"]) if custom else _KINDS[number]
+        kind = self.get(code, schema.OPERATOR_CODE["custom_code"]) if custom else BUILTIN_NAMES[number]
         inputs, outputs = (self.get(table, schema.OPERATOR[side]) for side in ("inputs", "outputs"))
         options = self._custom_options(table) if custom else self._options(table, schema.BUILTINS[kind])
         return Operator(kind, inputs, outputs, options, custom, self.get(code, schema.OPERATOR_CODE["version"]))
@@ -79,7 +79,3 @@ class _Contents(Tables):
                 names[tensor] = name
         indices = self.get(subgraph, schema.SUBGRAPH[side])
         return [(names.get(tensor, tensors[tensor].name), tensor) for tensor in indices]
-
-
-_KINDS = {builtin.code: name for name, builtin in schema.BUILTINS.items()}
-_DTYPES = {code: dtype for dtype, code in schema.TENSOR_TYPES.items()}

@@ -36,8 +36,8 @@ class ModelInfo:
 #: How often, on average, a file's names, lists and metadata may share their bytes. In a small file whose tables all
 #: point at one name they could take any memory.
 MOST_SHARED = 16
-_BUILTIN_NAMES = {builtin.code: name for name, builtin in schema.BUILTINS.items()}
-_DTYPES = {code: dtype for dtype, code in schema.TENSOR_TYPES.items()}
+BUILTIN_NAMES = {builtin.code: name for name, builtin in schema.BUILTINS.items()}
+DTYPES = {code: dtype for dtype, code in schema.TENSOR_TYPES.items()}
 
 
 def read_model(content: bytes) -> ModelInfo:
@@ -125,7 +125,7 @@ class _Reader(Tables):
         for table in self.get(self.model, schema.MODEL["operator_codes"]):
             code = self.get(table, schema.OPERATOR_CODE["builtin_code"])
             custom = self.get(table, schema.OPERATOR_CODE["custom_code"])
-            names.append(custom if code == schema.CUSTOM_OPERATOR else _BUILTIN_NAMES.get(code, f"builtin {code}"))
+            names.append(custom if code == schema.CUSTOM_OPERATOR else BUILTIN_NAMES.get(code, f"builtin {code}"))
         operators = self.get(subgraph, schema.SUBGRAPH["operators"])
         return dict(Counter(names[self.get(operator, schema.OPERATOR["opcode_index"])] for operator in operators))
 
@@ -133,4 +133,4 @@ class _Reader(Tables):
         name, shape, code = (self.get(table, schema.TENSOR[field]) for field in ("name", "shape", "type"))
         if min(shape, default=0) < 0:
             raise ValueError(f"tensor '{name[:LONGEST_NAME]}' has the shape {str(shape)[:LONGEST_NAME]}")
-        return TensorInfo(name, tuple(shape), _DTYPES[schema.TensorType(code)])
+        return TensorInfo(name, tuple(shape), DTYPES[schema.TensorType(code)])
