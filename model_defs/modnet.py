@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.errors import CheckpointError, InputError, SizeError, UnknownNameError
-from binmat.model_defs.insertion_points import EncoderInsertionPoint
+from binmat.model_defs.insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from binmat.model_defs.mobilenet_v2 import MobileNetV2
 from binmat.model_defs.network import Network, NetworkSpec, Prediction
 from binmat.model_defs.resizing import enlarge, pad_to_multiple, reduced_size
@@ -220,6 +220,14 @@ class MODNet(Network):
     example_outputs = ("matte",)
     #: It takes images in [-1, 1] already, and the context block gates as many channels as it was built for.
     encoder_insertion_point = EncoderInsertionPoint("backbone", normalise=False, channels=1280)
+    #: The semantic branch predicts a coarse matte already, so there is nothing to add but the mask.
+    mask_head_insertion_point = MaskHeadInsertionPoint(
+        after="lr_branch.conv_lr8x",
+        head="lr_branch.coarse",
+        channels=None,
+        method="coarse_logits",
+        targets=("hr_branch.conv_*", "f_branch.conv_*"),
+    )
 
     def __init__(self, context: Context = "se") -> None:
         if context not in ("se", "easpp"):
@@ -259,6 +267,13 @@ class MODNet(Network):
         lr8x, enc2x, enc4x = self.lr_branch(img)
         hr2x = self.hr_branch(img, enc2x, enc4x, lr8x)
         return self.lr_branch.predict(lr8x), self.hr_branch.predict(img, hr2x), self.f_branch(img, lr8x, hr2x)
+
+    def coarse_logits(self, lr8x: Tensor) -> Tensor:
+        """S(I) -> the semantic mask's logits [N, 1, H/16, W/16]: the coarse matte that a sparse decoder's mask is made of.
+
+        They are above 0 where the semantic mask is above 1/2.
+        """
+        return self.lr_branch.conv_lr(lr8x)
 
     def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
         return {"img": image * 2 - 1}

@@ -113,7 +113,9 @@ class Network(nn.Module):
 
     def output_names(self, mode: str) -> tuple[str, ...] | None:
         """What a mode returns, in order, side outputs included; None where the network has no names for it."""
-        return None
+        if mode != "matting" or not self.example_channels:
+            return None
+        return (*self.example_outputs, *(self.conversion.side_outputs if self.conversion else ()))
 
     @classmethod
     def normalise_keys(cls, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -135,7 +137,7 @@ class Network(nn.Module):
             name: torch.zeros(1, channels, height, width, device=device)
             for name, channels in self.example_channels.items()
         }
-        return Example("matting", inputs, self.example_outputs)
+        return Example("matting", inputs, self.output_names("matting") or ())
 
     def flattened(self, example: Example) -> Example:
         """An example that a user gives, with the tensors in its inputs by the names of the mode's arguments."""

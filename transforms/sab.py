@@ -125,6 +125,12 @@ class SparseDecoder(GraphPass[Network]):
     def _add_head(self, network: Network, inputs: Mapping[str, Tensor | float]) -> dict[str, fx.Node]:
         """Add the mask head to every mode that runs the insertion point; mode -> the mask."""
         point = self.insertion_point
+        masks = [name for name, module in network.named_modules() if isinstance(module, IncoherenceMask)]
+        if masks:
+            raise PolicyError(
+                f"{network.name} has a coarse alpha already, which '{masks[0]}' makes a mask of, and '{point.head}' "
+                "would be a second one: make the decoder sparse once"
+            )
         features = {
             mode: (node, run.shape(node)[1])
             for mode, run in run_graphs(network, inputs)
@@ -136,14 +142,17 @@ class SparseDecoder(GraphPass[Network]):
                 "name a coarse block of its decoder"
             )
         like = next(network.parameters())
-        channels = {count for _, count in features.values()}
-        if len(channels) > 1:
-            raise PolicyError(f"'{point.after}' gives {sorted(channels)} channels in different modes: choose another")
-        head = conv_norm_relu(channels.pop(), point.channels)
-        add_module(network, point.head, head.to(like.device, like.dtype).train(network.training))
+        counts = {count for _, count in features.values()}
+        if len(counts) > 1:
+            raise PolicyError(f"'{point.after}' gives {sorted(counts)} channels in different modes: choose another")
+        channels = counts.pop()
+        if point.channels is not None:
+            head = conv_norm_relu(channels, point.channels)
+            add_module(network, point.head, head.to(like.device, like.dtype).train(network.training))
+            channels = point.channels
         add_module(network, f"{point.head}_mask", IncoherenceMask())
         if point.method is None:
-            alpha = nn.Conv2d(point.channels, 1, kernel_size=1, device=like.device, dtype=like.dtype)
+            alpha = nn.Conv2d(channels, 1, kernel_size=1, device=like.device, dtype=like.dtype)
             add_module(network, f"{point.head}_alpha", alpha)
         names = {mode: network.output_names(mode) for mode in features}
         network.conversion = replace(network.conversion or ConversionFacts(), side_outputs=point.outputs)
@@ -152,18 +161,20 @@ class SparseDecoder(GraphPass[Network]):
     def _add_nodes(self, network: Network, mode: str, feature: fx.Node, names: tuple[str, ...] | None) -> fx.Node:
         """Call the head in one mode's graph and add its outputs to the mode's own ``names``. Returns the mask."""
         graph, point = feature.graph, self.insertion_point
+        for name in set(point.outputs).intersection(names or ()):
+            raise PolicyError(f"mode {mode} of {network.name} returns a '{name}' already: name the coarse one otherwise")
         with graph.inserting_before(feature.next):
             x = feature
-            for index in range(3):
-                x = call_module(graph, f"{point.head}.{index}", (x,), feature)
+            if point.channels is not None:
+                for index in range(3):
+                    x = call_module(graph, f"{point.head}.{index}", (x,), feature)
             if point.method is None:
                 sides = {point.alpha: call_module(graph, f"{point.head}_alpha", (x,), feature)}
             else:
-                part = trace_method(network, point.method)
-                first, *others = [str(node.target) for node in part.nodes if node.op == "placeholder"]
-                known = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
-                arguments = {first: x} | {name: known[name] for name in others}
-                sides = dict(zip(point.outputs, splice(graph, part, arguments), strict=True))
+                made = _call_method(network, graph, point.method, x)
+                sides = dict(zip(point.outputs or (point.alpha,), made, strict=True))
+            if point.settle is not None:
+                (sides[point.alpha],) = _call_method(network, graph, point.settle, sides[point.alpha])
             mask = call_module(graph, f"{point.head}_mask", (sides[point.alpha],), feature)
         output = graph.output_node()
         results: Any = output.args[0]
@@ -185,6 +196,14 @@ class SparseDecoder(GraphPass[Network]):
         if self.insertion_point.method is None:
             kept[f"{self.insertion_point.head}_alpha"] = "output layer: the coarse alpha that the mask is made of"
         network.float_layers = kept
+
+
+def _call_method(network: Network, graph: fx.Graph, method: str, x: fx.Node) -> tuple[fx.Node, ...]:
+    """A method of the network in one mode's graph, of x and the mode's arguments that it names."""
+    part = trace_method(network, method)
+    first, *others = [str(node.target) for node in part.nodes if node.op == "placeholder"]
+    known = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
+    return splice(graph, part, {first: x} | {name: known[name] for name in others})
 
 
 def _feature(graph: fx.Graph, network: Network, after: str) -> fx.Node | None:

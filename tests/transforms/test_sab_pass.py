@@ -404,10 +404,22 @@ def test_what_cannot_be_is_named_in_one_line(module, targets, point, message):
 
 
 def test_a_network_without_an_insertion_point_for_the_mask_head():
-    with pytest.raises(PolicyError, match=r"modnet has no insertion point for the mask head: .*SparseDecoder\(targets"):
-        convert(MODNet(), "bnn", settings=["decoder=sab"])
-    with pytest.raises(PolicyError, match="no insertion point for the mask head"):
+    with pytest.raises(PolicyError, match="UNet has no insertion point for the mask head"):
         sab_decoder(trace(UNet()))
+
+
+def test_a_network_has_one_coarse_alpha():
+    network = trace(UNet())
+    SparseDecoder(["up"], UNET_POINT).apply(network)
+    with pytest.raises(PolicyError, match="a coarse alpha already, which 'mask_head_mask' .* 'other' would be a second"):
+        SparseDecoder(["middle"], replace(UNET_POINT, head="other")).apply(network)
+    with pytest.raises(PolicyError, match="outputs of the mask head 'mask_head' are a, a, with 2 coarse alphas 'a'"):
+        replace(UNET_POINT, outputs=("a", "a"), alpha="a")
+    with pytest.raises(PolicyError, match="with 0 coarse alphas 'alpha': name it once"):
+        replace(UNET_POINT, outputs=("a",))
+    point = replace(RVM.mask_head_insertion_point, outputs=("fgr_s", "pha"), alpha="pha")
+    with pytest.raises(PolicyError, match="mode matting of rvm_mobilenetv3 returns a 'pha' already"):
+        SparseDecoder(["decoder.decode0.*"], point).apply(trace(RVM()))
 
 
 @pytest.mark.parametrize("size", [(16, 64), (64, 16)])
