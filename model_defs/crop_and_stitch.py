@@ -13,12 +13,13 @@ from binmat.errors import InputError, SizeError
 from binmat.progress import Progress, silent
 
 from .trimap import BACKGROUND, UNKNOWN, Trimap, one_hot, transform_map
+from .trimap_network import alpha_alone
 
 #: Height and width of a window; the stride is half of it (LiteMatting, official implementation).
 WINDOW = 640
 
-#: (image [1, 3, w, w] in [0, 1], one-hot trimap [1, 3, w, w], transform map [1, 2, w, w]) -> alpha [1, 1, w, w].
-WindowNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
+#: (image [1, 3, w, w] in [0, 1], one-hot trimap [1, 3, w, w], transform map [1, 2, w, w]) -> alpha [1, 1, w, w], alone or first.
+WindowNetwork = Callable[[Tensor, Tensor, Tensor], Tensor | tuple[Tensor, ...]]
 
 
 def crop_and_stitch(
@@ -78,7 +79,7 @@ def crop_and_stitch(
         unit = crop.float() / 255 if crop.dtype == torch.uint8 else crop.float()
         inputs = (unit, one_hot(regions[here]), maps[:, here[0], here[1]])
         with torch.no_grad():
-            alpha = network(*(tensor.unsqueeze(0).to(device, dtype) for tensor in inputs))
+            alpha = alpha_alone(network(*(tensor.unsqueeze(0).to(device, dtype) for tensor in inputs)))
         weighted[here] += weight * alpha[0, 0].to("cpu", torch.float32)
         total[here] += weight
     progress(len(windows), len(windows))

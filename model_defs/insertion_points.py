@@ -11,13 +11,15 @@ from binmat.errors import PolicyError
 class EncoderInsertionPoint:
     """The part that another encoder may replace.
 
-    name: the submodule. normalise: whether it takes frames in [0, 1], which the encoder normalises by ImageNet's
+    name: the submodule. parts: where the encoder is several submodules instead, their names; ``name`` is then where the
+    new one is put. normalise: whether it takes frames in [0, 1], which the encoder normalises by ImageNet's
     statistics. channels: of its last feature, where the rest of the network relies on their number.
     """
 
     name: str
     normalise: bool = True
     channels: int | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from binmat.progress import Progress
 
 from .crop_and_stitch import WINDOW, crop_and_stitch
+from .insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from .network import NetworkSpec, Prediction
 from .network_option import NetworkOption
 from .trimap import Trimap, one_hot, portrait_trimap, transform_map
@@ -206,6 +207,18 @@ class LiteMatting(TrimapNetwork):
     min_size = 32
     size_multiple = 32
     example_channels: ClassVar[Mapping[str, int]] = {"image": 3, "trimap": 3, "transform_map": 2}
+    encoder_insertion_point = EncoderInsertionPoint(
+        "encoder", normalise=False, parts=("layer0", "layer1", "layer2", "layer3", "layer4", "layer5", "layer6")
+    )
+    mask_head_insertion_point = MaskHeadInsertionPoint(
+        after="uper2",
+        head="coarse",
+        settle="settle_coarse",
+        outputs=("alpha_s",),
+        alpha="alpha_s",
+        # The output layer stays dense. The mobile blocks have no convolution that keeps the size and is not 1x1.
+        targets=("uper5.*", "out.0", "out.2"),
+    )
     options = (NetworkOption("window", int, f"height and width of crop-and-stitch's windows, default {WINDOW}"),)
 
     def __init__(self, lsrppm: bool = True, enb: bool = True) -> None:
@@ -240,12 +253,13 @@ class LiteMatting(TrimapNetwork):
         )
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
 
-    def forward(self, image: Tensor, trimap: Tensor, transform_map: Tensor) -> Tensor:
+    def forward(self, image: Tensor, trimap: Tensor, transform_map: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The official call.
 
         image: [N, 3, H, W] RGB in [0, 1]; trimap: [N, 3, H, W] one-hot background, unknown, foreground;
         transform_map: [N, 2, H, W] (see :func:`binmat.model_defs.trimap.transform_map`). H and W are multiples of
-        32, else SizeError. Returns alpha [N, 1, H, W] in [0, 1], also where the trimap already knows it.
+        32, else SizeError. Returns alpha [N, 1, H, W] in [0, 1], also where the trimap already knows it. A sparse
+        decoder's coarse alpha_s [N, 1, H/16, W/16], not clamped, follows it.
         """
         self.check_size(image.shape[2], image.shape[3])
         return self.run("matting", image, trimap, transform_map)

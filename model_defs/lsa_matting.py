@@ -16,13 +16,14 @@ from binmat.nn import imagenet
 from binmat.nn.conv_norm import conv_norm
 from binmat.progress import Progress
 
+from .insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from .network import NetworkSpec, Prediction
 from .network_option import NetworkOption
 from .refinement import LEVELS, refine
 from .resizing import enlarge, reduced_size
 from .resnet import Bottleneck, stage
 from .trimap import Trimap, portrait_trimap
-from .trimap_network import TrimapNetwork
+from .trimap_network import TrimapNetwork, alpha_alone
 
 #: What the official code feeds for unknown: 128 of an 8-bit trimap divided by 255.
 UNKNOWN_VALUE = 128 / 255
@@ -167,6 +168,20 @@ class LSAMatting(TrimapNetwork):
     min_size = 32
     size_multiple = 32
     example_channels: ClassVar[Mapping[str, int]] = {"x": 4}
+    #: It takes images that are normalised already.
+    encoder_insertion_point = EncoderInsertionPoint("backbone", normalise=False)
+    mask_head_insertion_point = MaskHeadInsertionPoint(
+        after="decoder.decoder_4",
+        head="decoder.coarse",
+        settle="settle_by_input",
+        outputs=("alpha_s",),
+        alpha="alpha_s",
+        # The output layer stays dense.
+        targets=(
+            "decoder.decoder_3.*", "decoder.decoder_2.*", "decoder.decoder_1.*",
+            "decoder.final_final.conv1", "decoder.final_final.conv2",
+        ),
+    )
     options = (NetworkOption("refinement_steps", int, "steps of backpropagating refinement, default 0, paper 100"),)
 
     def __init__(self) -> None:
@@ -174,12 +189,12 @@ class LSAMatting(TrimapNetwork):
         self.backbone = ResNet50D(in_channels=4)
         self.decoder = Decoder(4, self.backbone.channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The official call.
 
         x: [N, 4, H, W]: RGB normalised by ImageNet's mean and standard deviation, and the trimap in [0, 1]
         (:func:`network_input`). Returns alpha [N, 1, H, W], which training wants as it is and inference clamps to
-        [0, 1]. Raises SizeError where H or W is not a multiple of 32.
+        [0, 1]; a sparse decoder's coarse alpha_s [N, 1, H/16, W/16], not clamped either, follows it. Raises SizeError where H or W is not a multiple of 32.
         """
         self.check_size(x.shape[2], x.shape[3])
         return self.run("matting", x)
@@ -216,6 +231,11 @@ class LSAMatting(TrimapNetwork):
         corrections = dict(zip(LEVELS, zip((a5, a4, a3, a2), (b5, b4, b3, b2), strict=True), strict=True))
         return self.decoder(x, (f1, f2, f3, f4, f5), corrections)
 
+    def settle_by_input(self, alpha: Tensor, x: Tensor) -> Tensor:
+        """:meth:`settle_coarse` by the trimap in the network's input x [N, 4, H, W]."""
+        foreground, background = (x[:, 3:] > 0.75).to(x), (x[:, 3:] < 0.25).to(x)
+        return self.settle_coarse(alpha, torch.cat((background, 1 - foreground - background, foreground), 1))
+
     def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
         regions = torch.from_numpy(portrait_trimap(image.shape[2], image.shape[3]).regions)[None, None]
         return {"x": network_input(image, _levels(regions).to(image))}
@@ -247,7 +267,7 @@ class LSAMatting(TrimapNetwork):
         parameter = next(self.parameters())
         x = x.to(parameter.device, parameter.dtype)
         with torch.no_grad():
-            alpha = refine(self, x, steps=refinement_steps, progress=progress) if refinement_steps else self(x)
+            alpha = refine(self, x, steps=refinement_steps, progress=progress) if refinement_steps else alpha_alone(self(x))
         top = left = _REFLECTED + _ZEROS
         alpha = alpha[..., top : top + size[0], left : left + size[1]].to("cpu", torch.float32)
         alpha = alpha if size == trimap.size else enlarge(alpha, *trimap.size)

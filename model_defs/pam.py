@@ -24,6 +24,7 @@ from .pam_learning import gumbel_gates, gumbel_noise
 from .pam_paths import GIGA, SELECTIONS, WHOLE, check_path, dearest_within, limit_in_macs, open_bits, within
 from .resizing import pad_to_multiple
 from .trimap import Trimap, one_hot, portrait_trimap
+from .trimap_network import alpha_alone
 
 #: The size of the paper's costs; a limit for another size is brought to it by the area.
 REFERENCE_SIZE = (1024, 1024)
@@ -43,11 +44,15 @@ class PathMatte:
 
 
 class PathSample(NamedTuple):
-    """A training forward: alpha [N, 1, H, W], logits Q^e [N, 4, 2], sampled one-hot gates V [N, 4, 2]."""
+    """A training forward: alpha [N, 1, H, W], logits Q^e [N, 4, 2], sampled one-hot gates V [N, 4, 2].
+
+    coarse: a sparse decoder's coarse alpha [N, 1, H/8, W/8].
+    """
 
     alpha: Tensor
     logits: Tensor
     gates: Tensor
+    coarse: Tensor | None = None
 
 
 class PAM(PathNetwork):
@@ -69,8 +74,11 @@ class PAM(PathNetwork):
 
     def forward(
         self, image: Tensor, trimap: Tensor, cost_limit: float | None = None, path: str | None = None
-    ) -> Tensor:
-        """The matte of :meth:`infer`: alpha [N, 1, H, W] in [0, 1]. Costs are counted only for a cost limit."""
+    ) -> Tensor | tuple[Tensor, ...]:
+        """The matte of :meth:`infer`: alpha [N, 1, H, W] in [0, 1]. Costs are counted only for a cost limit.
+
+        Without one, a sparse decoder's coarse alpha_s [N, 1, H/8, W/8], not clamped, follows alpha.
+        """
         if cost_limit is not None:
             return self.infer(image, trimap, cost_limit, path).alpha
         self._check_inputs(image, trimap)
@@ -201,8 +209,9 @@ class PAM(PathNetwork):
             bypass, layers = gates[-1][:, :, None, None, None].unbind(1)
             return bypass * self.run_branch(stage, "0", x) + layers * self.run_branch(stage, "1", x)
 
-        alpha = self.walk(image, trimap, self.run, pass_stage)
-        return PathSample(alpha, torch.stack(logits, 1), torch.stack(gates, 1))
+        result = self.walk(image, trimap, self.run, pass_stage)
+        coarse = result[1] if isinstance(result, tuple) else None
+        return PathSample(alpha_alone(result), torch.stack(logits, 1), torch.stack(gates, 1), coarse)
 
     def _given_path(self, path: str | None) -> str:
         if path is None:
@@ -210,8 +219,8 @@ class PAM(PathNetwork):
         self._check_has(path)
         return path
 
-    def _follow(self, image: Tensor, trimap: Tensor, path: str) -> Tensor:
-        """Alpha along one path."""
+    def _follow(self, image: Tensor, trimap: Tensor, path: str) -> Tensor | tuple[Tensor, ...]:
+        """Alpha along one path, and a sparse decoder's coarse one."""
         if self.fixed is not None:
             return self.run("matting", image, trimap)
         return self.walk(image, trimap, self.run, lambda stage, x, _: self.run_branch(stage, path[stage], x))
@@ -233,7 +242,7 @@ class PAM(PathNetwork):
         alphas, paths = [], []
         for one_image, one_trimap in zip(image.split(1), trimap.split(1), strict=True):
             path = ""
-            alphas.append(self.walk(one_image, one_trimap, self.run, pass_stage))
+            alphas.append(alpha_alone(self.walk(one_image, one_trimap, self.run, pass_stage)))
             paths.append(path)
         return torch.cat(alphas), paths
 
@@ -268,7 +277,7 @@ class PAM(PathNetwork):
     def _take(self, choice: str | int, image: Tensor, trimap: Tensor) -> PathMatte:
         """The matte by what :meth:`_choose` gave for this size."""
         if isinstance(choice, str):
-            alpha, paths = self._follow(image, trimap, choice), [choice] * image.shape[0]
+            alpha, paths = alpha_alone(self._follow(image, trimap, choice)), [choice] * image.shape[0]
         else:
             alpha, paths = self._follow_estimates(image, trimap, choice)
         costs = path_costs(image.shape[2], image.shape[3])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from binmat.nn.conv_norm import conv_norm_relu
 
+from .insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from .pam_blocks import (
     CONSTRAINT_FEATURES,
     AdaptiveStage,
@@ -55,6 +56,20 @@ class PathNetwork(TrimapNetwork):
     min_size = 32
     size_multiple = 32
     example_channels: ClassVar[Mapping[str, int]] = {"image": 3, "trimap": 3}
+    encoder_insertion_point = EncoderInsertionPoint(
+        "encoder",
+        normalise=False,
+        parts=("level2", "level4", "level8", "stages.0", "level16", "stages.1", "level32", "stages.2"),
+    )
+    mask_head_insertion_point = MaskHeadInsertionPoint(
+        after="decoded",
+        head="coarse",
+        settle="settle_coarse",
+        outputs=("alpha_s",),
+        alpha="alpha_s",
+        # The output layer stays dense.
+        targets=("up4.*", "up2.*", "up1.*"),
+    )
     float_layers: Mapping[str, str] = {
         "level2.0.0": "input layer: it reads the image and the trimap",
         "up1.0.0": "it reads the image and the trimap beside the features",
@@ -80,6 +95,8 @@ class PathNetwork(TrimapNetwork):
             conv_norm_relu(c[32] + c[16], c[16], kernel_size=1), DepthwiseModule(c[16]), DepthwiseModule(c[16])
         )
         self.up8 = conv_norm_relu(c[16] + c[8], c[8], kernel_size=1)
+        #: Gives the features at 1/8 behind the last stage a name, whichever branch they took.
+        self.decoded = nn.Identity()
         self.up4 = nn.Sequential(conv_norm_relu(c[8] + c[4], c[4]), conv_norm_relu(c[4], c[4]))
         self.up2 = nn.Sequential(conv_norm_relu(c[4] + c[2], c[2]), conv_norm_relu(c[2], c[2]))
         self.up1 = nn.Sequential(conv_norm_relu(c[2] + 6, c[1]), conv_norm_relu(c[1], c[1]))
@@ -129,7 +146,7 @@ class PathNetwork(TrimapNetwork):
 
     def decode_1(self, x: Tensor, f4: Tensor, f2: Tensor, image: Tensor, trimap: Tensor) -> Tensor:
         """From the fourth stage to the output: alpha."""
-        x = self.up4(torch.cat((self.upsample(x), f4), 1))
+        x = self.up4(torch.cat((self.upsample(self.decoded(x)), f4), 1))
         x = self.up2(torch.cat((self.upsample(x), f2), 1))
         x = self.up1(torch.cat((self.upsample(x), image, trimap), 1))
         return self.sigmoid(self.matte(x))
@@ -145,8 +162,8 @@ class PathNetwork(TrimapNetwork):
         trimap: Tensor,
         part: Callable[..., Any],
         pass_stage: Callable[[int, Tensor, Tensor], Tensor],
-    ) -> Tensor:
-        """The order of execution.
+    ) -> Tensor | tuple[Tensor, ...]:
+        """The order of execution; returns what ``decode_1`` does.
 
         part: runs a shared part by name; pass_stage: (stage, features, semantics) -> features.
         """

@@ -12,6 +12,7 @@ from binmat.errors import InputError
 from binmat.progress import Progress, silent
 
 from .network import Network
+from .trimap_network import alpha_alone
 
 STEPS = 100
 LEARNING_RATE = 20.0
@@ -64,7 +65,7 @@ def refine(
     try:
         for step in range(1, steps):
             with torch.enable_grad():
-                alpha = network.run("decode", *features, *corrections)
+                alpha = alpha_alone(network.run("decode", *features, *corrections))
                 if unrefined is None:
                     unrefined = alpha.detach()
                 gradients = torch.autograd.grad(regions.loss(alpha.clamp(0, 1), unrefined), corrections)
@@ -76,7 +77,7 @@ def refine(
         for parameter in frozen:
             parameter.requires_grad_(True)
     with torch.no_grad():
-        alpha = network.run("decode", *features, *corrections)
+        alpha = alpha_alone(network.run("decode", *features, *corrections))
     progress(steps, steps)
     return alpha.clamp(0, 1)
 

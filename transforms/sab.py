@@ -131,18 +131,17 @@ class SparseDecoder(GraphPass[Network]):
                 f"{network.name} has a coarse alpha already, which '{masks[0]}' makes a mask of, and '{point.head}' "
                 "would be a second one: make the decoder sparse once"
             )
-        features = {
-            mode: (node, run.shape(node)[1])
-            for mode, run in run_graphs(network, inputs)
-            if (node := _feature(run.graph, network, point.after)) is not None
+        features = {mode: _feature(graph, network, point.after) for mode, graph in graphs(network).items()}
+        # A mode whose arguments are not known (LSA-Matting's decoder alone) has the channels of those that run.
+        counts = {
+            run.shape(node)[1] for mode, run in run_graphs(network, inputs) if (node := features[mode]) is not None
         }
-        if not features:
+        if not counts:
             raise PolicyError(
                 f"{network.name} has no insertion point for the mask head: no mode runs '{point.after}'; "
                 "name a coarse block of its decoder"
             )
         like = next(network.parameters())
-        counts = {count for _, count in features.values()}
         if len(counts) > 1:
             raise PolicyError(f"'{point.after}' gives {sorted(counts)} channels in different modes: choose another")
         channels = counts.pop()
@@ -156,7 +155,11 @@ class SparseDecoder(GraphPass[Network]):
             add_module(network, f"{point.head}_alpha", alpha)
         names = {mode: network.output_names(mode) for mode in features}
         network.conversion = replace(network.conversion or ConversionFacts(), side_outputs=point.outputs)
-        return {mode: self._add_nodes(network, mode, node, names[mode]) for mode, (node, _) in features.items()}
+        return {
+            mode: self._add_nodes(network, mode, node, names[mode])
+            for mode, node in features.items()
+            if node is not None
+        }
 
     def _add_nodes(self, network: Network, mode: str, feature: fx.Node, names: tuple[str, ...] | None) -> fx.Node:
         """Call the head in one mode's graph and add its outputs to the mode's own ``names``. Returns the mask."""

@@ -19,8 +19,8 @@ from .graph_pass import GraphPass
 from .part_calls import hand_over, outputs_held
 from .patterns import called_module
 from .shapes import ShapeInterpreter, probe_inputs, run_graphs
-from .subgraph import inputs_of, nodes_inside, outputs_of, splice
-from .swap import swap
+from .subgraph import add_module, inputs_of, nodes_inside, outputs_of, splice
+from .swap import remove, swap
 from .trace import graphs, recompile
 from .tracer import trace_method
 
@@ -31,13 +31,14 @@ class ReplaceEncoder(GraphPass[Network]):
 
     encoder: takes what the old one takes and returns its features in the same order, at the same sizes; any module that
     torch.fx can trace, such as :class:`binmat.nn.sbb.SBBEncoder`. Only the features that the network reads count.
-    name: the submodule's; it stays. example: the example inputs, for modules that cannot tell theirs.
+    name: the submodule's; it stays. parts: where the encoder is several submodules instead, their names; they go, and
+    ``name`` is where the new one is put. example: the example inputs, for modules that cannot tell theirs.
 
     Convolutions, linear layers and batch norms that read features whose channels changed are made anew, with fresh
     weights; ``notes`` names them. In a network that names its float layers, the new encoder's first convolution takes
     the old one's place among them.
 
-    Raises PolicyError where there is no such submodule, where it takes more than one tensor, where features differ in
+    Raises PolicyError where there is no such submodule, where a mode runs only some of the parts, where it takes more than one tensor, where features differ in
     number or size, and where a layer cannot take the new channels; LoweringError where the network cannot say what its
     example inputs are. The network may then be half rewritten: apply the pass to a copy, as
     :func:`binmat.transforms.convert.convert` does.
@@ -55,24 +56,40 @@ class ReplaceEncoder(GraphPass[Network]):
     encoder: nn.Module
     name: str = "backbone"
     example: Example | None = None
+    parts: Sequence[str] = ()
 
     def apply(self, network: Network) -> Network:
-        old = _submodule(network, self.name)
-        like = next(iter(old.parameters()), None)
+        replaced = self.parts or (self.name,)
+        old = [_submodule(network, part) for part in replaced]
+        like = next((parameter for part in old for parameter in part.parameters()), None)
         if like is not None:
             self.encoder.to(like.device, like.dtype)
-        self.encoder.train(old.training)
+        self.encoder.train(old[0].training)
         inputs = probe_inputs(network, self.example)
         # The rest of the network counts on the old features' sizes.
         before = {
-            mode: [run.shape(node) for node in outputs_of(nodes_inside(run.graph, self.name))]
+            mode: [run.shape(node) for node in outputs_of(nodes_inside(run.graph, *replaced))]
             for mode, run in run_graphs(network, inputs)
         }
         part = trace_method(self.encoder)
-        after = {mode: self._replace(graph, part) for mode, graph in graphs(network).items()}
+        for mode, graph in graphs(network).items():
+            run_here = [name for name in replaced if nodes_inside(graph, name)]
+            if 0 < len(run_here) < len(replaced):
+                raise PolicyError(
+                    f"mode {mode} of {network.name} runs only {', '.join(run_here)} of the encoder's parts: replace the "
+                    "encoder of a network whose every mode runs all of it or none, such as one path of pam"
+                )
+        after = {mode: self._replace(graph, part, replaced) for mode, graph in graphs(network).items()}
         if not any(after.values()):
-            raise PolicyError(f"no mode of {network.name} runs '{self.name}': name the encoder that its graphs call")
-        swap(network, {self.name: self.encoder})
+            raise PolicyError(
+                f"no mode of {network.name} runs '{', '.join(replaced)}': name the encoder that its graphs call"
+            )
+        if self.parts:
+            for name in self.parts:
+                remove(network, name)
+            add_module(network, self.name, self.encoder)
+        else:
+            swap(network, {self.name: self.encoder})
         self._move_float_layers(network)
         for mode, run in run_graphs(network, inputs, _Adapting):
             assert isinstance(run, _Adapting)
@@ -84,9 +101,9 @@ class ReplaceEncoder(GraphPass[Network]):
         recompile(network)
         return network
 
-    def _replace(self, graph: fx.Graph, part: fx.Graph) -> tuple[fx.Node, ...]:
+    def _replace(self, graph: fx.Graph, part: fx.Graph, replaced: Sequence[str]) -> tuple[fx.Node, ...]:
         """Replace the encoder's nodes in one graph; the new features in the order of the old ones."""
-        inside = nodes_inside(graph, self.name)
+        inside = nodes_inside(graph, *replaced)
         if not inside:
             return ()
         sources = inputs_of(inside)
@@ -106,7 +123,8 @@ class ReplaceEncoder(GraphPass[Network]):
             )
         for feature, replacement in zip(features, new, strict=True):
             feature.replace_all_uses_with(replacement)
-            gone = [output.part for output in outputs_held(feature) if output.part.startswith(f"{self.name}.")]
+            held = [output.part for output in outputs_held(feature)]
+            gone = [name for name in held if name in self.parts or _is_inside(name, replaced)]
             hand_over(feature, replacement, besides=gone)
         for node in reversed(inside):
             graph.erase_node(node)
@@ -123,7 +141,8 @@ class ReplaceEncoder(GraphPass[Network]):
     def _move_float_layers(self, network: Network) -> None:
         if not network.float_layers:
             return
-        kept = {k: v for k, v in network.float_layers.items() if not k.startswith(f"{self.name}.")}
+        replaced = self.parts or (self.name,)
+        kept = {k: v for k, v in network.float_layers.items() if not _is_inside(k, replaced)}
         first = next((n for n, m in self.encoder.named_modules() if isinstance(m, nn.Conv2d)), None)
         if first is not None and len(kept) < len(network.float_layers):
             kept[f"{self.name}.{first}"] = "input layer: reads the frame"
@@ -163,10 +182,12 @@ def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> Repla
             f"{network.name} does not say which part of it is the encoder: "
             "apply binmat.transforms.sbb.ReplaceEncoder(encoder, name) to binmat.transforms.trace.trace(network) first"
         )
-    _submodule(network, point.name)
+    replaced = point.parts or (point.name,)
+    for name in replaced:
+        _submodule(network, name)
     _, run = next(iter(run_graphs(network, probe_inputs(network))))
-    inside = nodes_inside(run.graph, point.name)
-    height = run.shape(inputs_of(inside)[0])[2]
+    inside = nodes_inside(run.graph, *replaced)
+    _, inputs, height, _ = run.shape(inputs_of(inside)[0])
     *finer, last = strides = [math.ceil(height / run.shape(node)[2]) for node in outputs_of(inside)]
     block_at = {2: 0, 4: 1, 8: 3, 16: 4}
     if last not in (16, 32) or not all(s in block_at and s < last for s in finer):
@@ -182,8 +203,13 @@ def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> Repla
         features=tuple(block_at[s] for s in finer),
         shortcut=shortcut,
         normalise=point.normalise,
+        inputs=inputs,
     )
-    return ReplaceEncoder(SBBEncoder(plan), point.name)
+    return ReplaceEncoder(SBBEncoder(plan), point.name, parts=point.parts)
+
+
+def _is_inside(name: str, parts: Sequence[str]) -> bool:
+    return any(name.startswith(f"{part}.") for part in parts)
 
 
 def _submodule(network: Network, name: str) -> nn.Module:

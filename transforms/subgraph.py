@@ -20,13 +20,13 @@ def stack_of(node: fx.Node) -> dict[str, Any]:
     return stack
 
 
-def nodes_inside(graph: fx.Graph, name: str) -> list[fx.Node]:
-    """The nodes that the submodule's code made, in order, with the unpacking of its results."""
+def nodes_inside(graph: fx.Graph, *names: str) -> list[fx.Node]:
+    """The nodes that the submodules' code made, in order, with the unpacking of its results."""
     inside: dict[fx.Node, None] = {}
     for node in graph.nodes:
         paths = [path for path, _ in stack_of(node).values()]
         unpacks = node.target is operator.getitem and node.args[0] in inside and node.args[0].op == "call_module"
-        if unpacks or any(path == name or path.startswith(f"{name}.") for path in paths):
+        if unpacks or any(path == name or path.startswith(f"{name}.") for path in paths for name in names):
             inside[node] = None
     return list(inside)
 
@@ -85,7 +85,7 @@ def add_module(network: Network, name: str, module: nn.Module) -> None:
     except AttributeError as error:
         raise PolicyError(f"there is no part '{parent}' of {network.name} to put '{child}' in") from error
     if hasattr(holder, child):
-        raise PolicyError(f"{network.name} has a '{name}' already: give the mask head another name")
+        raise PolicyError(f"{network.name} has a '{name}' already: give the new part another name")
     holder.add_module(child, module)
 
 

@@ -121,6 +121,7 @@ class SBBPlan:
     features: after which blocks features are read, 0 being the stem; the encoder's end is always the last feature.
     shortcut: of the blocks, see :class:`SBB`.
     normalise: subtract ImageNet's mean and divide by its deviation, for frames in [0, 1].
+    inputs: channels of what the encoder reads, 3 for frames.
     """
 
     stem: int = 16
@@ -129,6 +130,7 @@ class SBBPlan:
     features: tuple[int, ...] = (0, 1, 3)
     shortcut: BlockShortcut = "official"
     normalise: bool = True
+    inputs: int = 3
 
     def __post_init__(self) -> None:
         if list(self.features) != sorted(set(self.features)) or not set(self.features) <= set(range(len(self.blocks))):
@@ -136,10 +138,15 @@ class SBBPlan:
                 f"an SBB plan of {len(self.blocks)} blocks cannot have features {list(self.features)}: "
                 f"name ascending blocks from 0 (the stem) to {len(self.blocks) - 1}"
             )
+        if self.normalise and self.inputs != 3:
+            raise RecipeError(
+                f"an SBB encoder that reads {self.inputs} channels cannot normalise them: "
+                "ImageNet's statistics are those of 3; set normalise to false"
+            )
 
 
 class SBBEncoder(nn.Module):
-    """An encoder of SBBs by a plan: [N, 3, H, W] to a tuple of features, finest first.
+    """An encoder of SBBs by a plan: [N, inputs, H, W] to a tuple of features, finest first.
 
     channels, strides: of the features; a feature's size is the frame's divided by its stride, rounded up.
     Raises RecipeError for a plan whose channels do not follow from each other.
@@ -155,7 +162,7 @@ class SBBEncoder(nn.Module):
             # Not persistent, as in RVM's MobileNetV3.
             self.register_buffer("mean", torch.tensor(imagenet.MEAN).view(1, 3, 1, 1), persistent=False)
             self.register_buffer("std", torch.tensor(imagenet.STD).view(1, 3, 1, 1), persistent=False)
-        self.stem = nn.Sequential(*conv_norm(3, plan.stem, stride=2))
+        self.stem = nn.Sequential(*conv_norm(plan.inputs, plan.stem, stride=2))
         self.blocks = nn.ModuleList()
         channels, stride = plan.stem, 2
         ends = [(channels, stride)]
