@@ -18,7 +18,8 @@ from .trimap_network import alpha_alone
 #: Height and width of a window; the stride is half of it (LiteMatting, official implementation).
 WINDOW = 640
 
-#: (image [1, 3, w, w] in [0, 1], one-hot trimap [1, 3, w, w], transform map [1, 2, w, w]) -> alpha [1, 1, w, w], alone or first.
+#: (image [1, 3, w, w] in [0, 1], one-hot trimap [1, 3, w, w], transform map [1, 2, w, w])
+#: -> alpha [1, 1, w, w], alone or first.
 WindowNetwork = Callable[[Tensor, Tensor, Tensor], Tensor | tuple[Tensor, ...]]
 
 

@@ -194,7 +194,8 @@ class LSAMatting(TrimapNetwork):
 
         x: [N, 4, H, W]: RGB normalised by ImageNet's mean and standard deviation, and the trimap in [0, 1]
         (:func:`network_input`). Returns alpha [N, 1, H, W], which training wants as it is and inference clamps to
-        [0, 1]; a sparse decoder's coarse alpha_s [N, 1, H/16, W/16], not clamped either, follows it. Raises SizeError where H or W is not a multiple of 32.
+        [0, 1]; a sparse decoder's coarse alpha_s [N, 1, H/16, W/16], not clamped either, follows it. Raises SizeError
+        where H or W is not a multiple of 32.
         """
         self.check_size(x.shape[2], x.shape[3])
         return self.run("matting", x)
@@ -267,7 +268,10 @@ class LSAMatting(TrimapNetwork):
         parameter = next(self.parameters())
         x = x.to(parameter.device, parameter.dtype)
         with torch.no_grad():
-            alpha = refine(self, x, steps=refinement_steps, progress=progress) if refinement_steps else alpha_alone(self(x))
+            if refinement_steps:
+                alpha = refine(self, x, steps=refinement_steps, progress=progress)
+            else:
+                alpha = alpha_alone(self(x))
         top = left = _REFLECTED + _ZEROS
         alpha = alpha[..., top : top + size[0], left : left + size[1]].to("cpu", torch.float32)
         alpha = alpha if size == trimap.size else enlarge(alpha, *trimap.size)

@@ -269,9 +269,9 @@ class MODNet(Network):
         return self.lr_branch.predict(lr8x), self.hr_branch.predict(img, hr2x), self.f_branch(img, lr8x, hr2x)
 
     def coarse_logits(self, lr8x: Tensor) -> Tensor:
-        """S(I) -> the semantic mask's logits [N, 1, H/16, W/16]: the coarse matte that a sparse decoder's mask is made of.
+        """S(I) -> the semantic mask's logits [N, 1, H/16, W/16], above 0 where the semantic mask is above 1/2.
 
-        They are above 0 where the semantic mask is above 1/2.
+        They are the coarse matte that a sparse decoder's mask is made of.
         """
         return self.lr_branch.conv_lr(lr8x)
 

@@ -21,7 +21,7 @@ from .pam_blocks import (
     ResidualBlock,
 )
 from .pam_paths import PATHS, SELECTIONS, WHOLE, ConvolutionCounter, check_path
-from .trimap_network import TrimapNetwork
+from .trimap_network import TrimapNetwork, alpha_alone
 
 #: Channels of the features at 1/1 (decoder only) to 1/32 of the input's size.
 CHANNELS = {1: 16, 2: 32, 4: 64, 8: 128, 16: 160, 32: 256}
@@ -115,11 +115,13 @@ class PathNetwork(TrimapNetwork):
     def matting(self, image: Tensor, trimap: Tensor) -> Tensor:
         """The mode of the static network and of the whole one, traceable: alpha [N, 1, H, W] in [0, 1]."""
         path = self.fixed or WHOLE
-        return self.walk(
-            image,
-            trimap,
-            lambda part, *args: getattr(self, part)(*args),
-            lambda stage, x, _: self.stage(stage).branch(path[stage])(x),
+        return alpha_alone(
+            self.walk(
+                image,
+                trimap,
+                lambda part, *args: getattr(self, part)(*args),
+                lambda stage, x, _: self.stage(stage).branch(path[stage])(x),
+            )
         )
 
     def encode_8(self, image: Tensor, trimap: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ from binmat.quantizers import Scheme, get_scheme
 from .activation import ReplaceActivations
 from .binarize import Binarize
 from .graph_pass import GraphPass
+from .places import DecoderTable, EncoderTable
 from .sab import sab_decoder
 from .sbb import sbb_encoder
 from .shortcut import AddShortcuts
@@ -37,6 +38,8 @@ class Recipe(BaseModel):
     block_shortcut: of that encoder's blocks: ``official`` (where the size changes, as in the authors' code) or
         ``paper`` (always, Eq. 7).
     decoder: ``keep``, or ``sab``: BiMatting's sparse-assisted decoder.
+    sbb, sab: where the two go, for networks that do not say so themselves, and how wide they are: see
+        :class:`binmat.transforms.places.EncoderTable` and :class:`binmat.transforms.places.DecoderTable`.
     keep_activations: layers, by name or pattern, whose activation the scheme does not replace.
     layers: policy rules, pattern -> ``float`` or a scheme (see :func:`binmat.transforms.policy.resolve`).
     padding: what a binary convolution's padding holds: ``zero`` (what the papers train) or ``one`` (what every
@@ -64,6 +67,8 @@ class Recipe(BaseModel):
     block_shortcut: Literal["official", "paper"] = "official"
     decoder: Literal["keep", "sab"] = "keep"
     keep_activations: tuple[str, ...] = ()
+    sbb: EncoderTable = EncoderTable()
+    sab: DecoderTable = DecoderTable()
     layers: dict[str, str] = Field(default_factory=dict)
 
     def build_scheme(self) -> Scheme:
@@ -73,12 +78,12 @@ class Recipe(BaseModel):
     def passes(self, network: Network) -> list[GraphPass[Network]]:
         """The rewrites of this traced network that the recipe stands for, in order.
 
-        Raises PolicyError for a network that does not say where the encoder or the decoder goes.
+        Raises PolicyError where neither the recipe nor the network says where the encoder or the decoder goes.
         """
         already = {name for name, module in network.named_modules() if isinstance(module, BinaryLayer)}
         passes: list[GraphPass[Network] | None] = [
-            sbb_encoder(network, self.block_shortcut) if self.encoder == "sbb" else None,
-            sab_decoder(network) if self.decoder == "sab" else None,
+            self._encoder(network) if self.encoder == "sbb" else None,
+            sab_decoder(network, self.sab.insertion_point(network)) if self.decoder == "sab" else None,
             Binarize(self.build_scheme(), self.layers, pad_value=1 if self.padding == "one" else 0),
             # A shortcut stands between batch norm and activation: the activation is replaced while it still follows.
             ReplaceActivations(self.keep_activations, already),
@@ -86,8 +91,17 @@ class Recipe(BaseModel):
         ]
         return [step for step in passes if step is not None]
 
+    def _encoder(self, network: Network) -> GraphPass[Network]:
+        plan = None if self.sbb.plan is None else self.sbb.plan.plan(self.block_shortcut)
+        return sbb_encoder(network, self.block_shortcut, self.sbb.insertion_point(network), plan)
+
+    def _fields(self) -> dict[str, Any]:
+        """Everything, without what the tables leave to the network: that is refused where it is written out."""
+        tables = {name: getattr(self, name).model_dump(exclude_unset=True) for name in ("sbb", "sab")}
+        return self.model_dump(exclude={"sbb", "sab"}) | {name: table for name, table in tables.items() if table}
+
     def to_toml(self) -> str:
-        return tomli_w.dumps(self.model_dump())
+        return tomli_w.dumps(self._fields())
 
     @classmethod
     def from_toml(cls, text: str, source: str) -> Recipe:
@@ -105,7 +119,7 @@ class Recipe(BaseModel):
         KEY is a field of the recipe (``padding``), an option of the scheme (``options.estimator``), or else a policy
         pattern (``decoder.*``, ``kind:depthwise``) whose value is ``float`` or a scheme. Raises RecipeError.
         """
-        data = self.model_dump()
+        data = self._fields()
         for setting in settings:
             key, separator, value = setting.partition("=")
             key, value = key.strip(), value.strip()

@@ -165,7 +165,7 @@ class SparseDecoder(GraphPass[Network]):
         """Call the head in one mode's graph and add its outputs to the mode's own ``names``. Returns the mask."""
         graph, point = feature.graph, self.insertion_point
         for name in set(point.outputs).intersection(names or ()):
-            raise PolicyError(f"mode {mode} of {network.name} returns a '{name}' already: name the coarse one otherwise")
+            raise PolicyError(f"mode {mode} of {network.name} returns a '{name}' already: rename the coarse one")
         with graph.inserting_before(feature.next):
             x = feature
             if point.channels is not None:
@@ -226,12 +226,12 @@ def _feature(graph: fx.Graph, network: Network, after: str) -> fx.Node | None:
     return handed_on[0]
 
 
-def sab_decoder(network: Network) -> SparseDecoder:
-    """The pass for a network's own mask head insertion point. Raises PolicyError where it has none."""
-    point = network.mask_head_insertion_point
+def sab_decoder(network: Network, point: MaskHeadInsertionPoint | None = None) -> SparseDecoder:
+    """The pass for an insertion point, by default the network's own. Raises PolicyError where it has none."""
+    point = point or network.mask_head_insertion_point
     if point is None:
         raise PolicyError(
-            f"{network.name} has no insertion point for the mask head: apply binmat.transforms.sab.SparseDecoder("
-            "targets, MaskHeadInsertionPoint(...)) to binmat.transforms.trace.trace(network) first"
+            f"{network.name} has no insertion point for the mask head: name one in the recipe, [sab] after = '...' and "
+            "targets = [...], or apply binmat.transforms.sab.SparseDecoder"
         )
     return SparseDecoder(point.targets, point)

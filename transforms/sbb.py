@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from binmat.errors import PolicyError
+from binmat.model_defs.insertion_points import EncoderInsertionPoint
 from binmat.model_defs.network import Example, Network
 from binmat.nn.sbb import BlockShortcut, SBBEncoder, SBBPlan, SBBRow
 
@@ -38,10 +39,10 @@ class ReplaceEncoder(GraphPass[Network]):
     weights; ``notes`` names them. In a network that names its float layers, the new encoder's first convolution takes
     the old one's place among them.
 
-    Raises PolicyError where there is no such submodule, where a mode runs only some of the parts, where it takes more than one tensor, where features differ in
-    number or size, and where a layer cannot take the new channels; LoweringError where the network cannot say what its
-    example inputs are. The network may then be half rewritten: apply the pass to a copy, as
-    :func:`binmat.transforms.convert.convert` does.
+    Raises PolicyError where there is no such submodule, where a part is named twice, where a mode runs only some of the
+    parts, where they take more than one tensor, where features differ in number or size, and where a layer cannot take
+    the new channels; LoweringError where the network cannot say what its example inputs are. The network may then be
+    half rewritten: apply the pass to a copy, as :func:`binmat.transforms.convert.convert` does.
 
     >>> from torch.nn import Conv2d, Sequential
     >>> from binmat.transforms.trace import trace
@@ -60,6 +61,9 @@ class ReplaceEncoder(GraphPass[Network]):
 
     def apply(self, network: Network) -> Network:
         replaced = self.parts or (self.name,)
+        twice = [name for name in replaced if list(replaced).count(name) > 1 or _is_inside(name, replaced)]
+        if twice:
+            raise PolicyError(f"'{twice[0]}' is named twice, or inside another part of the encoder: name each part once")
         old = [_submodule(network, part) for part in replaced]
         like = next((parameter for part in old for parameter in part.parameters()), None)
         if like is not None:
@@ -76,8 +80,8 @@ class ReplaceEncoder(GraphPass[Network]):
             run_here = [name for name in replaced if nodes_inside(graph, name)]
             if 0 < len(run_here) < len(replaced):
                 raise PolicyError(
-                    f"mode {mode} of {network.name} runs only {', '.join(run_here)} of the encoder's parts: replace the "
-                    "encoder of a network whose every mode runs all of it or none, such as one path of pam"
+                    f"mode {mode} of {network.name} runs only {', '.join(run_here)} of the encoder's parts: replace "
+                    "the encoder of a network whose every mode runs all of it or none, such as one path of pam"
                 )
         after = {mode: self._replace(graph, part, replaced) for mode, graph in graphs(network).items()}
         if not any(after.values()):
@@ -144,8 +148,9 @@ class ReplaceEncoder(GraphPass[Network]):
         replaced = self.parts or (self.name,)
         kept = {k: v for k, v in network.float_layers.items() if not _is_inside(k, replaced)}
         first = next((n for n, m in self.encoder.named_modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None and len(kept) < len(network.float_layers):
-            kept[f"{self.name}.{first}"] = "input layer: reads the frame"
+        reason = next((why for name, why in network.float_layers.items() if name not in kept), None)
+        if first is not None and reason is not None:
+            kept[f"{self.name}.{first}"] = reason
         network.float_layers = kept
 
 
@@ -169,43 +174,65 @@ class _Adapting(ShapeInterpreter):
         return super().run_node(n)
 
 
-def sbb_encoder(network: Network, shortcut: BlockShortcut = "official") -> ReplaceEncoder:
-    """The pass that gives a traced network BiMatting's encoder, at the strides of the network's own features.
+def sbb_encoder(
+    network: Network,
+    shortcut: BlockShortcut = "official",
+    point: EncoderInsertionPoint | None = None,
+    plan: SBBPlan | None = None,
+) -> ReplaceEncoder:
+    """The pass that gives a traced network BiMatting's encoder.
 
-    The plan is Table 4's for features at 1/2, 1/4, 1/8 and 1/16, or fewer of them. Where the last one is at 1/32, the
-    last block is strided, which the paper is not. The last feature has the channels that the network counts on, if it
-    says so. Raises PolicyError where the network does not say what its encoder is, or reads other strides.
+    point: where, by default the network's own insertion point. plan: the encoder's; whether it normalises and what it
+    reads follow from the network. The default is Table 4's for features at 1/2, 1/4, 1/8 and 1/16, or fewer of them, at
+    the strides of the network's own features. Where the last one is at 1/32, the last block is strided, which the paper
+    is not. The last feature has the channels that the network counts on, if it says so.
+
+    Raises PolicyError where the network does not say what its encoder is, where Table 4 has no such strides, and for a
+    plan that ends in other channels than the network counts on; RecipeError for a plan whose channels do not follow
+    from each other.
     """
-    point = network.encoder_insertion_point
+    point = point or network.encoder_insertion_point
     if point is None:
         raise PolicyError(
-            f"{network.name} does not say which part of it is the encoder: "
-            "apply binmat.transforms.sbb.ReplaceEncoder(encoder, name) to binmat.transforms.trace.trace(network) first"
+            f"{network.name} does not say which part of it is the encoder: name it in the recipe, [sbb] replaces = "
+            "['...'], or apply binmat.transforms.sbb.ReplaceEncoder"
         )
     replaced = point.parts or (point.name,)
     for name in replaced:
         _submodule(network, name)
     _, run = next(iter(run_graphs(network, probe_inputs(network))))
     inside = nodes_inside(run.graph, *replaced)
+    if not inside:
+        raise PolicyError(f"no mode of {network.name} runs '{', '.join(replaced)}': name the encoder that it calls")
     _, inputs, height, _ = run.shape(inputs_of(inside)[0])
-    *finer, last = strides = [math.ceil(height / run.shape(node)[2]) for node in outputs_of(inside)]
+    if plan is None:
+        strides = [math.ceil(height / run.shape(node)[2]) for node in outputs_of(inside)]
+        plan = _table_4(network, strides, shortcut, point.channels)
+    encoder = SBBEncoder(replace(plan, normalise=point.normalise, inputs=inputs))
+    if point.channels is not None and encoder.channels[-1] != point.channels:
+        raise PolicyError(
+            f"the SBB plan ends in {encoder.channels[-1]} channels and {network.name} counts on {point.channels}: "
+            f"end its tail with {point.channels}"
+        )
+    return ReplaceEncoder(encoder, point.name, parts=point.parts)
+
+
+def _table_4(network: Network, strides: list[int], shortcut: BlockShortcut, channels: int | None) -> SBBPlan:
+    *finer, last = strides
     block_at = {2: 0, 4: 1, 8: 3, 16: 4}
     if last not in (16, 32) or not all(s in block_at and s < last for s in finer):
         raise PolicyError(
-            f"no SBB plan has features at strides {strides}: apply binmat.transforms.sbb.ReplaceEncoder with an "
-            "SBBEncoder of your own plan"
+            f"{network.name} reads features at strides {strides}, which BiMatting's Table 4 does not have: give a plan "
+            "of your own, [sbb.plan] of the recipe"
         )
     default = SBBPlan()
     *blocks, end = default.blocks
-    plan = SBBPlan(
+    return SBBPlan(
         blocks=(*blocks, end if last == 16 else SBBRow(end.channels, stride=2)),
-        tail=default.tail if point.channels is None else (*default.tail[:-1], point.channels),
+        tail=default.tail if channels is None else (*default.tail[:-1], channels),
         features=tuple(block_at[s] for s in finer),
         shortcut=shortcut,
-        normalise=point.normalise,
-        inputs=inputs,
     )
-    return ReplaceEncoder(SBBEncoder(plan), point.name, parts=point.parts)
 
 
 def _is_inside(name: str, parts: Sequence[str]) -> bool:

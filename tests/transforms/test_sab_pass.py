@@ -411,7 +411,7 @@ def test_a_network_without_an_insertion_point_for_the_mask_head():
 def test_a_network_has_one_coarse_alpha():
     network = trace(UNet())
     SparseDecoder(["up"], UNET_POINT).apply(network)
-    with pytest.raises(PolicyError, match="a coarse alpha already, which 'mask_head_mask' .* 'other' would be a second"):
+    with pytest.raises(PolicyError, match=r"already, which 'mask_head_mask' .* 'other' would be a second"):
         SparseDecoder(["middle"], replace(UNET_POINT, head="other")).apply(network)
     with pytest.raises(PolicyError, match="outputs of the mask head 'mask_head' are a, a, with 2 coarse alphas 'a'"):
         replace(UNET_POINT, outputs=("a", "a"), alpha="a")
