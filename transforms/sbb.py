@@ -63,7 +63,7 @@ class ReplaceEncoder(GraphPass[Network]):
         replaced = self.parts or (self.name,)
         twice = [name for name in replaced if list(replaced).count(name) > 1 or _is_inside(name, replaced)]
         if twice:
-            raise PolicyError(f"'{twice[0]}' is named twice, or inside another part of the encoder: name each part once")
+            raise PolicyError(f"'{twice[0]}' is named twice, or inside another part: name each of them once")
         old = [_submodule(network, part) for part in replaced]
         like = next((parameter for part in old for parameter in part.parameters()), None)
         if like is not None:

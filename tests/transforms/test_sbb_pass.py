@@ -252,5 +252,5 @@ def test_a_call_with_two_inputs():
 
 
 def test_a_network_that_does_not_say_what_its_encoder_is():
-    with pytest.raises(PolicyError, match=r"Segmenter does not say .*ReplaceEncoder\(encoder, name\)"):
+    with pytest.raises(PolicyError, match=r"Segmenter does not say .* in the recipe, \[sbb\] replaces"):
         convert(Segmenter(Encoder()), "bnn", settings=["encoder=sbb"])
