@@ -304,8 +304,9 @@ class BGMv2(Network):
         notes = []
         if sample_pixels is not None and sample_pixels > height * width:
             notes.append(f"sample_pixels is {sample_pixels} of {height * width} pixels: every patch could be refined")
-        refined = float(outputs[5].mean())
-        return Prediction(alpha, foreground, notes=tuple(notes), details={"refined": refined})
+        # Meta tensors, with which memory is estimated, have no values.
+        details = {} if outputs[5].is_meta else {"refined": f"{float(outputs[5].mean()):.1%}"}
+        return Prediction(alpha, foreground, notes=tuple(notes), details=details)
 
     def _check_frame(self, height: int, width: int, downsample_ratio: float) -> None:
         self.check_size(height, width)
