@@ -31,6 +31,7 @@ def matte(
     image: str | Path | Image.Image | Tensor,
     *,
     trimap: str | Path | Image.Image | npt.NDArray[Any] | Tensor | None = None,
+    background: str | Path | Image.Image | Tensor | None = None,
     downsample_ratio: float = 1.0,
     progress: Progress = silent,
     **options: Any,
@@ -43,8 +44,8 @@ def matte(
     torch.Size([1, 1, 32, 48])
 
     image: a path, a Pillow image, or a tensor [3, H, W] or [1, 3, H, W] in [0, 1]. trimap: likewise, one channel of
-    any values that :func:`binmat.model_defs.trimap.read_trimap` reads. progress: called by networks that compute one
-    image in several steps. options: those that the network declares in its ``options``, such as ``refinement_steps``
+    any values that :func:`binmat.model_defs.trimap.read_trimap` reads. background: the same scene without its subject,
+    for the networks that need one (bgmv2). progress: called by networks that compute one image in several steps. options: those that the network declares in its ``options``, such as ``refinement_steps``
     of lsa_matting or ``path`` and ``cost_limit`` of pam. Warns where the input is unusual. Raises InputError,
     SizeError, and UnknownNameError for an option that the network does not have.
     """
@@ -52,6 +53,7 @@ def matte(
         network,
         [_as_tensor(image)],
         trimaps=None if trimap is None else [_as_values(trimap)],
+        background=None if background is None else _as_tensor(background),
         downsample_ratio=downsample_ratio,
         progress=progress,
         **options,
@@ -67,6 +69,7 @@ def matte_frames(
     frames: Iterable[Tensor],
     *,
     trimaps: Iterable[Tensor] | None = None,
+    background: Tensor | None = None,
     downsample_ratio: float = 1.0,
     progress: Progress = silent,
     **options: Any,
@@ -78,11 +81,16 @@ def matte_frames(
     >>> [prediction.foreground.shape for prediction in predictions]
     [torch.Size([1, 3, 32, 48]), torch.Size([1, 3, 32, 48])]
 
-    The network is put in evaluation mode. trimaps: one for each frame. progress, options: as for :func:`matte`.
-    Raises UnknownNameError at once for an option that the network does not have. Raises InputError where the size
-    changes within the clip and where there is not a trimap for each frame.
+    The network is put in evaluation mode. trimaps: one for each frame. background: [1, 3, H, W], the scene of all frames
+    without its subject. progress, options: as for :func:`matte`. Raises at once UnknownNameError for an option that the
+    network does not have and InputError for a background that it does not take. Raises InputError where the size changes
+    within the clip and where there is not a trimap for each frame.
     """
     check_options(network.name, network.options, options)
+    if network.takes_background:
+        options["background"] = None if background is None else background.to(next(network.parameters()))
+    elif background is not None:
+        raise InputError(f"{network.name} takes no background: leave it out")
     network.eval()
     options |= {"downsample_ratio": downsample_ratio, "progress": progress}
     return _predictions(network, frames, trimaps, options)
