@@ -18,6 +18,7 @@ from binmat.progress import Progress, silent
 
 from . import aspp
 from .bgmv2_decoder import Decoder
+from .insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from .mobilenet_v2 import MobileNetV2
 from .network import Example, Network, NetworkSpec, Prediction
 from .network_option import NetworkOption, check_options
@@ -79,6 +80,17 @@ class BGMv2(Network):
     #: One cell of the coarsest features.
     min_size = 16
     takes_background = True
+    encoder_insertion_point = EncoderInsertionPoint("backbone", normalise=False)
+    #: The base network's decoder. The refiner has its own choice of patches.
+    mask_head_insertion_point = MaskHeadInsertionPoint(
+        after="aspp",
+        head="decoder.coarse",
+        outputs=("pha_s",),
+        alpha="pha_s",
+        # The output layer has most of the decoder's work.
+        targets=("decoder.conv?",),
+        min_size=17,
+    )
     options = (
         NetworkOption("refine_mode", str, "what the refiner computes: full, sampling or thresholding", converts=True),
         NetworkOption("sample_pixels", int, "pixels to refine in mode sampling, default 80000", converts=True),
@@ -187,12 +199,14 @@ class BGMv2(Network):
         return refined_alpha.clamp(0.0, 1.0), fgr, alpha, (residual + small).clamp(0.0, 1.0), error, refined
 
     def output_names(self, mode: str) -> tuple[str, ...]:
-        if mode == "matting":
-            return _BASE_OUTPUTS[:2]
-        return _BASE_OUTPUTS if mode == "base" else _REFINED_OUTPUTS
+        own = {"matting": _BASE_OUTPUTS[:2], "base": _BASE_OUTPUTS}.get(mode, _REFINED_OUTPUTS)
+        return (*own, *(self.conversion.side_outputs if self.conversion else ()))
 
     def forward(self, src: Tensor, bgr: Tensor) -> tuple[Tensor, ...]:
         """The official call: mode ``base`` without a refiner, else the refine mode at ``backbone_scale``.
+
+        A sparse decoder's coarse alpha pha_s [N, 1, h/16, w/16], not clamped, h x w being the base network's size,
+        follows the outputs.
 
         Raises InputError where src and bgr differ in shape, SizeError for a size that does not fit.
         """
@@ -294,7 +308,7 @@ class BGMv2(Network):
                 raise InputError(
                     f"{given[0]} is for the refiner, which does not run at downsample ratio 1: give for example 0.25"
                 )
-            return Prediction(*self.run("matting", image, background))
+            return Prediction(*self.run("matting", image, background)[:2])
         settings = self._refinement(options)
         _check_refinement(**settings)
         src, bgr = pad_to_multiple(image, SIDE), pad_to_multiple(background, SIDE)
