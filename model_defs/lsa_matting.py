@@ -275,7 +275,7 @@ class LSAMatting(TrimapNetwork):
         return Prediction(trimap.settle(alpha[0, 0]).to(image)[None, None])
 
     def _estimate(self, image: Tensor, regions: Tensor, refinement_steps: int, progress: Progress) -> Tensor:
-        """Alpha [1, 1, H, W] in [0, 1] of one view: an image [1, 3, H, W] and the regions of its trimap [1, 1, H, W]."""
+        """Alpha [1, 1, H, W] in [0, 1] of an image [1, 3, H, W] and the regions of its trimap, [1, 1, H, W]."""
         x = network_input(_pad(image), _levels(_pad(regions)))
         parameter = next(self.parameters())
         x = x.to(parameter.device, parameter.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -26,15 +28,10 @@ def example(height: int = 6, width: int = 9) -> tuple[Tensor, Tensor]:
 def turned_mean(image: Tensor, regions: Tensor) -> np.ndarray:
     """Rotated by k pi / 2 for k = 0 to 3, with and without a flip: eight images (section 5.1)."""
     total = np.zeros(image.shape[2:])
-    for flip in (np.asarray, np.fliplr):
-        for k in range(4):
-
-            def turn(x: np.ndarray) -> Tensor:
-                channels = [np.rot90(flip(channel), k) for channel in x[0]]
-                return torch.from_numpy(np.stack(channels)[None].copy())
-
-            alpha = uneven(turn(image.numpy()), turn(regions.numpy()))[0, 0].numpy()
-            total += flip(np.rot90(alpha, -k))
+    for flip, k in product((np.asarray, np.fliplr), range(4)):
+        views = (np.stack([np.rot90(flip(channel), k) for channel in x[0].numpy()]) for x in (image, regions))
+        alpha = uneven(*(torch.from_numpy(view[None]) for view in views))[0, 0].numpy()
+        total += flip(np.rot90(alpha, -k))
     return total / 8
 
 
