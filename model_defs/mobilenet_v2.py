@@ -32,16 +32,16 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """[N, 3, H, W] -> features at 1/2, 1/4, 1/8, 1/16 and 1/32, with 16, 24, 32, 96 and 1280 channels.
+    """[N, in_channels, H, W] -> features at 1/2, 1/4, 1/8, 1/16 and 1/32, with 16, 24, 32, 96 and 1280 channels.
 
     Each feature is the last one at its size. Keys are torchvision's ``features.*``, without its classifier.
     """
 
     channels = (16, 24, 32, 96, LAST_CHANNELS)
 
-    def __init__(self) -> None:
+    def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [nn.Sequential(*conv_norm(3, STEM_CHANNELS, 3, stride=2), nn.ReLU6())]
+        blocks: list[nn.Module] = [nn.Sequential(*conv_norm(in_channels, STEM_CHANNELS, 3, stride=2), nn.ReLU6())]
         in_channels = STEM_CHANNELS
         #: Index of the last block before each stride, that is of each pyramid level.
         self.level_ends: list[int] = []
