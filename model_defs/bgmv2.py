@@ -20,7 +20,7 @@ from . import aspp
 from .bgmv2_decoder import Decoder
 from .insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from .mobilenet_v2 import MobileNetV2
-from .network import Example, Network, NetworkSpec, Prediction
+from .network import Example, Network, NetworkSpec, Prediction, Window
 from .network_option import NetworkOption, check_options
 from .patch_refiner import HIDDEN, PatchRefiner
 from .resizing import pad_to_multiple, reduced_size
@@ -320,7 +320,8 @@ class BGMv2(Network):
             notes.append(f"sample_pixels is {sample_pixels} of {height * width} pixels: every patch could be refined")
         # Meta tensors, with which memory is estimated, have no values.
         details = {} if outputs[5].is_meta else {"refined": f"{float(outputs[5].mean()):.1%}"}
-        return Prediction(alpha, foreground, notes=tuple(notes), details=details)
+        seen = (Window(0, 0, src.shape[2], src.shape[3]),)
+        return Prediction(alpha, foreground, notes=tuple(notes), details=details, windows=seen)
 
     def _check_frame(self, height: int, width: int, downsample_ratio: float) -> None:
         self.check_size(height, width)

@@ -12,6 +12,7 @@ from torch import Tensor
 from binmat.errors import InputError, SizeError
 from binmat.progress import Progress, silent
 
+from .network import Window
 from .trimap import BACKGROUND, UNKNOWN, Trimap, one_hot, transform_map
 from .trimap_network import alpha_alone
 
@@ -66,9 +67,7 @@ def crop_and_stitch(
         return trimap.alpha()
     height, width = trimap.size
     rows, columns = _padded_indices(height, window), _padded_indices(width, window)
-    above, before = (len(rows) - height) // 2, (len(columns) - width) // 2
-    regions = np.full((len(rows), len(columns)), BACKGROUND, np.uint8)
-    regions[above : above + height, before : before + width] = trimap.regions
+    regions, above, before = _padded_regions(trimap, window)
     maps = transform_map(regions)
     weight = window_weight(window)
     weighted, total = torch.zeros(regions.shape), torch.zeros(regions.shape)
@@ -87,6 +86,15 @@ def crop_and_stitch(
     # No window is computed over most of a large background: a weight of 0 there must not become 0 / 0.
     matte = weighted.div_(total.clamp_(min=torch.finfo(torch.float32).tiny))
     return trimap.settle(matte[above : above + height, before : before + width])
+
+
+def windows_of(trimap: Trimap, window: int = WINDOW) -> tuple[Window, ...]:
+    """The windows that :func:`crop_and_stitch` computes, in its order, where they lie in the image."""
+    if trimap.all_known:
+        return ()
+    regions, above, before = _padded_regions(trimap, window)
+    planned = plan_windows(regions == UNKNOWN, window)
+    return tuple(Window(top - above, left - before, window, window) for top, left in planned)
 
 
 def plan_windows(unknown: npt.NDArray[np.bool_], window: int = WINDOW) -> list[tuple[int, int]]:
@@ -124,6 +132,15 @@ def _starts(length: int, window: int) -> list[int]:
 def _depth(y: int, x: int, window: int) -> int:
     """Distance of a pixel inside a window to its border, plus one; not positive outside."""
     return min(y, x, window - 1 - y, window - 1 - x) + 1
+
+
+def _padded_regions(trimap: Trimap, window: int) -> tuple[npt.NDArray[np.uint8], int, int]:
+    """The trimap padded with background to a window, and how many rows and columns come before it."""
+    height, width = trimap.size
+    above, before = max(window - height, 0) // 2, max(window - width, 0) // 2
+    regions = np.full((max(window, height), max(window, width)), BACKGROUND, np.uint8)
+    regions[above : above + height, before : before + width] = trimap.regions
+    return regions, above, before
 
 
 def _padded_indices(length: int, window: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from binmat.errors import InputError, TraceError, UnknownNameError
 from binmat.progress import Progress
 
-from .crop_and_stitch import WINDOW, crop_and_stitch
+from .crop_and_stitch import WINDOW, crop_and_stitch, windows_of
 from .insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from .network import NetworkSpec, Prediction
 from .network_option import NetworkOption
@@ -380,7 +380,7 @@ class LiteMatting(TrimapNetwork):
             dtype=image.dtype,
             progress=progress,
         )
-        return Prediction(alpha.to(image)[None, None])
+        return Prediction(alpha.to(image)[None, None], windows=windows_of(trimap, window))
 
     def specialised(
         self, size: tuple[int, int] | None = None, *, sampling: Sampling | None = None, **others: Any

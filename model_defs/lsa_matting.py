@@ -18,7 +18,7 @@ from binmat.nn.conv_norm import conv_norm
 from binmat.progress import Progress
 
 from .insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
-from .network import NetworkSpec, Prediction
+from .network import NetworkSpec, Prediction, Window
 from .network_option import NetworkOption
 from .refinement import LEVELS, refine
 from .resizing import enlarge, reduced_size
@@ -274,7 +274,7 @@ class LSAMatting(TrimapNetwork):
         check_views(test_time_augmentation)
         size = reduced_size(*trimap.size, downsample_ratio)
         if trimap.all_known:
-            return Prediction(trimap.alpha().to(image)[None, None])
+            return Prediction(trimap.alpha().to(image)[None, None], windows=())
         colours, regions = image.float().cpu(), torch.from_numpy(trimap.regions)[None, None]
         if size != trimap.size:
             colours = F.interpolate(colours, size=size, mode="area")
@@ -293,7 +293,8 @@ class LSAMatting(TrimapNetwork):
 
         alpha = mean_over_views(view, colours, regions, test_time_augmentation)
         alpha = alpha if size == trimap.size else enlarge(alpha, *trimap.size)
-        return Prediction(trimap.settle(alpha[0, 0]).to(image)[None, None])
+        seen = _padded_window(size, trimap.size) if test_time_augmentation == 1 else ()
+        return Prediction(trimap.settle(alpha[0, 0]).to(image)[None, None], windows=seen)
 
     def _estimate(self, image: Tensor, regions: Tensor, refinement_steps: int, progress: Progress) -> Tensor:
         """Alpha [1, 1, H, W] in [0, 1] of an image [1, 3, H, W] and the regions of its trimap, [1, 1, H, W]."""
@@ -330,6 +331,14 @@ def _pad(x: Tensor) -> Tensor:
     values = np.pad(values, keep + to_multiple, mode="reflect")
     values = np.pad(values, keep + [(_REFLECTED, _REFLECTED)] * 2, mode="reflect")
     return torch.from_numpy(np.pad(values, keep + [(_ZEROS, _ZEROS)] * 2))
+
+
+def _padded_window(size: tuple[int, int], full: tuple[int, int]) -> tuple[Window, ...]:
+    """What the network sees of an image of the full size that was reduced to this size and padded."""
+    down, across = (whole / length for length, whole in zip(size, full, strict=True))
+    border = _REFLECTED + _ZEROS
+    height, width = (length + -length % _PADDED_MULTIPLE + 2 * border for length in size)
+    return (Window(-border * down, -border * across, height * down, width * across),)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from binmat.errors import CheckpointError, InputError, SizeError, UnknownNameError
 from binmat.model_defs.insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from binmat.model_defs.mobilenet_v2 import MobileNetV2
-from binmat.model_defs.network import Network, NetworkSpec, Prediction
+from binmat.model_defs.network import Network, NetworkSpec, Prediction, Window
 from binmat.model_defs.resizing import enlarge, pad_to_multiple, reduced_size
 from binmat.model_defs.trimap import portrait_trimap, read_trimap
 from binmat.nn.conv_norm import conv_norm_relu
@@ -318,14 +318,16 @@ class MODNet(Network):
         known = read_trimap(trimap, *full) if self.takes_trimap else None
         if known is not None:
             if known.all_known:
-                return Prediction(known.alpha().to(image)[None, None], notes=known.remarks)
+                return Prediction(known.alpha().to(image)[None, None], notes=known.remarks, windows=())
             levels = F.interpolate(known.alpha()[None, None], size=(height, width), mode="nearest-exact")
             img = _with_trimap(img, levels)
-        matte: Tensor = self.run("matting", pad_to_multiple(img, self.size_multiple))[..., :height, :width]
+        padded = pad_to_multiple(img, self.size_multiple)
+        matte: Tensor = self.run("matting", padded)[..., :height, :width]
         matte = matte if (height, width) == full else enlarge(matte, *full)
+        seen = (Window(0, 0, padded.shape[2] * full[0] / height, padded.shape[3] * full[1] / width),)
         if known is None:
-            return Prediction(matte)
-        return Prediction(known.settle(matte[0, 0])[None, None], notes=known.remarks)
+            return Prediction(matte, windows=seen)
+        return Prediction(known.settle(matte[0, 0])[None, None], notes=known.remarks, windows=seen)
 
     @classmethod
     def normalise_keys(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

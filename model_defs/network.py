@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -47,6 +47,15 @@ class Example:
         return tuple(name for name in self.outputs if name in self.inputs)
 
 
+class Window(NamedTuple):
+    """A part of an image, in its pixels; it may reach beyond the image's border, where the image was padded."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A network's result for one frame.
@@ -55,6 +64,8 @@ class Prediction:
     memory: what the next frame of the same clip needs, None where frames are independent.
     notes: what the user should know about how the input was read, one sentence each.
     details: how the matte was made, by name, for users and programs: PAM's path and its cost.
+    windows: what the network looked at, one window for each of its last calls; None for the image as it is, () where it
+    did not run or looked at turned copies.
     """
 
     alpha: torch.Tensor
@@ -62,6 +73,7 @@ class Prediction:
     memory: Any = None
     notes: tuple[str, ...] = ()
     details: Mapping[str, str | float] = field(default_factory=dict)
+    windows: tuple[Window, ...] | None = None
 
 
 class Network(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor
 from binmat.errors import InputError, SizeError, TraceError
 from binmat.progress import Progress
 
-from .network import Network, NetworkSpec, Prediction
+from .network import Network, NetworkSpec, Prediction, Window
 from .network_option import NetworkOption
 from .pam_body import CONSTRAINTS, PathNetwork, path_costs
 from .pam_learning import gumbel_gates, gumbel_noise
@@ -131,11 +131,12 @@ class PAM(PathNetwork):
         choice, note = self._choose(cost_limit, path, padded.shape[2], padded.shape[3])
         notes = (note,) if note else ()
         if trimap.all_known:
-            return Prediction(trimap.alpha().to(image)[None, None], notes=notes)
+            return Prediction(trimap.alpha().to(image)[None, None], notes=notes, windows=())
         regions = pad_to_multiple(one_hot(trimap.regions)[None].to(image), self.size_multiple)
         taken = self._take(choice, padded, regions)
         alpha = trimap.settle(taken.alpha[0, 0, :height, :width])[None, None]
-        return Prediction(alpha, notes=notes, details={"path": taken.paths[0], "gmacs": taken.macs[0] / GIGA})
+        details: dict[str, str | float] = {"path": taken.paths[0], "gmacs": taken.macs[0] / GIGA}
+        return Prediction(alpha, notes=notes, details=details, windows=(Window(0, 0, *padded.shape[2:]),))
 
     def path(self, path: str) -> PAM:
         """One path as a static network of its own, with a copy of this network's weights and only the layers it needs.

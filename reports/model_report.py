@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from .count import is_binary, price
 from .layers import list_layers
 from .report_content import ReportContent, Side
 from .save import save_as
-from .sparse import PAPER_DENSITY, Sparse, measure_density
+from .sparse import PAPER_DENSITY, ClipDensity, Sparse, measure_density, resized_trimaps
 from .storage import as_bytes, saved_bytes, stored_bits
 
 
@@ -64,6 +65,8 @@ def report(
     files: Iterable[str | Path] | None = None,
     density: float = PAPER_DENSITY,
     clip: Iterable[Tensor] | None = None,
+    trimaps: Iterable[Tensor] | None = None,
+    background: Tensor | None = None,
     one_sided: Iterable[str] = (),
     notes: Iterable[str] = (),
     conventions: Iterable[str | Convention] = tuple(CONVENTIONS),
@@ -82,6 +85,7 @@ def report(
     verification, files: what verifying found and what was written, to be part of the report.
     density: the share of active pixels that a sparse-assisted decoder is credited with. clip: frames [1, 3, H, W] to
     measure that share on as well; they are resized to the size that is counted. Both count for such a decoder alone.
+    trimaps, background: of the clip, for networks that need them; see :func:`binmat.data.inference.matte_frames`.
     one_sided: binary layers that saw one sign only (:func:`binmat.transforms.one_sided_layers.one_sided_layers`), to be
     warned of beside those whose input cannot change its sign. notes: more of them for the report.
     conventions: the columns: names, or objects of :class:`binmat.reports.Convention`.
@@ -124,6 +128,19 @@ def report(
         blind |= dict.fromkeys(unsigned, "its input is never negative: all its signs are +1")
     recipe = recipe_of(subject)
     height, width = call.size
+
+    def measure() -> ClipDensity | None:
+        if clip is None:
+            return None
+        originals, frames = tee(clip)
+        return measure_density(
+            subject,
+            (resize(frame, height, width) for frame in frames),
+            downsample_ratio,
+            trimaps=None if trimaps is None else resized_trimaps(trimaps, originals, height, width),
+            background=None if background is None else resize(background, height, width),
+        )
+
     written = {Path(file): _content_of(Path(file)) for file in files or ()}
     return Report(
         network=subject.name,
@@ -142,26 +159,18 @@ def report(
         sha256={path.name: sha256(content).hexdigest() for path, content in written.items()},
         verification=verification or {},
         cross_checks=cross_checks,
-        sparse=_sparse(subject, after or before, density, clip, (height, width), downsample_ratio),
+        sparse=_sparse(after or before, density, measure),
     )
 
 
 def _sparse(
-    network: Network,
-    side: Side | None,
-    density: float,
-    clip: Iterable[Tensor] | None,
-    size: tuple[int, int],
-    downsample_ratio: float,
+    side: Side | None, density: float, measure: Callable[[], ClipDensity | None]
 ) -> Sparse | None:
     if side is None or not any(count.masked for count in side.counts.values()):
         return None
     if not 0 <= density <= 1:
         raise InputError(f"density {density} is not a share of pixels: pass a number from 0 to 1")
-    measured = None
-    if clip is not None:
-        measured = measure_density(network, (resize(frame, *size) for frame in clip), downsample_ratio)
-    return Sparse(density, measured, side.counts)
+    return Sparse(density, measure(), side.counts)
 
 
 def _sort_out(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from binmat.data.inference import matte_frames
 from binmat.errors import InputError
 from binmat.model_defs.network import Network
+from binmat.model_defs.trimap import read_trimap
 from binmat.nn.masked_path import recorded_density
 
 from .count import Count
@@ -73,13 +76,43 @@ class Sparse:
         }
 
 
-def measure_density(network: Network, frames: Iterable[Tensor], downsample_ratio: float = 1.0) -> ClipDensity:
+def measure_density(
+    network: Network,
+    frames: Iterable[Tensor],
+    downsample_ratio: float = 1.0,
+    *,
+    trimaps: Iterable[Tensor] | None = None,
+    background: Tensor | None = None,
+) -> ClipDensity:
     """Run consecutive frames [1, 3, H, W] through the network and note how much of each masked path was active.
 
-    Raises InputError without frames or where they differ in size, SizeError where they do not fit.
+    trimaps, background: for the networks that need them, see :func:`binmat.data.inference.matte_frames`. A frame that
+    takes several windows counts each of them. Raises InputError without frames, where they differ in size and where the
+    network did not run, SizeError where they do not fit.
     """
     with recorded_density(network) as shares:
-        count = sum(1 for _ in matte_frames(network, frames, downsample_ratio=downsample_ratio))
+        predictions = matte_frames(
+            network, frames, trimaps=trimaps, background=background, downsample_ratio=downsample_ratio
+        )
+        count = sum(1 for _ in predictions)
     if not count:
         raise InputError("the density of a clip is measured on its frames, and this one has none")
+    if not all(shares.values()):
+        raise InputError("no trimap of the clip has an unknown pixel, so the network did not run: take another clip")
     return ClipDensity({path: fmean(seen) for path, seen in shares.items()}, count)
+
+
+def resized_trimaps(
+    trimaps: Iterable[Tensor], frames: Iterable[Tensor], height: int, width: int
+) -> Iterator[Tensor]:
+    """Trimaps of frames as floats [1, 1, height, width] of 0, 0.5 and 1, resized to their nearest pixels.
+
+    Raises InputError where there are more trimaps than frames and for a trimap that does not fit its frame.
+    """
+    for frame, trimap in zip_longest(frames, trimaps):
+        if trimap is None:
+            return
+        if frame is None:
+            raise InputError("there are more trimaps than frames: pass one for each")
+        known = read_trimap(trimap, frame.shape[2], frame.shape[3])
+        yield F.interpolate(known.alpha()[None, None], size=(height, width), mode="nearest-exact")

@@ -37,6 +37,13 @@ def report(
             metavar="PATH", help="Also credit it with the share measured on this image, video or folder of frames."
         ),
     ] = None,
+    trimap: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Trimaps of --clip, in the same form, where MODEL needs them.")
+    ] = None,
+    background: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="For bgmv2: the scene of --clip without its subject."),
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer and its cost.")] = False,
     factory: FactoryOption = None,
     as_json: JsonFlag = False,
@@ -54,14 +61,16 @@ def report(
     """
     counted = []
     check_models(*models)
-    check_images(clip)
+    check_images(clip, trimap, background)
+    if clip is None and (trimap or background):
+        raise InputError("--trimap and --background are those of a clip: name it with --clip")
     with Steps() as steps:
         steps("start, with PyTorch")
         from binmat.reports import compare as beside_each_other
 
         for model in models:
             steps(f"count {model}")
-            counted.append(_count(model, size, downsample_ratio, density, clip, factory))
+            counted.append(_count(model, size, downsample_ratio, density, clip, trimap, background, factory))
     if (density is not None or clip is not None) and not any(result.sparse for result in counted):
         raise InputError(
             f"{models[0]} has no sparse-assisted decoder to credit: leave out --density and --clip, or convert with "
@@ -81,9 +90,12 @@ def _count(
     ratio: float | None,
     density: float | None,
     clip: Path | None,
+    trimap: Path | None,
+    background: Path | None,
     factory: str | None,
 ) -> Report:
     from binmat.data.clip import open_clip
+    from binmat.data.image import read_image
     from binmat.model_defs.weights_metadata import read_weights_metadata
     from binmat.pipeline.converted_folder import WEIGHTS, model_files
     from binmat.pipeline.memory_estimate import check_memory
@@ -104,4 +116,6 @@ def _count(
         files=files,
         density=PAPER_DENSITY if density is None else density,
         clip=None if clip is None else open_clip(clip).frames(),
+        trimaps=None if trimap is None else open_clip(trimap).values(),
+        background=None if background is None else read_image(background),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from binmat.errors import InputError
-from binmat.model_defs.network import Network, Prediction
+from binmat.model_defs.network import Network, Prediction, Window
 from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.masked_path import recorded_density
 
@@ -27,8 +28,8 @@ _BACKGROUND, _TEXT, _EMPTY = (24, 24, 28), (232, 232, 232), (70, 70, 78)
 class FrameMask:
     """What a sparse-assisted decoder computed of one frame.
 
-    mask: [1, 1, h, w] of 0 and 1, on the coarse grid. levels: masked path -> the share of its pixels that was active,
-    in order of execution.
+    mask: [1, 1, H, W] in [0, 1], enlarged to the frame. levels: masked path -> the share of its pixels that was active,
+    in order of execution; of a frame that takes several windows, their mean.
     """
 
     mask: Tensor
@@ -38,7 +39,7 @@ class FrameMask:
 def with_masks(network: Network, predictions: Iterable[Prediction], masks: list[FrameMask]) -> Iterator[Prediction]:
     """The same predictions; the mask of each frame is appended to the list as the network computes the frame.
 
-    Raises InputError for a network without a sparse-assisted decoder.
+    Raises InputError for a network without a sparse-assisted decoder, and where turned copies of a frame were computed.
     """
     heads = [module for module in network.modules() if isinstance(module, IncoherenceMask)]
     if not heads:
@@ -61,8 +62,27 @@ def _recorded(
             hook.remove()
         if prediction is None:
             return
-        masks.append(FrameMask(seen[-1], {path: share[-1] for path, share in shares.items()}))
+        height, width = prediction.alpha.shape[2:]
+        windows = (Window(0, 0, height, width),) if prediction.windows is None else prediction.windows
+        if seen and not windows:
+            raise InputError("the masks of turned copies make no picture: leave out test-time augmentation, or the mask")
+        # A refinement computes the same windows several times, the last time for its result.
+        last = len(seen) - len(windows)
+        mask = _stitched(list(zip(windows, seen[last:], strict=True)), height, width)
+        masks.append(FrameMask(mask, {path: fmean(share[last:]) if share else 0.0 for path, share in shares.items()}))
         yield prediction
+
+
+def _stitched(masks: Sequence[tuple[Window, Tensor]], height: int, width: int) -> Tensor:
+    """Masks [1, 1, h, w] of windows as one mask of the frame, active where any of them is."""
+    whole = torch.zeros(1, 1, height, width)
+    for window, mask in masks:
+        top, left, down, across = (round(number) for number in window)
+        large = F.interpolate(mask.float().cpu(), size=(down, across), mode="bilinear", align_corners=False)
+        rows, columns = slice(max(top, 0), min(top + down, height)), slice(max(left, 0), min(left + across, width))
+        part = large[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        whole[..., rows, columns] = torch.maximum(whole[..., rows, columns], part)
+    return whole
 
 
 def mask_picture(frame: Tensor, alpha: Tensor, shown: FrameMask) -> Image.Image:
@@ -73,7 +93,7 @@ def mask_picture(frame: Tensor, alpha: Tensor, shown: FrameMask) -> Image.Image:
     height, width = frame.shape[2:]
     rgb = frame[0].float().cpu()
     grey = alpha[0].float().cpu().expand(3, -1, -1)
-    mask = F.interpolate(shown.mask.float().cpu(), size=(height, width), mode="bilinear", align_corners=False)[0]
+    mask = shown.mask[0]
     tint = torch.tensor(ACTIVE).view(3, 1, 1) / 255
     panels = {"frame": rgb, "alpha": grey, "mask": rgb * (1 - 0.6 * mask) + tint * 0.6 * mask}
     total = len(panels) * width + (len(panels) + 1) * _GAP
