@@ -97,9 +97,10 @@ def measure_density(
         count = sum(1 for _ in predictions)
     if not count:
         raise InputError("the density of a clip is measured on its frames, and this one has none")
-    if not all(shares.values()):
+    active = {path: fmean(seen) for path, seen in shares.items() if seen}
+    if not active:
         raise InputError("no trimap of the clip has an unknown pixel, so the network did not run: take another clip")
-    return ClipDensity({path: fmean(seen) for path, seen in shares.items()}, count)
+    return ClipDensity(active, count)
 
 
 def resized_trimaps(

@@ -29,7 +29,7 @@ class FrameMask:
     """What a sparse-assisted decoder computed of one frame.
 
     mask: [1, 1, H, W] in [0, 1], enlarged to the frame. levels: masked path -> the share of its pixels that was active,
-    in order of execution; of a frame that takes several windows, their mean.
+    in order of execution; of a frame that takes several windows, their mean. Without those that did not run.
     """
 
     mask: Tensor
@@ -65,11 +65,12 @@ def _recorded(
         height, width = prediction.alpha.shape[2:]
         windows = (Window(0, 0, height, width),) if prediction.windows is None else prediction.windows
         if seen and not windows:
-            raise InputError("the masks of turned copies make no picture: leave out test-time augmentation, or the mask")
+            raise InputError("masks of turned copies make no picture: leave out test-time augmentation or the mask")
         # A refinement computes the same windows several times, the last time for its result.
         last = len(seen) - len(windows)
         mask = _stitched(list(zip(windows, seen[last:], strict=True)), height, width)
-        masks.append(FrameMask(mask, {path: fmean(share[last:]) if share else 0.0 for path, share in shares.items()}))
+        active = {path: fmean(share[last:]) for path, share in shares.items() if share}
+        masks.append(FrameMask(mask, active))
         yield prediction
 
 
