@@ -29,11 +29,11 @@ class MaskRoute:
         """Note that two tensors have one height and width."""
         self.size_of[node] = self._origin(as_this)
 
-    def mask_for(self, user: fx.Node, x: Any) -> fx.Node:
-        """The mask at the size of x, made before user."""
+    def mask_for(self, user: fx.Node, x: Any, target: str) -> fx.Node:
+        """The mask at the size of x, made before user, for the target that user ends."""
         if self.mask is None or self.order[self.mask] > self.order[user]:
             raise PolicyError(
-                f"'{user.target}' runs before the mask is known, which comes behind '{self.after}': "
+                f"'{target}' runs before the mask is known, which comes behind '{self.after}': "
                 "leave it out of the targets, or put the mask head earlier"
             )
         origin = self._origin(x)

@@ -89,7 +89,7 @@ class MaskedRows:
             path = self.paths[chain.convs] = self._build(chain)
         first, last = chain.nodes[0], chain.nodes[-1]
         x = first.args[0]
-        mask = route.mask_for(last, x)
+        mask = route.mask_for(last, x, chain.convs[0])
         with graph.inserting_before(last):
             masked = call_module(graph, path.name, (x, mask), first)
             y: Any = x

@@ -78,7 +78,7 @@ class SparseDecoder(GraphPass[Network]):
                 rows.rewrite(graph, chain, route)
             for node in list(graph.nodes):
                 if node.op == "call_module" and node.target in gates:
-                    node.args = (*node.args, route.mask_for(node, node.args[0]))
+                    node.args = (*node.args, route.mask_for(node, node.args[0], str(node.target)))
         rows.install()
         swap(network, {name: SparseConvGRU.from_dense(gru) for name, gru in gates.items()})
         self._protect(network, protected, rows)
