@@ -9,7 +9,9 @@ import pytest
 
 import binmat
 from binmat.data.image import photograph, read_image, resize, write_image
+from binmat.model_defs.pam import PAM
 from binmat.model_defs.registry import NETWORKS
+from binmat.model_defs.trimap import portrait_trimap
 from binmat.quantizers import SCHEMES
 from binmat.reports.sparse import measure_density
 from binmat.transforms.convert import convert
@@ -73,6 +75,18 @@ def test_a_sparse_decoder_is_credited(program, checkpoint: Path, tmp_path: Path)
     status, _, errors = program("report", checkpoint, "--density", "0.25")
     assert (status, "no sparse-assisted decoder to credit" in errors) == (1, True)
     assert program(*arguments[:-1], "1.25").status == 2
+
+
+def test_the_density_of_a_network_with_a_trimap(program, tmp_path: Path) -> None:
+    network = convert(PAM(path="0000"), "bnn", settings=["decoder=sab"], size=(64, 64))
+    binmat.save(network, tmp_path / "sparse.safetensors")
+    write_image(photograph(50, 50), tmp_path / "photo.png")
+    write_image(portrait_trimap(50, 50).alpha()[None, None], tmp_path / "trimap.png")
+    arguments = ["report", tmp_path / "sparse.safetensors", "--trimap", tmp_path / "trimap.png"]
+    said = json.loads(program(*arguments, "--clip", tmp_path / "photo.png", "--json").out)
+    assert said["sparse"]["measured"]["density"].keys() == {"up4.0.0", "up2.0.0", "up1.0.0"}
+    status, _, errors = program(*arguments)
+    assert (status, "--trimap and --background are those of a clip" in errors) == (1, True)
 
 
 def test_networks(program) -> None:
