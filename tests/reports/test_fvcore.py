@@ -44,7 +44,6 @@ def official_ibnorm(self: IBNorm, x: Tensor) -> Tensor:
         ("litematting", {}),
         ("litematting", {"lsrppm": False, "enb": False}),
         ("litematting", {"norm": "batch", "sampling": "max"}),
-        ("litematting", {"sampling": "none"}),
         ("lsa_matting", {}),
         ("pam", {"path": "0111"}),
     ],
