@@ -45,9 +45,10 @@ def matte(
 
     image: a path, a Pillow image, or a tensor [3, H, W] or [1, 3, H, W] in [0, 1]. trimap: likewise, one channel of
     any values that :func:`binmat.model_defs.trimap.read_trimap` reads. background: the same scene without its subject,
-    for the networks that need one (bgmv2). progress: called by networks that compute one image in several steps. options: those that the network declares in its ``options``, such as ``refinement_steps``
-    of lsa_matting or ``path`` and ``cost_limit`` of pam. Warns where the input is unusual. Raises InputError,
-    SizeError, and UnknownNameError for an option that the network does not have.
+    for the networks that need one (bgmv2). progress: called by networks that compute one image in several steps.
+    options: those that the network declares in its ``options``, such as ``refinement_steps`` of lsa_matting or ``path``
+    and ``cost_limit`` of pam. Warns where the input is unusual. Raises InputError, SizeError, and UnknownNameError for
+    an option that the network does not have.
     """
     frames = matte_frames(
         network,
@@ -81,10 +82,10 @@ def matte_frames(
     >>> [prediction.foreground.shape for prediction in predictions]
     [torch.Size([1, 3, 32, 48]), torch.Size([1, 3, 32, 48])]
 
-    The network is put in evaluation mode. trimaps: one for each frame. background: [1, 3, H, W], the scene of all frames
-    without its subject. progress, options: as for :func:`matte`. Raises at once UnknownNameError for an option that the
-    network does not have and InputError for a background that it does not take. Raises InputError where the size changes
-    within the clip and where there is not a trimap for each frame.
+    The network is put in evaluation mode. trimaps: one for each frame. background: [1, 3, H, W], the scene of all
+    frames without its subject. progress, options: as for :func:`matte`. Raises at once UnknownNameError for an option
+    that the network does not have and InputError for a background that it does not take. Raises InputError where the
+    size changes within the clip and where there is not a trimap for each frame.
     """
     check_options(network.name, network.options, options)
     if network.takes_background:
