@@ -1,4 +1,4 @@
-"""The rules behind the BiMatting paper's numbers, for RVM mobilenetv3 to four digits.
+"""The rules behind the BiMatting paper's numbers, to four digits.
 
 What the paper prints of them is in reports/paper_figures.toml; test_provenance.py compares.
 """
@@ -13,6 +13,7 @@ import pytest
 from binmat.model_defs.network import Network
 from binmat.model_defs.registry import build
 from binmat.reports import CONVENTIONS, Count, saved_bytes, stored_bits
+from binmat.reports import count as count_one
 from binmat.reports.blocks import Blocks
 from binmat.reports.call_recorder import record_calls
 from binmat.reports.convention import FREE
@@ -29,6 +30,11 @@ BINARY = {
     "threshold": [0.5472, 0.9727, 0.5321, 1.0750],
 }
 TEXTBOOK = [4.496, 7.991, 4.076, 8.214]
+#: Network -> convention bimatting at SIZES, in G. DeepLabV3 has no row in Table 3.
+OTHERS = {
+    "bgmv2_mobilenetv2": [8.4637, 15.0466, 9.8625, 17.4418],
+    "deeplabv3_resnet101": [136.0609, 241.8856],
+}
 
 
 @cache
@@ -101,3 +107,28 @@ def test_storage_formula(scheme: str, mebibytes: float) -> None:
 def test_storage_of_the_float_network() -> None:
     assert saved_bytes(rvm()) / 2**20 == pytest.approx(14.52, abs=5e-3)
     assert sum(stored_bits(rvm()).values()) == 3_748_633 * 32
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_beside_rvm(name: str) -> None:
+    network, sizes = build(name), [*SIZES][: len(OTHERS[name])]
+    found = [count_one(network, "bimatting", size=size, downsample_ratio=SIZES[size]) for size in sizes]
+    assert all(each.not_counted == {} for each in found)
+    assert [each.total.ops / 1e9 for each in found] == pytest.approx(OTHERS[name], abs=5e-5)
+
+
+def test_bgmv2_costs_at_1080p_what_its_patches_cost() -> None:
+    """80,000 pixels are 5,000 patches: 3x3 convolutions from 8x8 to 4x4 at half size, and from 8x8 to 4x4 pixels."""
+    found = count_one(build("bgmv2_mobilenetv2"), size=(1080, 1920), downsample_ratio=0.25)
+    patch = 9 * (42 * 24 * 6 * 6 + 24 * 16 * 4 * 4 + 22 * 12 * 6 * 6 + 12 * 4 * 4 * 4)
+    costs = {name: cost.flops for name, cost in found.costs.items() if name.startswith("refiner.")}
+    assert sum(costs.values()) == 5000 * patch == 2_371_680_000
+
+
+def test_sizes_of_the_networks_beside_rvm() -> None:
+    """BGMv2's 19.4 MiB are its saved file with the refiner; DeepLabV3's 223.66 its parameters, without statistics."""
+    assert saved_bytes(build("bgmv2_mobilenetv2")) / 2**20 == pytest.approx(19.36, abs=5e-3)
+    assert saved_bytes(build("bgmv2_mobilenetv2", refiner=False)) / 2**20 == pytest.approx(19.29, abs=5e-3)
+    deeplab = build("deeplabv3_resnet101")
+    assert f"{sum(p.numel() for p in deeplab.parameters()) * 4 / 2**20:.2f}" == "223.66"
+    assert f"{saved_bytes(deeplab) / 2**20:.2f}" == "224.29"
