@@ -22,6 +22,7 @@ from binmat.nn.binary_layer import BinaryLayer, Product
 from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.masked_path import set_execution
 from binmat.quantizers.sign import is_negative
+from binmat.transforms.lowering.constants import constant
 from binmat.transforms.lowering.lower import lower
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.lowering.one_float_type import OneFloatType
@@ -293,7 +294,7 @@ def _furthest_constants(lowered: fx.GraphModule, exact: fx.GraphModule) -> float
     for node, twin in zip(lowered.graph.nodes, exact.graph.nodes, strict=True):
         if node.op != "get_attr":
             continue
-        one, other = (fx.Interpreter(m).fetch_attr(str(n.target)) for m, n in ((lowered, node), (exact, twin)))
+        one, other = constant(lowered, node), constant(exact, twin)
         if one.shape != other.shape or (not other.is_floating_point() and not torch.equal(one, other)):
             return math.inf
         if other.is_floating_point() and other.numel():
