@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice, product
+from itertools import count, islice
 from pathlib import Path
 
 from torch import nn
@@ -77,14 +76,13 @@ class Deployment:
         check_signature(self.lowered, self.backend.signature(shipped.content))
         clips = clips or self.clips()
         kernels = self.backend.kernels or ("",)
-        to_do = 2 + len(kernels) * sum(len(frames) for frames in clips.values())
+        to_do = 2 + sum(len(frames) for frames in clips.values())
         done = count(1)
 
         def step() -> None:
             progress(next(done), to_do)
 
-        models = {kernels[0]: shipped} | {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
-
+        others = {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
         pair = ExactPair(self.network, self.example, self.lowered)
 
         def check_network(tell: Step) -> NetworkCheck:
@@ -92,29 +90,29 @@ class Deployment:
             tell()
             return found
 
-        def run(frames: Frames, kernel: str, model: Model, tell: Step) -> RecordedRun:
-            return run_file(self.backend, self.lowered, model, frames, kernel, progress=tell)
+        def run(frames: Frames, tell: Step) -> RecordedRun:
+            return run_file(self.backend, self.lowered, shipped, frames, kernels[0], others=others, progress=tell)
 
         def alone(tell: Step) -> list[NodeCheck]:
             return check_alone(self.lowered, shipped, kernels[0], progress=tell)
 
-        def compare(frames: Frames, recorded: Sequence[Future[RecordedRun]], _: Step) -> None:
-            runs = [each.result() for each in recorded]
-            compare_end_to_end(self.lowered, frames, runs)
-            for each in runs:
-                each.forget_values()
+        def compare(frames: Frames, recorded: Future[RecordedRun], _: Step) -> None:
+            found = recorded.result()
+            compare_end_to_end(self.lowered, frames, found)
+            found.forget_values()
 
         with side_by_side() as parts:
-            recorded = {
-                (name, kernel): parts.start(partial(run, frames, kernel, model))
-                for (name, frames), (kernel, model) in product(clips.items(), models.items())
-            }
+            recorded = {name: parts.start(partial(run, frames)) for name, frames in clips.items()}
             by_themselves = parts.start(alone)
             network = parts.start(check_network)
             for name, frames in clips.items():
-                parts.start(partial(compare, frames, [recorded[name, kernel] for kernel in models]))
+                parts.start(partial(compare, frames, recorded[name]))
             parts.finish(step)
-        runs = {key: each.result().result for key, each in recorded.items()}
+        runs = {
+            (name, kernel): found
+            for name, each in recorded.items()
+            for kernel, found in ({kernels[0]: each.result().result} | each.result().others).items()
+        }
         as_written = shipped.content == self.model.content
         return Verification(
             self.backend.name, self.backend.title, network.result(), runs, by_themselves.result(), as_written
