@@ -18,8 +18,9 @@ from binmat.errors import ExportError
 from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Example, Network
 from binmat.progress import Progress, silent
-from binmat.transforms.lowering.lower import lower
+from binmat.transforms.lowering.lower import lower_recording
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
+from binmat.transforms.lowering.recording import Recording, record
 from binmat.transforms.trace import trace
 from binmat.verification.clips import Clips, Frames, clips_of
 from binmat.verification.file_check import RecordedRun, check_alone, compare_end_to_end, run_file
@@ -31,7 +32,7 @@ from binmat.verification.signature_check import check_signature
 
 @dataclass(frozen=True)
 class Deployment:
-    """A network, its lowered graph and the model made of it. example: the inputs that it was lowered with.
+    """A network, what was recorded of it, its lowered graph and the model made of that.
 
     >>> from binmat.transforms.convert import convert
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 1, 1))
@@ -41,11 +42,19 @@ class Deployment:
     >>> deployment.verify().check()
     """
 
-    network: nn.Module
-    example: Example
+    recording: Recording
     lowered: LoweredGraph
     backend: Backend
     model: Model
+
+    @property
+    def network(self) -> nn.Module:
+        return self.recording.network
+
+    @property
+    def example(self) -> Example:
+        """The inputs that the network was lowered with."""
+        return self.recording.example
 
     def write(self, path: str | Path) -> None:
         """Write the model file atomically. Raises ExportError."""
@@ -83,10 +92,9 @@ class Deployment:
             progress(next(done), to_do)
 
         others = {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
-        pair = ExactPair(self.network, self.example, self.lowered)
 
         def check_network(tell: Step) -> NetworkCheck:
-            found = pair.check(next(iter(clips.values())))
+            found = ExactPair(self.recording, self.lowered).check(next(iter(clips.values())))
             tell()
             return found
 
@@ -136,8 +144,9 @@ def deploy(
     backend = get_backend(format)
     owner = network if isinstance(network, Network) else trace(network, size, example)
     example = example_inputs(owner, size, downsample_ratio, example)
-    lowered = lower(owner, example)
-    return Deployment(owner, example, lowered, backend, backend.write(lowered))
+    recording = record(owner, example)
+    lowered = lower_recording(recording)
+    return Deployment(recording, lowered, backend, backend.write(lowered))
 
 
 def export(
