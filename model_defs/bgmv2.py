@@ -1,4 +1,4 @@
-"""BGMv2, background matting (Lin et al., CVPR 2021, arXiv 2012.07810): the scene without its subject is a second input."""
+"""BGMv2 (Lin et al., CVPR 2021, arXiv 2012.07810): matting with a picture of the scene without its subject."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .bgmv2_decoder import Decoder
 from .insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from .mobilenet_v2 import MobileNetV2
 from .network import Example, Network, NetworkSpec, Prediction, Window
-from .network_option import NetworkOption, check_options
+from .network_option import NetworkOption
 from .patch_refiner import HIDDEN, PatchRefiner
 from .resizing import pad_to_multiple, reduced_size
 from .resnet import ResNet
@@ -42,6 +42,8 @@ _BASE_OUTPUTS = ("pha", "fgr", "err", "hid")
 _REFINED_OUTPUTS = ("pha", "fgr", "pha_sm", "fgr_sm", "err_sm", "ref_sm")
 _FLOAT_LAYERS = {
     "decoder.conv4": "output layer: alpha, foreground, error and hidden features",
+}
+_FLOAT_REFINER_LAYERS = {
     "refiner.conv1": "input layer: reads the pictures at 1/2",
     "refiner.conv3": "input layer: reads the pictures",
     "refiner.conv4": "output layer: alpha and foreground",
@@ -108,7 +110,16 @@ class BGMv2(Network):
     ) -> None:
         if variant not in _VARIANTS:
             raise UnknownNameError("BGMv2 variant", variant, _VARIANTS)
-        super().__init__(variant=variant, refiner=refiner)
+        _check_ratio(backbone_scale)
+        _check_refinement(refine_mode, sample_pixels, threshold)
+        super().__init__(
+            variant=variant,
+            refiner=refiner,
+            backbone_scale=backbone_scale,
+            refine_mode=refine_mode,
+            sample_pixels=sample_pixels,
+            threshold=threshold,
+        )
         self.name = f"bgmv2_{variant}"
         blocks = _VARIANTS[variant]
         if blocks is None:
@@ -119,6 +130,8 @@ class BGMv2(Network):
             channels = ResNet.channels
         first = "backbone.features.0.0" if blocks is None else "backbone.conv1"
         self.float_layers = {first: "input layer: reads the pictures", **_FLOAT_LAYERS}
+        if refiner:
+            self.float_layers |= _FLOAT_REFINER_LAYERS
         f1, f2, f3, f4 = channels
         self.aspp = aspp.ASPP(f4, _ASPP_RATES)
         self.decoder = Decoder((aspp.CHANNELS, f3, f2, f1, 6), outputs=1 + 3 + 1 + HIDDEN)
@@ -126,14 +139,6 @@ class BGMv2(Network):
             self.refiner = PatchRefiner()
         else:
             self.modes = {mode: BGMv2.modes[mode] for mode in ("matting", "base")}  # type: ignore[misc]
-            self.float_layers = {name: why for name, why in self.float_layers.items() if not name.startswith("refiner.")}
-        _check_ratio(backbone_scale)
-        self.config |= {"backbone_scale": backbone_scale}
-        self._set_refinement(refine_mode, sample_pixels, threshold)
-
-    def _set_refinement(self, refine_mode: str, sample_pixels: int, threshold: float) -> None:
-        _check_refinement(refine_mode, sample_pixels, threshold)
-        self.config |= {"refine_mode": refine_mode, "sample_pixels": sample_pixels, "threshold": threshold}
 
     def _coarse(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Alpha and error in [0, 1], the foreground's residual and the hidden features."""
@@ -249,19 +254,32 @@ class BGMv2(Network):
             inputs["sample_pixels"] = self.config["sample_pixels"]
         return Example(mode, inputs, self.output_names(mode))
 
-    def specialised(self, size: tuple[int, int] | None = None, **options: Any) -> Network:
-        """The same network with another refine mode, number of pixels or threshold."""
-        check_options(self.name, self.options, options)
-        network = copy.deepcopy(self)
-        network._set_refinement(**self._refinement(options))
-        return network
+    def specialised(
+        self,
+        size: tuple[int, int] | None = None,
+        *,
+        refine_mode: str | None = None,
+        sample_pixels: int | None = None,
+        threshold: float | None = None,
+        **others: Any,
+    ) -> Network:
+        """A copy with another refine mode, number of pixels or threshold; without any the network itself.
+
+        Raises the errors of the constructor, UnknownNameError for any other option.
+        """
+        network = super().specialised(size, **others)
+        options = {"refine_mode": refine_mode, "sample_pixels": sample_pixels, "threshold": threshold}
+        if all(value is None for value in options.values()):
+            return network
+        changed = copy.deepcopy(self)
+        changed.config |= self._refinement(options)
+        return changed
 
     def _refinement(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The refinement's settings, those of the network where an option is None or missing."""
-        return {
-            option.name: self.config[option.name] if options.get(option.name) is None else options[option.name]
-            for option in self.options
-        }
+        """The refinement's settings, checked: those of the network where an option is None."""
+        settings = {name: self.config[name] if value is None else value for name, value in options.items()}
+        _check_refinement(**settings)
+        return settings
 
     def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
         return {"src": image, "bgr": without_subject(image)}
@@ -297,8 +315,8 @@ class BGMv2(Network):
         height, width = image.shape[2], image.shape[3]
         if background.shape != image.shape:
             raise InputError(
-                f"the background has {background.shape[2]}x{background.shape[3]} pixels and the image {height}x{width}: "
-                "give the same scene without its subject, taken and cropped like the image"
+                f"the background has {background.shape[2]}x{background.shape[3]} pixels and the image "
+                f"{height}x{width}: give the same scene without its subject, taken and cropped like the image"
             )
         options = {"refine_mode": refine_mode, "sample_pixels": sample_pixels, "threshold": threshold}
         given = [name for name, value in options.items() if value is not None]
@@ -310,7 +328,6 @@ class BGMv2(Network):
                 )
             return Prediction(*self.run("matting", image, background)[:2])
         settings = self._refinement(options)
-        _check_refinement(**settings)
         src, bgr = pad_to_multiple(image, SIDE), pad_to_multiple(background, SIDE)
         self._check_frame(src.shape[2], src.shape[3], downsample_ratio)
         outputs = self.run(settings["refine_mode"], src, bgr, downsample_ratio, *self._choice(settings))
@@ -372,8 +389,9 @@ def _check_refinement(refine_mode: str, sample_pixels: int, threshold: float) ->
 def _recognise(variant: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Constructor arguments where most of BGMv2's landmarks are there, so that a damaged file is still recognised."""
     mobile = variant == "mobilenetv2"
+    first = ("backbone.features.0.0", (32, 6, 3, 3)) if mobile else ("backbone.conv1", (64, 6, 7, 7))
     landmarks = {
-        "backbone.features.0.0.weight" if mobile else "backbone.conv1.weight": (32, 6, 3, 3) if mobile else (64, 6, 7, 7),
+        f"{first[0]}.weight": first[1],
         "aspp.convs.1.0.weight": (256, 320 if mobile else 2048, 3, 3),
         "decoder.conv1.weight": (128, 288 if mobile else 768, 3, 3),
         "decoder.conv4.weight": (37, 54, 3, 3),

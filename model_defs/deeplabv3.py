@@ -1,4 +1,4 @@
-"""DeepLabV3 (Chen et al., arXiv 1706.05587) on ResNet-101: a segmentation network that BiMatting's tables compare with."""
+"""DeepLabV3 (Chen et al., arXiv 1706.05587) on ResNet-101: a segmentation network beside which papers print theirs."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """[N, in_channels, H, W] -> features at 1/2, 1/4, 1/8, 1/16 and 1/32, with 16, 24, 32, 96 and 1280 channels.
 
-    Each feature is the last one at its size. Keys are MODNet's: torchvision's ``features.*`` with each block in one row.
+    Each feature is the last one at its size. Keys are MODNet's: torchvision's ``features.*``, each block in one row.
 
     dilated: BGMv2's form. The stages behind 1/16 keep that size, and the blocks behind their first one dilate by 2; the
     last 1x1 convolution is left out. Features at 1/2 to 1/16 with 16, 24, 32 and 320 channels; torchvision's keys.

@@ -180,8 +180,8 @@ class Network(nn.Module):
         with any values that :func:`binmat.model_defs.trimap.read_trimap` reads, for example [1, 1, H, W] of 0
         background, 0.5 unknown, 1 foreground. progress: called by the networks that take several steps for one image.
         The network's :attr:`options` are further keyword arguments, and ``background``, [1, 3, H, W] in [0, 1], where
-        it :attr:`takes_background`. Raises InputError where a trimap is missing, does not fit or is not taken, SizeError
-        for a size or a downsample ratio that the network does not take.
+        it :attr:`takes_background`. Raises InputError where a trimap is missing, does not fit or is not taken,
+        SizeError for a size or a downsample ratio that the network does not take.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it mattes an image")
 

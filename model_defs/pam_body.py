@@ -230,7 +230,7 @@ class PathNetwork(TrimapNetwork):
             return self.run(mode, *args)
 
         def pass_stage(stage: int, x: Tensor, semantics: Tensor) -> Tensor:
-            example(f"estimate_{stage + 1}", ("preference",), semantics, self.constraint_embedding.weight[:1])
+            example(f"estimate_{stage + 1}", ("preference",), semantics, self.constraint_embedding.weight[:1].detach())
             example(f"connect_{stage + 1}", ("features",), x)
             example(f"layers_{stage + 1}", ("features",), x)
             return self.run_branch(stage, "1", x)

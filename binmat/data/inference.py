@@ -88,10 +88,10 @@ def matte_frames(
     >>> [prediction.foreground.shape for prediction in predictions]
     [torch.Size([1, 3, 32, 48]), torch.Size([1, 3, 32, 48])]
 
-    The network is put in evaluation mode. trimaps: one for each frame. background: [1, 3, H, W], the scene of all frames
-    without its subject. progress, options: as for :func:`matte`. Raises at once UnknownNameError for an option that the
-    network does not have and InputError for a background that it does not take. Raises InputError where the size changes
-    within the clip and where there is not a trimap for each frame.
+    The network is put in evaluation mode. trimaps: one for each frame. background: [1, 3, H, W], the scene of all
+    frames without its subject. progress, options: as for :func:`matte`. Raises at once UnknownNameError for an option
+    that the network does not have and InputError for a background that it does not take. Raises InputError where the
+    size changes within the clip and where there is not a trimap for each frame.
     """
     check_options(network.name, network.options, options)
     if network.takes_background:

@@ -1,8 +1,8 @@
 """Patches of an image: choose some by an error map, cut them out, put them back.
 
-BGMv2 refines only the patches where its coarse matte is likely to be wrong (Lin et al., CVPR 2021, section 3.2). A patch
-is a cell of the map that chooses. Layers without weights, which a traced graph calls as they are: while a graph is
-recorded, the number of patches may not depend on the picture, so there it is the largest that was allowed.
+BGMv2 refines only the patches where its coarse matte is likely to be wrong (Lin et al., CVPR 2021, section 3.2). Each
+cell of the error map stands for one patch. The layers here have no weights, and a traced graph calls them as they are.
+While a graph is recorded, the number of patches may not depend on the picture. There it is the largest that is allowed.
 """
 
 from __future__ import annotations

@@ -72,11 +72,11 @@ def matte_clip(
     gets all files or, after an error, none; no file that is read may be among them. A file is KIND.png for an image,
     KIND/NAME.png for a folder of frames, and KIND.mp4 for a video, at its frame rate. trimap: in the same form as the
     source, one for each frame. background: an image. For networks that need one (bgmv2) it is the scene without its
-    subject, in the frames' size; for all others the composite's background, resized to cover the frame. Without one that
-    is green. downsample_ratio: by default the one that the network was converted for, else 1. one_frame_delay: filter
-    flicker of single frames out of alpha. show_mask: also draw what a sparse-assisted decoder computed. progress: called
-    with (frames done, frames); for a single image with (steps done, steps), by networks that compute it in several steps.
-    options: as for :func:`binmat.matte`.
+    subject, in the frames' size; for all others the composite's background, resized to cover the frame. Composites
+    without one are on green. downsample_ratio: by default the one that the network was converted for, else 1.
+    one_frame_delay: filter flicker of single frames out of alpha. show_mask: also draw what a sparse-assisted decoder
+    computed. progress: called with (frames done, frames); for a single image with (steps done, steps), by networks that
+    compute it in several steps. options: as for :func:`binmat.matte`.
 
     Raises InputError, SizeError, UnknownNameError, and MissingExtraError for a video without PyAV. Where a video breaks
     off, the InputError comes when the frames before are written.

@@ -61,6 +61,11 @@ def test_a_clip_shares_memory_and_takes_a_trimap_for_each_frame():
             matte(Counter(), clip, trimap=given)
 
 
+def test_a_background_is_one_picture():
+    with pytest.raises(InputError, match=r"the background is one picture, .* not \[2, 3, 1, 2\]"):
+        matte(Counter(), torch.zeros(2, 3, 1, 2), background=torch.zeros(2, 3, 1, 2))
+
+
 def test_the_one_frame_delay_of_a_clip_is_the_filter_of_its_mattes():
     class Bright(Counter):
         def predict(self, image, memory=None, *, trimap=None, downsample_ratio=1.0, progress=None):

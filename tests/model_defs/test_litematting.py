@@ -309,7 +309,7 @@ def test_the_samplings_of_table_4(sampling: Sampling) -> None:
 
 
 def test_batch_norm_of_table_3_costs_2_instead_of_5_per_element() -> None:
-    """printed: 51.7 G instead of 52.8 G for the backbone, with as many parameters."""
+    """With as many parameters."""
     normalised = 0
 
     def add(layer: nn.Module, args: object, output: Tensor) -> None:
@@ -325,9 +325,7 @@ def test_batch_norm_of_table_3_costs_2_instead_of_5_per_element() -> None:
     batch = LiteMatting(lsrppm=False, enb=False, norm="batch")
     assert not [layer for layer in batch.modules() if isinstance(layer, nn.GroupNorm)]
     assert sum(p.numel() for p in batch.parameters()) == 3_523_717
-    cost = count(batch, "fvcore", size=(1024, 1024)).total.ops
-    assert cost == 52_810_187_392 - 3 * normalised
-    assert f"{cost / 1e9:.1f}" == "51.7"
+    assert count(batch, "fvcore", size=(1024, 1024)).total.ops == 52_810_187_392 - 3 * normalised
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
