@@ -151,7 +151,7 @@ class Network(nn.Module):
             name: torch.zeros(1, channels, height, width, device=device)
             for name, channels in self.example_channels.items()
         }
-        return Example("matting", inputs, self.output_names("matting") or ())
+        return Example("matting", inputs, self.output_names("matting") or self.example_outputs)
 
     def flattened(self, example: Example) -> Example:
         """An example that a user gives, with the tensors in its inputs by the names of the mode's arguments."""
