@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.model_defs.insertion_points import MaskHeadInsertionPoint
-from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Example, Network
 from binmat.nn.masked_path import MaskedPath
 from binmat.nn.sbb import SBBEncoder, SBBPlan, SBBRow
@@ -106,29 +105,6 @@ def test_a_users_network_is_trained_lowered_and_verified(scheme: str) -> None:
             torch.testing.assert_close(got, want, rtol=0, atol=1e-11)
     network.float()
     deploy(network, example=example).verify().check()
-
-
-@pytest.mark.slow
-def test_modnet_is_trained_lowered_and_verified() -> None:
-    network = trace(MODNet())
-    targets = ["hr_branch.conv_hr4x.*", "hr_branch.conv_hr2x.*", "f_branch.conv_f2x.*"]
-    SparseDecoder(targets, MaskHeadInsertionPoint(after="lr_branch.conv_lr8x", head="mask_head")).apply(network)
-    network = convert(network, "bimatting", settings=["encoder=sbb", "block_shortcut=paper"])
-    images = torch.rand(2, 3, 64, 64)
-    target = (images.mean(1, keepdim=True) > 0.5).float()
-
-    class Matte(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.network(x)[2]
-
-    losses = train_ten_steps(Matte(), images * 2 - 1, target)
-    assert losses[-1] < losses[0]
-    network.eval()
-    deploy(network, (64, 96)).verify().check()
 
 
 def test_side_outputs_of_a_users_network_can_be_left_out() -> None:
