@@ -15,6 +15,7 @@ from binmat.nn.conv_norm import conv_norm_relu
 from binmat.progress import Progress, silent
 
 from . import aspp
+from .insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from .network import Network, NetworkSpec, Prediction
 from .resizing import enlarge, reduced_size
 from .resnet import ResNet
@@ -49,6 +50,11 @@ class DeepLabV3(Network):
     min_size = 16
     example_channels: ClassVar[Mapping[str, int]] = {"x": 3}
     example_outputs = ("out",)
+    #: It takes images that are normalised already.
+    encoder_insertion_point = EncoderInsertionPoint("backbone", normalise=False)
+    mask_head_insertion_point = MaskHeadInsertionPoint(
+        after="classifier.0", head="coarse", outputs=("alpha_s",), alpha="alpha_s", targets=("classifier.1",)
+    )
 
     def __init__(self, classes: int = CLASSES, aux: bool = False) -> None:
         super().__init__(classes=classes, aux=aux)
@@ -65,9 +71,14 @@ class DeepLabV3(Network):
             )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """The official call in evaluation: {"out": logits}. Raises SizeError for an image that is too small."""
+        """The official call in evaluation: {"out": logits}. Raises SizeError for an image that is too small.
+
+        A sparse decoder adds its coarse alpha, "alpha_s" [N, 1, H/8, W/8], not clamped.
+        """
         self.check_size(x.shape[2], x.shape[3])
-        return {"out": self.run("matting", x)}
+        result = self.run("matting", x)
+        results = result if isinstance(result, tuple) else (result,)
+        return dict(zip(self.output_names("matting") or (), results, strict=True))
 
     def matting(self, x: Tensor) -> Tensor:
         """Mode ``matting``."""
@@ -104,7 +115,7 @@ class DeepLabV3(Network):
         height, width = reduced_size(*full, downsample_ratio)
         self.check_size(height, width)
         small = image if (height, width) == full else F.interpolate(image, size=(height, width), mode="area")
-        logits = self.run("matting", *self.frame_inputs(small).values())
+        logits = self(*self.frame_inputs(small).values())["out"]
         alpha = torch.sigmoid(logits) if classes == 1 else logits.softmax(1)[:, PERSON : PERSON + 1]
         return Prediction(alpha if (height, width) == full else enlarge(alpha, *full))
 

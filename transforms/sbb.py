@@ -184,8 +184,9 @@ def sbb_encoder(
 
     point: where, by default the network's own insertion point. plan: the encoder's; whether it normalises and what it
     reads follow from the network. The default is Table 4's for features at 1/2, 1/4, 1/8 and 1/16, or fewer of them, at
-    the strides of the network's own features. Where the last one is at 1/32, the last block is strided, which the paper
-    is not. The last feature has the channels that the network counts on, if it says so.
+    the strides of the network's own features. Where the last one is at 1/32, the last block is strided, which the
+    paper's is not. Where it is at 1/8, the last two blocks are dilated instead of strided. The last feature has the
+    channels that the network counts on, if it says so.
 
     Raises PolicyError where the network does not say what its encoder is, where Table 4 has no such strides, and for a
     plan that ends in other channels than the network counts on; RecipeError for a plan whose channels do not follow
@@ -220,15 +221,20 @@ def sbb_encoder(
 def _table_4(network: Network, strides: list[int], shortcut: BlockShortcut, channels: int | None) -> SBBPlan:
     *finer, last = strides
     block_at = {2: 0, 4: 1, 8: 3, 16: 4}
-    if last not in (16, 32) or not all(s in block_at and s < last for s in finer):
+    if last not in (8, 16, 32) or not all(s in block_at and s < last for s in finer):
         raise PolicyError(
             f"{network.name} reads features at strides {strides}, which BiMatting's Table 4 does not have: give a plan "
             "of your own, [sbb.plan] of the recipe"
         )
     default = SBBPlan()
-    *blocks, end = default.blocks
+    *blocks, fourth, end = default.blocks
+    if last == 8:
+        # As dilated backbones see as far without a stride.
+        fourth, end = (SBBRow(row.channels, dilation=2) for row in (fourth, end))
+    if last == 32:
+        end = SBBRow(end.channels, stride=2)
     return SBBPlan(
-        blocks=(*blocks, end if last == 16 else SBBRow(end.channels, stride=2)),
+        blocks=(*blocks, fourth, end),
         tail=default.tail if channels is None else (*default.tail[:-1], channels),
         features=tuple(block_at[s] for s in finer),
         shortcut=shortcut,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from binmat.data.image import photograph
 from binmat.errors import BinmatError, PolicyError, RecipeError, SizeError
 from binmat.model_defs.bgmv2 import BGMv2
+from binmat.model_defs.deeplabv3 import DeepLabV3
 from binmat.model_defs.modnet import MODNet
 from binmat.model_defs.network import Network
 from binmat.model_defs.pam import PAM
@@ -39,13 +40,15 @@ PATHS = {
     "litematting": ["uper5.0", "uper5.3", "out.0"],
     "lsa_matting": ["decoder.decoder_3.conv1", "decoder.decoder_1.conv1", "decoder.final_final.conv1"],
     "pam": ["up4.0.0", "up2.0.0", "up1.0.0"],
+    "deeplabv3_resnet101": ["classifier.1"],
     "bgmv2_mobilenetv2": ["decoder.conv1", "decoder.conv2", "decoder.conv3", "decoder.conv4"],
 }
 BOTH = ("encoder=sbb", "decoder=sab")
 
 
 def network(name: str) -> Network:
-    return PAM(path="1011") if name == "pam" else build(name)
+    options = {"pam": {"path": "1011"}, "deeplabv3_resnet101": {"classes": 1}}
+    return build(name, **options.get(name, {}))
 
 
 def halves(net: nn.Module) -> tuple[list[str], int]:
@@ -71,7 +74,7 @@ def train_ten_steps(net: Network) -> list[float]:
         results = net.train().run("training" if isinstance(net, MODNet) else "matting", *inputs)
         names = ("coarse", "detail", "alpha") if isinstance(net, MODNet) else net.output_names("matting")
         found = dict(zip(names, results, strict=True))
-        alpha = next(found[name] for name in ("pha", "alpha") if name in found)
+        alpha = next(found[name] for name in ("pha", "alpha", "out") if name in found)
         coarse = next(found[name] for name in ("pha_s", "alpha_s", "coarse") if name in found)
         small = F.interpolate(target, size=coarse.shape[2:], mode="area")
         loss = (alpha - target).abs().mean() + (coarse - small).abs().mean()
@@ -211,6 +214,18 @@ def test_bgmv2s_refiner_runs_behind_a_sparse_base() -> None:
     assert set(made.sparse.measured.paths) == set(PATHS["bgmv2_mobilenetv2"])
 
 
+def test_a_strided_network_keeps_its_strides() -> None:
+    net = DeepLabV3(classes=1)
+    assert [net.example(64, 96).inputs["x"].shape[2], net.backbone(torch.rand(1, 3, 64, 96))[3].shape[2]] == [64, 8]
+    converted = convert(net, "bnn", settings=BOTH).eval()
+    encoder = converted.get_submodule("backbone")
+    assert encoder.strides == (8,)
+    assert [(row.stride, row.dilation) for row in encoder.plan.blocks] == [(2, 1), (2, 1), (1, 1), (1, 2), (1, 2)]
+    found = converted(torch.rand(1, 3, 64, 96))
+    assert {name: x.shape for name, x in found.items()} == {"out": (1, 1, 64, 96), "alpha_s": (1, 1, 8, 12)}
+    assert converted.predict(torch.rand(1, 3, 64, 96)).alpha.shape == (1, 1, 64, 96)
+
+
 def test_all_paths_of_pam_have_one_decoder_and_no_encoder_to_replace() -> None:
     net = convert(PAM(), "bnn", settings=["decoder=sab"]).eval()
     image, trimap = torch.rand(2, 3, 64, 64), F.one_hot(torch.randint(3, (2, 64, 64)), 3).permute(0, 3, 1, 2).float()
@@ -321,6 +336,15 @@ def test_places_that_do_not_fit_the_network(changes: dict[str, str], message: st
     with pytest.raises(PolicyError, match=message) as error:
         convert(Matting(), recipe=mine(**changes))
     assert "\n" not in str(error.value)
+
+
+def test_strides_without_a_plan() -> None:
+    recipe = Recipe(scheme="bnn", encoder="sbb").with_settings(['sbb={replaces = ["0"]}'])
+    with pytest.raises(PolicyError, match=r"reads features at strides \[4\], which BiMatting's Table 4 does not have"):
+        convert(nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.Conv2d(8, 1, 1)), recipe=recipe)
+    # Features at 1/2, 1/4 and 1/8 are those of the first blocks.
+    net = convert(Matting(), recipe=Recipe(scheme="bnn", encoder="sbb").with_settings(['sbb={replaces = ["encoder"]}']))
+    assert net.get_submodule("encoder").strides == (2, 4, 8)
 
 
 @pytest.mark.parametrize(
