@@ -166,6 +166,13 @@ def test_training_reaches_every_weight() -> None:
     assert not untouched
 
 
+def test_training_without_a_patch_leaves_the_refiners_statistics() -> None:
+    network = BGMv2().train()
+    before = {name: value.clone() for name, value in network.refiner.named_buffers() if "running" in name}
+    network.run("thresholding", torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64), 0.5, 1.0)
+    assert all(torch.equal(network.refiner.get_buffer(name), value) for name, value in before.items())
+
+
 def test_example_inputs() -> None:
     network = BGMv2(sample_pixels=64)
     example = network.example(64, 96)
@@ -204,6 +211,7 @@ def test_the_background_without_a_subject_differs_in_the_middle_alone() -> None:
     [
         ({"background": None}, "the background is missing"),
         ({"background": torch.zeros(1, 3, 60, 96)}, "the background has 60x96 pixels and the image 64x96"),
+        ({"background": torch.zeros(1, 3, 64, 95)}, "the background has 64x95 pixels and the image 64x96"),
         ({"trimap": torch.zeros(1, 1, 64, 96)}, "takes no trimap"),
         ({"sample_pixels": 320}, "sample_pixels is for the refiner, which does not run at downsample ratio 1"),
         ({"downsample_ratio": 0.5, "sample_pixels": 0}, "sample_pixels is 0, less than one patch of 16"),
