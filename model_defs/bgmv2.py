@@ -148,7 +148,7 @@ class BGMv2(Network):
         """Mode ``full``."""
         pictures, small, (alpha, residual, error, hidden) = self._reduced(src, bgr, downsample_ratio)
         refined = self.refiner.everywhere(pictures, alpha, residual, hidden)
-        patches = F.avg_pool2d(torch.ones_like(src[:, :1]), SIDE)
+        patches = torch.ones_like(src[:, :1, ::SIDE, ::SIDE])
         return self._outputs(src, small, alpha, residual, error, *refined, patches)
 
     def sampling(self, src: Tensor, bgr: Tensor, downsample_ratio: float, sample_pixels: float) -> tuple[Tensor, ...]:
