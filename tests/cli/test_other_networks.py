@@ -124,6 +124,39 @@ def test_bad_paths_and_limits(
 
 
 @pytest.mark.parametrize(
+    ("command", "name", "option", "message"),
+    [
+        ("matte", "lsa_matting", "test_time_augmentation=3", "cannot average 3 views: give 1, 8"),
+        ("matte", "litematting", "sampling=mean", "no sampling of litematting's ENB is called 'mean'"),
+        ("convert", "litematting", "sampling=mean", "no sampling of litematting's ENB is called 'mean'"),
+    ],
+)
+def test_bad_variants(
+    program, checkpoints, picture, tmp_path: Path, command: str, name: str, option: str, message: str
+) -> None:
+    photo, trimap = picture
+    inputs = [photo, "--trimap", trimap] if command == "matte" else []
+    status, _, errors = program(command, checkpoints(name), *inputs, "-o", tmp_path / "out", "--option", option)
+    assert (status, message in errors) == (1, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_converted_folder_keeps_the_sampling(program, checkpoints, picture, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    status, _, errors = program(
+        *("convert", checkpoints("litematting"), "--size", "32x64", "-o", out, "--option", "sampling=average")
+    )
+    assert status == 0, errors
+    assert binmat.load(out).config["sampling"] == "average"
+    photo, trimap = picture
+    arguments = ["matte", out, photo, "--trimap", trimap, "-o", tmp_path / "matte"]
+    assert program(*arguments, "--option", "window=64").status == 0
+    status, _, errors = program(*arguments, "--option", "sampling=max")
+    assert (status, "already traced or converted with sampling 'average'" in errors) == (1, True)
+
+
+@pytest.mark.parametrize(
     ("name", "option", "message"),
     [
         ("modnet", "cost_limit=60", "no option of modnet is called 'cost_limit': there is none"),
