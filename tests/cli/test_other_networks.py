@@ -201,7 +201,7 @@ def test_a_background_on_the_command_line(program, checkpoints, picture, tmp_pat
         assert not (tmp_path / "out").exists()
     given = ["--background", tmp_path / "background.png", "--option", "sample_pixels=320", "--json"]
     status, out, _ = program(*arguments, *given)
-    assert (status, json.loads(out)["details"]) == (0, [{"refined": f"{20 / (10 * 18):.1%}"}])
+    assert (status, json.loads(out)["details"]) == (0, [{"refined": round(20 / (10 * 18), 4)}])
     alpha, composite = (read_image(tmp_path / "out" / f"{name}.png") for name in ("alpha", "composite"))
     network = binmat.load(checkpoints("bgmv2_mobilenetv2"))
     options = {"downsample_ratio": 0.5, "sample_pixels": 320}
@@ -238,7 +238,7 @@ def test_convert_verify_and_matte_bgmv2(program, checkpoints, picture, tmp_path,
     status, out, _ = program(*arguments, "-o", tmp_path / "matte", "--json")
     made = json.loads(out)
     assert (status, made["downsample_ratio"]) == (0, 0.5)
-    assert made["details"][0]["refined"] == ("100.0%" if mode == "full" else f"{40 / (10 * 18):.1%}")
+    assert made["details"][0]["refined"] == (1 if mode == "full" else round(40 / (10 * 18), 4))
     assert read_image(tmp_path / "matte" / "alpha.png")[:, :1].shape == (1, 1, 40, 70)
 
 
