@@ -232,8 +232,8 @@ class BGMv2(Network):
         mode = self.config["refine_mode"]
         if mode == "thresholding":
             raise InputError(
-                f"{self.name} has no fixed cost in mode thresholding, where the picture says how many patches are "
-                "refined: choose the mode sampling or full (--option refine_mode=sampling)"
+                f"{self.name} cannot be counted or exported in mode thresholding, where the picture says how many "
+                "patches are refined: choose the mode sampling or full (--option refine_mode=sampling)"
             )
         inputs["downsample_ratio"] = downsample_ratio
         if mode == "sampling":

@@ -244,7 +244,7 @@ def test_sizes_and_modes_that_do_not_fit() -> None:
     with pytest.raises(SizeError, match="has no refiner"):
         base.example(64, 96, 0.25)
     assert base(odd, odd)[0].shape == (1, 1, 66, 96)
-    with pytest.raises(InputError, match=r"no fixed cost in mode thresholding.*refine_mode=sampling"):
+    with pytest.raises(InputError, match=r"cannot be counted or exported in mode thresholding.*refine_mode=sampling"):
         network.specialised(refine_mode="thresholding").example(64, 96, 0.25)
     with pytest.raises(UnknownNameError, match="no option of bgmv2_mobilenetv2 for conversions is called 'pixels'"):
         network.specialised(pixels=3)
