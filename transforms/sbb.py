@@ -81,7 +81,7 @@ class ReplaceEncoder(GraphPass[Network]):
             if 0 < len(run_here) < len(replaced):
                 raise PolicyError(
                     f"mode {mode} of {network.name} runs only {', '.join(run_here)} of the encoder's parts: replace "
-                    "the encoder of a network whose every mode runs all of it or none, such as one path of pam, path=1111"
+                    "that of a network whose every mode runs all of it or none, such as one path of pam, path=1111"
                 )
         after = {mode: self._replace(graph, part, replaced) for mode, graph in graphs(network).items()}
         if not any(after.values()):
