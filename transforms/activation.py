@@ -114,15 +114,18 @@ class ReplaceActivations(GraphPass[Network]):
     def _replace_inside(self, name: str, path: MaskedPath) -> None:
         """A masked path is one node of the graph: its rows are found by their order in it.
 
-        What stands behind a layer stands before the next, in the path or behind it.
+        What stands behind a layer stands before the sign of the next; at the path's end, of one behind the path.
         """
         layer: _Layers = {}
-        for key, module in path.named_children():
+        children = list(path.named_children())
+        for position, (key, module) in enumerate(children):
             operator = operator_of(type(module))
             if isinstance(module, BinaryConv2d):
                 layer = {f"{name}.{key}": module}
             elif layer and (operator is None or operator.kind is not Kind.NORM):
-                maker = self._maker_behind(layer) or self._maker_before(layer)
+                after = next((child for _, child in children[position:] if isinstance(child, nn.Conv2d)), None)
+                before_sign = after is None or isinstance(after, BinaryLayer)
+                maker = self._maker_behind(layer) or (self._maker_before(layer) if before_sign else None)
                 if maker and operator is not None and operator.replaceable and type(module) in operator.modules:
                     made = maker(module)
                     carry_hooks(module, made)

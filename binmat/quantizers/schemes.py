@@ -36,7 +36,7 @@ with input_scale_map=true: o = alpha * conv(sign(x), sign(w)) * K + bias, K [N, 
 of mean |x| over the group's channels, a constant in the backward pass
 dL/dx = g 1[|x| <= 1]
 dL/dw = G (alpha 1[|w| <= 1] + 1 / n), the paper's: 1 / n stands for the derivative of alpha, weight by weight
-The paper's block has a batch norm and no activation function before the sign: replacement=identity.""",
+The paper's block has a batch norm and no activation function before the sign: recipe xnor_published.""",
 )
 
 XNOR_OFFICIAL = Scheme(
@@ -135,7 +135,7 @@ o = alpha * conv(sign(x), sign(w)) + bias, alpha [O] = mean_o |w|, no gradient t
 dL/dx = g max(0, 2 - |2u|), u = x
 dL/dw = alpha G 1[|w| <= 1], the paper's magnitude-aware gradient; its code leaves alpha out
 Activation functions before the sign are left out. The paper's block has a shortcut round every 1-bit convolution:
-recipe birealnet.""",
+recipe birealnet_published.""",
 )
 
 IRNET = Scheme(
@@ -205,7 +205,7 @@ The activation function that follows becomes PReLU(x - gamma), RPReLU without it
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
-        BNN, XNOR, XNOR_OFFICIAL, DOREFA, DOREFA_SIGNED, BIREALNET, IRNET, REACTNET, RECU, FDA, RESTE, THRESHOLD,
+        BNN, XNOR, XNOR_OFFICIAL, DOREFA, DOREFA_SIGNED, RECU, REACTNET, THRESHOLD, BIREALNET, IRNET, FDA, RESTE,
         BIMATTING,
     )
 }
