@@ -107,9 +107,10 @@ class ReplaceActivations(GraphPass[Network]):
 
     def _maker_before(self, layers: _Layers) -> _Maker | None:
         """What replaces the activation before these layers; None where it stays."""
-        makers = {self._wanted(name, layer).before for name, layer in layers.items()}
-        maker = makers.pop()
-        return None if makers or maker is None else lambda activation: maker().train(activation.training)
+        maker, *others = (self._wanted(name, layer).before for name, layer in layers.items())
+        if maker is None or any(other is not maker for other in others):
+            return None
+        return lambda activation: maker().train(activation.training)
 
     def _replace_inside(self, name: str, path: MaskedPath) -> None:
         """A masked path is one node of the graph: its rows are found by their order in it.

@@ -341,7 +341,7 @@ class Blocks(nn.Module):
         x = F.max_pool2d(F.relu(self.stem(image)), 2)
         y = self.relu(self.one(x))
         y = self.relu(self.two(y) + x)
-        z = y * torch.sigmoid(self.gate(F.adaptive_avg_pool2d(y, 1)))
+        z = F.leaky_relu(y) * torch.sigmoid(self.gate(F.adaptive_avg_pool2d(y, 1)))
         return self.head(F.relu(self.joined(torch.cat([z, F.silu(x)], 1))))
 
 
@@ -349,7 +349,7 @@ def blocks_by_hand(net, image, act):
     x = F.max_pool2d(act(net.stem(image)), 2)
     y = act(net.one(x))
     y = act(net.two(y) + x)
-    z = y * torch.sigmoid(net.gate(F.adaptive_avg_pool2d(y, 1)))
+    z = act(y) * torch.sigmoid(net.gate(F.adaptive_avg_pool2d(y, 1)))
     return net.head(F.relu(net.joined(torch.cat([z, act(x)], 1))))
 
 
@@ -365,13 +365,30 @@ def test_every_activation_before_a_sign_is_replaced_and_no_other(kind, act):
     assert targets.count(F.relu) == 1 and targets[-3] is F.relu
 
 
-def test_an_activation_stays_if_one_of_the_layers_behind_it_does_not_ask_for_another():
+def test_an_activation_stays_if_the_layer_behind_it_does_not_ask_for_another():
     settings = ["options.replacement=hardtanh", "two=threshold"]
     network = convert(Blocks(), "bnn", settings=settings, size=(8, 8))
     replaced = {name for name, layer in network.named_modules() if isinstance(layer, nn.Hardtanh)}
-    # The stem's result is pooled and reaches layer joined through SiLU alone; what layer two reads stays.
-    assert replaced == {"one_hardtanh", "joined_hardtanh", "gate_hardtanh"}
+    # Only layer two reads the ReLU behind layer one.
+    assert replaced == {"one_hardtanh", "gate_hardtanh", "joined_hardtanh", "joined_hardtanh_"}
+    assert any(node.target == "relu" for node in network.programs["forward"].graph.nodes)
     assert nonnegative_inputs(network, "forward") == ("two",)
+
+
+@pytest.mark.parametrize("kept", ["left", "right"])
+def test_an_activation_before_two_layers_stays_if_they_differ(kept):
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1)
+            self.left, self.right = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, image):
+            x = F.relu(self.stem(image))
+            return self.head(self.left(x) + self.right(x))
+
+    network = convert(Fork(), "bnn", settings=["options.replacement=identity", f"{kept}=threshold"], size=(8, 8))
+    assert not any(isinstance(layer, nn.Identity) for layer in network.modules())
 
 
 def test_activations_before_a_kept_layer_stay():
