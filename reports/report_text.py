@@ -74,7 +74,7 @@ def blind_layers(names: Collection[str], network: Network) -> tuple[str, ...]:
     if fixed:
         parts.append(
             "--set options.threshold=layer gives them a threshold, which binmat convert calibrates; schemes threshold, "
-            "reactnet and bimatting have thresholds of their own."
+            "reactnet and bimatting have thresholds of their own. --set options.replacement=hardtanh takes the ReLUs away."
         )
     if learnt:
         parts.append(
