@@ -69,12 +69,13 @@ def blind_layers(names: Collection[str], network: Network) -> tuple[str, ...]:
     ]
     for scheme, layer in fixed.items():
         midpoint = layer.scheme.activation.midpoint
-        cause = f"the input stays on one side of {midpoint:g}" if midpoint else "a ReLU or the like stands before them"
+        relu = "a ReLU or the like stands before them (--set options.replacement=hardtanh puts a hard tanh there)"
+        cause = f"the input stays on one side of {midpoint:g}" if midpoint else relu
         parts.append(f"Scheme {scheme} learns no threshold but compares with {midpoint:g}, and {cause}.")
     if fixed:
         parts.append(
             "--set options.threshold=layer gives them a threshold, which binmat convert calibrates; schemes threshold, "
-            "reactnet and bimatting have thresholds of their own. --set options.replacement=hardtanh takes the ReLUs away."
+            "reactnet and bimatting have thresholds of their own."
         )
     if learnt:
         parts.append(
