@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import save_file
 from tabulate import tabulate
 
-from binmat.cli import LARGE_PAGES
+from binmat.allocator import ENVIRONMENT
 from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Network
 from binmat.model_defs.registry import build
@@ -94,7 +94,7 @@ def peak_memory(done: threading.Event) -> int:
 
 
 def main() -> None:
-    os.environ.setdefault(*LARGE_PAGES)  # For the processes that convert, as the program sets it.
+    os.environ |= ENVIRONMENT  # For the processes that convert, as the program sets itself up.
     torch.manual_seed(0)
     rows = []
     # One task per process, and none of them forked: each starts without the memory of another.

@@ -88,8 +88,8 @@ class Backend(Protocol):
     """One format of model files.
 
     name: what ``--formats`` and reports call it. title: what messages call it. suffix: of its files, with the dot.
-    kernels: of its interpreter, the default first; verification runs them all. Empty if there is only one, without a
-    name.
+    kernels: of its interpreter, the default first, which runs whole frames in a verification. The others differ from it
+    in the binary operators, and verification runs those by each of them. Empty if there is only one, without a name.
     """
 
     name: str

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from binmat.allocator import keep_freed_memory
+
 INTERRUPTED = 130
-#: Lets torch, when it is imported, take large tensors in large pages: most of their cost is else the system's.
-LARGE_PAGES = ("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import typer
 
-    os.environ.setdefault(*LARGE_PAGES)
+    keep_freed_memory()
     from binmat.cli.app import app
     from binmat.errors import BinmatError
 

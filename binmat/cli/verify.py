@@ -72,7 +72,7 @@ def verify(
 
 def _print_outputs(verification: Verification) -> None:
     """How far each output lies from PyTorch's, end to end."""
-    runs = verification.runs
+    runs = verification.whole
     names = dict.fromkeys(output.name for run in runs.values() for output in run.outputs)
     frames = max(run.frames for run in runs.values())
     rows = [

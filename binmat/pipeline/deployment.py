@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice, product
+from itertools import count, islice
 from pathlib import Path
 
 from torch import nn
@@ -19,8 +18,9 @@ from binmat.errors import ExportError
 from binmat.model_defs.example_inputs import example_inputs
 from binmat.model_defs.network import Example, Network
 from binmat.progress import Progress, silent
-from binmat.transforms.lowering.lower import lower
+from binmat.transforms.lowering.lower import lower_recording
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
+from binmat.transforms.lowering.recording import Recording, record
 from binmat.transforms.trace import trace
 from binmat.verification.clips import Clips, Frames, clips_of
 from binmat.verification.file_check import RecordedRun, check_alone, compare_end_to_end, run_file
@@ -32,7 +32,7 @@ from binmat.verification.signature_check import check_signature
 
 @dataclass(frozen=True)
 class Deployment:
-    """A network, its lowered graph and the model made of it. example: the inputs that it was lowered with.
+    """A network, what was recorded of it, its lowered graph and the model made of that.
 
     >>> from binmat.transforms.convert import convert
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 1, 1))
@@ -42,11 +42,19 @@ class Deployment:
     >>> deployment.verify().check()
     """
 
-    network: nn.Module
-    example: Example
+    recording: Recording
     lowered: LoweredGraph
     backend: Backend
     model: Model
+
+    @property
+    def network(self) -> nn.Module:
+        return self.recording.network
+
+    @property
+    def example(self) -> Example:
+        """The inputs that the network was lowered with."""
+        return self.recording.example
 
     def write(self, path: str | Path) -> None:
         """Write the model file atomically. Raises ExportError."""
@@ -77,44 +85,42 @@ class Deployment:
         check_signature(self.lowered, self.backend.signature(shipped.content))
         clips = clips or self.clips()
         kernels = self.backend.kernels or ("",)
-        to_do = 2 + len(kernels) * sum(len(frames) for frames in clips.values())
+        to_do = 2 + sum(len(frames) for frames in clips.values())
         done = count(1)
 
         def step() -> None:
             progress(next(done), to_do)
 
-        models = {kernels[0]: shipped} | {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
-
-        pair = ExactPair(self.network, self.example, self.lowered)
+        others = {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
 
         def check_network(tell: Step) -> NetworkCheck:
-            found = pair.check(next(iter(clips.values())))
+            found = ExactPair(self.recording, self.lowered).check(next(iter(clips.values())))
             tell()
             return found
 
-        def run(frames: Frames, kernel: str, model: Model, tell: Step) -> RecordedRun:
-            return run_file(self.backend, self.lowered, model, frames, kernel, progress=tell)
+        def run(frames: Frames, tell: Step) -> RecordedRun:
+            return run_file(self.backend, self.lowered, shipped, frames, kernels[0], others=others, progress=tell)
 
         def alone(tell: Step) -> list[NodeCheck]:
             return check_alone(self.lowered, shipped, kernels[0], progress=tell)
 
-        def compare(frames: Frames, recorded: Sequence[Future[RecordedRun]], _: Step) -> None:
-            runs = [each.result() for each in recorded]
-            compare_end_to_end(self.lowered, frames, runs)
-            for each in runs:
-                each.forget_values()
+        def compare(frames: Frames, recorded: Future[RecordedRun], _: Step) -> None:
+            found = recorded.result()
+            compare_end_to_end(self.lowered, frames, found)
+            found.forget_values()
 
         with side_by_side() as parts:
-            recorded = {
-                (name, kernel): parts.start(partial(run, frames, kernel, model))
-                for (name, frames), (kernel, model) in product(clips.items(), models.items())
-            }
+            recorded = {name: parts.start(partial(run, frames)) for name, frames in clips.items()}
             by_themselves = parts.start(alone)
             network = parts.start(check_network)
             for name, frames in clips.items():
-                parts.start(partial(compare, frames, [recorded[name, kernel] for kernel in models]))
+                parts.start(partial(compare, frames, recorded[name]))
             parts.finish(step)
-        runs = {key: each.result().result for key, each in recorded.items()}
+        runs = {
+            (name, kernel): found
+            for name, each in recorded.items()
+            for kernel, found in ({kernels[0]: each.result().result} | each.result().others).items()
+        }
         as_written = shipped.content == self.model.content
         return Verification(
             self.backend.name, self.backend.title, network.result(), runs, by_themselves.result(), as_written
@@ -138,8 +144,9 @@ def deploy(
     backend = get_backend(format)
     owner = network if isinstance(network, Network) else trace(network, size, example)
     example = example_inputs(owner, size, downsample_ratio, example)
-    lowered = lower(owner, example)
-    return Deployment(owner, example, lowered, backend, backend.write(lowered))
+    recording = record(owner, example)
+    lowered = lower_recording(recording)
+    return Deployment(recording, lowered, backend, backend.write(lowered))
 
 
 def export(

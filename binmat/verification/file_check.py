@@ -8,9 +8,10 @@ at its threshold? That is measured over consecutive frames with the states fed b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from binmat.backends.backend import Backend, Group, Model
 from binmat.errors import ExportError
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.verification.clips import Frames
-from binmat.verification.node_check import Evaluator, check_node, is_constant, sources
+from binmat.verification.node_check import BINARY_CONV, Evaluator, check_node, is_constant, sources
 from binmat.verification.results import FileRun, NodeCheck, OutputDifference, SignFlips
 from binmat.verification.signs import BINARIZE, count_near, distance_from_threshold, furthest
 from binmat.verification.wide_values import wide_values
@@ -36,11 +37,13 @@ _WHOLE_MODEL = Lock()
 class RecordedRun:
     """What a file computed on a clip, for the comparison end to end.
 
-    result: what was found so far, without the end-to-end differences. outputs: of each frame, in the graph's order.
-    negative: of each frame, binarization -> one bit per sign, set where it is -1, in the order of torch's layout.
+    result: what was found so far, without the end-to-end differences. others: what other kernels' binary operators
+    computed from the same operands, by kernel. outputs: of each frame, in the graph's order. negative: of each frame,
+    binarization -> one bit per sign, set where it is -1, in the order of torch's layout.
     """
 
     result: FileRun
+    others: dict[str, FileRun] = field(default_factory=dict)
     outputs: list[list[Tensor]] = field(default_factory=list)
     negative: list[dict[Node, npt.NDArray[np.uint8]]] = field(default_factory=list)
 
@@ -60,7 +63,7 @@ def check_file(
 ) -> FileRun:
     """Run a model with one kernel and compare it with the lowered graph: :func:`run_file`, then end to end."""
     recorded = run_file(backend, lowered, model, frames, kernel, checked_frames)
-    compare_end_to_end(lowered, frames, [recorded])
+    compare_end_to_end(lowered, frames, recorded)
     return recorded.result
 
 
@@ -71,6 +74,7 @@ def run_file(
     frames: Frames,
     kernel: str = "",
     checked_frames: int = 1,
+    others: Mapping[str, Model] = MappingProxyType({}),
     progress: Callable[[], None] = lambda: None,
 ) -> RecordedRun:
     """Run a model with one kernel and compare it operator by operator with the lowered graph.
@@ -78,21 +82,27 @@ def run_file(
     model: what the backend wrote for this kernel. frames: the inputs of consecutive frames by name, NCHW float32.
     States that the first frame leaves out are zeros; on later frames the file goes on with the states it has computed.
     checked_frames: how many of the last frames are compared node by node, with the states that the file computed on the
-    frames before. progress: called after each frame. Raises MissingExtraError without the interpreter,
-    ExportError where inputs are missing.
+    frames before; there the whole file's outputs must be those of its nodes. others: kernel -> what the backend wrote
+    for it; on the same frames each of its binary operators is run on the operands that this model has computed.
+    progress: called after each frame. Raises MissingExtraError without the interpreter, ExportError where inputs are
+    missing.
     """
     checked_frames = min(checked_frames, len(frames))
     recorded = RecordedRun(FileRun(kernel, model.form, len(frames), checked_frames))
-    run = _Run(lowered, model, kernel, recorded.result)
+    if any(node.target is BINARY_CONV for node in lowered.module.graph.nodes):
+        recorded.others = {name: FileRun(name, other.form, 0, checked_frames) for name, other in others.items()}
+    run = _Run(lowered, model, kernel, recorded, others)
     runner = backend.runner(model.content, kernel)
     states: dict[str, Tensor] = {}
     for index, frame in enumerate(frames):
         inputs = _inputs(lowered, frame, states, index)
-        with _WHOLE_MODEL:
-            outputs = runner.run(inputs)
+        whole = None
+        if index >= len(frames) - checked_frames:
+            with _WHOLE_MODEL:
+                whole = runner.run(inputs)
+        outputs, negative = run.frame(inputs, whole)
         recorded.outputs.append(outputs)
-        checked = index >= len(frames) - checked_frames
-        recorded.negative.append(run.check_nodes(inputs, outputs, checked=checked))
+        recorded.negative.append(negative)
         states = dict(zip(lowered.outputs, outputs, strict=True))
         progress()
     return recorded
@@ -132,24 +142,17 @@ def _is_float_or_bool(value: Tensor) -> bool:
     return value.is_floating_point() or value.dtype == torch.bool
 
 
-def compare_end_to_end(lowered: LoweredGraph, frames: Frames, runs: Sequence[RecordedRun]) -> None:
-    """Enter into each run's result how far its outputs and signs lie from torch's, each side with its own states.
-
-    Torch runs the graph once on the clip, whatever the number of runs.
-    """
+def compare_end_to_end(lowered: LoweredGraph, frames: Frames, recorded: RecordedRun) -> None:
+    """Enter into the result how far outputs and signs lie from torch's, each side with its own states."""
     states: dict[str, Tensor] = {}
     for index, frame in enumerate(frames):
         with torch.no_grad():
-            leaves = _TorchRun(lowered, index, runs).run(*_inputs(lowered, frame, states, index))
+            leaves = _TorchRun(lowered, index, recorded).run(*_inputs(lowered, frame, states, index))
         expected = list(torch.utils._pytree.tree_leaves(leaves))
-        for run in runs:
-            for name, wanted, got in zip(lowered.outputs, expected, run.outputs[index], strict=True):
-                difference = (wanted.double() - got.double()).abs() if wanted.numel() else torch.zeros(1)
-                run.result.outputs.append(
-                    OutputDifference(
-                        name, index, float(difference.max()), float(difference.mean()), is_constant(wanted)
-                    )
-                )
+        for name, wanted, got in zip(lowered.outputs, expected, recorded.outputs[index], strict=True):
+            difference = (wanted.double() - got.double()).abs() if wanted.numel() else torch.zeros(1)
+            found = float(difference.max()), float(difference.mean()), is_constant(wanted)
+            recorded.result.outputs.append(OutputDifference(name, index, *found))
         states = dict(zip(lowered.outputs, expected, strict=True))
 
 
@@ -174,70 +177,118 @@ def _inputs(
 
 
 class _Run:
-    """One model, run with one kernel."""
+    """One model, run with one kernel, and the binary operators of other kernels beside it."""
 
-    def __init__(self, lowered: LoweredGraph, model: Model, kernel: str, result: FileRun) -> None:
+    def __init__(
+        self, lowered: LoweredGraph, model: Model, kernel: str, recorded: RecordedRun, others: Mapping[str, Model]
+    ) -> None:
         self.lowered = lowered
         self.model = model
         self.kernel = kernel
-        self.result = result
+        self.result = recorded.result
         self.nodes: dict[str, Node] = {node.name: node for node in lowered.module.graph.nodes}
         self.placeholders = [node for node in self.nodes.values() if node.op == "placeholder"]
         self.output_nodes: list[Node] = []
         torch.fx.node.map_arg(lowered.module.graph.output_node().args[0], self.output_nodes.append)
+        self.stored = {node for node in self.nodes.values() if node.name in model.stored}
+        self.others = [_OtherKernel(lowered, others[name], result) for name, result in recorded.others.items()]
 
-    def check_nodes(
-        self, inputs: list[Tensor], outputs: list[Tensor], *, checked: bool
-    ) -> dict[Node, npt.NDArray[np.uint8]]:
-        """Compare the nodes of one frame; returns where the binarizations that lie in the file gave -1."""
+    def frame(
+        self, inputs: list[Tensor], whole: list[Tensor] | None
+    ) -> tuple[list[Tensor], dict[Node, npt.NDArray[np.uint8]]]:
+        """Run one frame, operator by operator; its outputs, and where the binarizations that lie in the file gave -1.
+
+        whole: the outputs of the file run as a whole, for a frame whose nodes are compared.
+        """
         given = dict(zip(self.placeholders, inputs, strict=True))
-        stored = {node for node in self.nodes.values() if node.name in self.model.stored}
         groups: dict[Group, Node] = {}
+        beside: dict[Group, list[tuple[_OtherKernel, Group]]] = {}
         for node in self.nodes.values():
-            if node not in stored or node.op != "call_function" or not (checked or node.target is BINARIZE):
-                continue
-            operands = sources(node, stored) if checked else []
-            groups[tuple(dict.fromkeys(n.name for n in (node, *operands) if n not in given))] = node
+            if node in self.stored and node.op == "call_function":
+                if whole is not None:
+                    groups[_names([node, *sources(node, self.stored)], given)] = node
+                elif node.target is BINARIZE or node in self.output_nodes:
+                    groups[(node.name,)] = node
+        for other in self.others if whole is not None else ():
+            for group in other.groups:
+                operands = [self.nodes[name] for name in group[1:]]
+                known = [n for operand in operands for n in self._known(operand)]
+                beside.setdefault(_names(known, given), []).append((other, group))
+        outputs: dict[Node, Tensor] = {}
         negative: dict[Node, npt.NDArray[np.uint8]] = {}
-        for ready, found in self.model.values(list(groups), inputs, self.kernel):
+        for ready, found in self.model.values([*dict.fromkeys([*groups, *beside])], inputs, self.kernel):
             values = {self.nodes[name]: value for name, value in found.items()}
             evaluator = Evaluator(self.lowered.module, {**values, **given})
-            nodes = [groups[group] for group in ready]
-            for node in nodes:
+            for node in (groups[group] for group in ready if group in groups):
                 if node.target is BINARIZE:
                     negative[node] = np.packbits((values[node] < 0).contiguous().numpy())
-                if checked:
+                if node in self.output_nodes:
+                    outputs[node] = values[node]
+                if whole is not None:
                     self.result.nodes.append(check_node(node, values[node], evaluator))
-            for node, output in zip(self.output_nodes, outputs, strict=True):
-                if checked and node in nodes and not torch.equal(values[node], output):
-                    self.result.faithful = False
+            for other in self.others:
+                other.check([job for group in ready for one, job in beside.get(group, ()) if one is other], evaluator)
             del found, values, evaluator  # The next values need the memory.
-        if checked:
-            self._check_passed_on(outputs, stored, Evaluator(self.lowered.module, given))
-        return negative
+        # No operator of the file computes inputs that are handed on, and constants.
+        passed_on = Evaluator(self.lowered.module, given)
+        computed = [outputs[node] if node in outputs else passed_on.operand(node) for node in self.output_nodes]
+        if whole is None:
+            return computed, negative
+        self.result.faithful &= all(map(torch.equal, computed, whole))
+        return whole, negative
 
-    def _check_passed_on(self, outputs: list[Tensor], stored: set[Node], evaluator: Evaluator) -> None:
-        """Outputs that no operator of the file computes: inputs that are handed on, and constants."""
-        for node, output in zip(self.output_nodes, outputs, strict=True):
-            computed = node.op == "call_function" and node in stored
-            if not computed and not torch.equal(evaluator.operand(node), output):
-                self.result.faithful = False
+    def _known(self, node: Node) -> list[Node]:
+        """The stored nodes that the node's value is computed from: itself where it is one."""
+        return [node] if node in self.stored else [*sources(node, self.stored)]
+
+
+def _names(nodes: Iterable[Node], given: Container[Node]) -> Group:
+    """Names of nodes, each once, without those whose values are given."""
+    return tuple(dict.fromkeys(node.name for node in nodes if node not in given))
+
+
+class _OtherKernel:
+    """The binary operators of a model by another kernel, each by itself, on operands of the model that ships.
+
+    groups: a stored node that a binary convolution goes into, and the stored nodes that it is computed from.
+    """
+
+    def __init__(self, lowered: LoweredGraph, model: Model, result: FileRun) -> None:
+        self.lowered, self.model, self.result = lowered, model, result
+        self.nodes: dict[str, Node] = {node.name: node for node in lowered.module.graph.nodes}
+        stored = {node for node in self.nodes.values() if node.name in model.stored}
+        self.groups: list[Group] = [
+            (node.name, *(operand.name for operand in sources(node, stored)))
+            for node in self.nodes.values()
+            if node in stored and _is_binary(node, stored)
+        ]
+
+    def check(self, groups: Sequence[Group], evaluator: Evaluator) -> None:
+        """Run these groups. evaluator: knows what their operands are computed from."""
+        operands = {name: evaluator.operand(self.nodes[name]) for group in groups for name in group[1:]}
+        for group, values in self.model.alone(groups, operands.__getitem__, self.result.kernel):
+            known = Evaluator(self.lowered.module, {self.nodes[name]: values[name] for name in group[1:]})
+            self.result.nodes.append(check_node(self.nodes[group[0]], values[group[0]], known))
+
+
+def _is_binary(node: Node, stored: Container[Node]) -> bool:
+    """Whether a binary convolution is among what is computed between the stored nodes before this one and this one."""
+    between = (operand for operand in node.all_input_nodes if operand not in stored)
+    return node.target is BINARY_CONV or any(_is_binary(operand, stored) for operand in between)
 
 
 class _TorchRun(Interpreter):
-    """Runs the graph in torch and notes where its signs differ from the files'."""
+    """Runs the graph in torch and notes where its signs differ from the file's."""
 
-    def __init__(self, lowered: LoweredGraph, frame: int, runs: Sequence[RecordedRun]) -> None:
+    def __init__(self, lowered: LoweredGraph, frame: int, recorded: RecordedRun) -> None:
         super().__init__(lowered.module)
+        self.recorded = recorded
         self.frame = frame
-        self.runs = runs
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
-        if n.target is BINARIZE:
-            for run in self.runs:
-                if n in run.negative[self.frame]:
-                    run.result.flips.append(self._flips(n, result, run.negative[self.frame][n]))
+        if n.target is BINARIZE and n in self.recorded.negative[self.frame]:
+            self.recorded.result.flips.append(self._flips(n, result, self.recorded.negative[self.frame][n]))
         return result
 
     def _flips(self, n: Node, result: Tensor, packed: npt.NDArray[np.uint8]) -> SignFlips:

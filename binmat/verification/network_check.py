@@ -22,9 +22,11 @@ from binmat.nn.binary_layer import BinaryLayer, Product
 from binmat.nn.incoherence import IncoherenceMask
 from binmat.nn.masked_path import set_execution
 from binmat.quantizers.sign import is_negative
-from binmat.transforms.lowering.lower import lower
+from binmat.transforms.lowering.constants import constant
+from binmat.transforms.lowering.lower import lower_recording
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.lowering.one_float_type import OneFloatType
+from binmat.transforms.lowering.recording import Recording, record
 from binmat.transforms.program import Program
 from binmat.transforms.trace import trace
 from binmat.verification.clips import Frames
@@ -45,21 +47,23 @@ def check_network(network: nn.Module, example: Example, frames: Frames) -> Netwo
 
     See :meth:`ExactPair.check`.
     """
-    return ExactPair(network, example, lower(network, example)).check(frames)
+    recording = record(network, example)
+    return ExactPair(recording, lower_recording(recording)).check(frames)
 
 
 class ExactPair:
-    """A network in evaluation mode and its lowered graph, for one check in float64. Making it traces the network.
+    """A network in evaluation mode and its lowered graph, for one check in float64.
 
-    lowered: the float32 graph that is shipped; its constants are compared with those in float64.
+    recording: what was lowered; the float64 graph is made of it too. lowered: the float32 graph that is shipped; its
+    constants are compared with those in float64.
     """
 
-    def __init__(self, network: nn.Module, example: Example, lowered: LoweredGraph) -> None:
-        self.example = example
-        self.network = trace(copy.deepcopy(network)).eval()
+    def __init__(self, recording: Recording, lowered: LoweredGraph) -> None:
+        self.example = recording.example
+        self.network = trace(copy.deepcopy(recording.network)).eval()
         # Sparse execution adds in another order, and its layers get gathered pixels.
         set_execution(self.network, "dense")
-        self.lowered = lower(network, example, torch.float64).module
+        self.lowered = lower_recording(recording, torch.float64).module
         self.constants = _furthest_constants(lowered.module, self.lowered)
 
     def check(self, frames: Frames) -> NetworkCheck:
@@ -293,7 +297,7 @@ def _furthest_constants(lowered: fx.GraphModule, exact: fx.GraphModule) -> float
     for node, twin in zip(lowered.graph.nodes, exact.graph.nodes, strict=True):
         if node.op != "get_attr":
             continue
-        one, other = (fx.Interpreter(m).fetch_attr(str(n.target)) for m, n in ((lowered, node), (exact, twin)))
+        one, other = constant(lowered, node), constant(exact, twin)
         if one.shape != other.shape or (not other.is_floating_point() and not torch.equal(one, other)):
             return math.inf
         if other.is_floating_point() and other.numel():

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
+from binmat.transforms.lowering.constants import constant
 from binmat.verification.results import CheckKind, NodeCheck
 from binmat.verification.signs import BINARIZE, TINY, distance_from_threshold
 
@@ -127,7 +128,6 @@ class Evaluator:
     def __init__(self, lowered: GraphModule, known: Mapping[Node, Tensor], exact: bool = False) -> None:
         """known: values of nodes. exact: compute in float64; the known values are float64."""
         self.lowered = lowered
-        self.interpreter = Interpreter(lowered)
         self.known = known
         self.exact = exact
 
@@ -138,8 +138,8 @@ class Evaluator:
     def compute(self, node: Node) -> Any:
         """The node's value from its operands' known values."""
         if node.op == "get_attr":
-            constant = self.interpreter.fetch_attr(str(node.target))
-            return constant.double() if self.exact and constant.is_floating_point() else constant
+            value = constant(self.lowered, node)
+            return value.double() if self.exact and value.is_floating_point() else value
         operand = self.operand if _takes_any_layout(node) else self._contiguous
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), operand)
         with torch.no_grad():

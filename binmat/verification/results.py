@@ -143,9 +143,10 @@ class SignFlips:
 class FileRun:
     """The lowered graph against the file, on one clip by one kernel.
 
-    form: of the model that this kernel can run; empty for the file itself. frames: how many ran. checked_frames: how
-    many of those were compared node by node. faithful: whether the file's outputs are bit for bit those of the nodes
-    that were compared.
+    form: of the model that this kernel can run; empty for the file itself. frames: how many ran as a whole; 0 where the
+    kernel ran the binary operators alone, each on the operands that the default kernel computed. checked_frames: how
+    many frames were compared node by node. faithful: whether the file's outputs are bit for bit those of the nodes that
+    were compared.
     """
 
     kernel: str
@@ -295,8 +296,8 @@ class Verification:
         if wrong is not None:
             return f"The model file does NOT compute what the PyTorch graph computes: {wrong}."
         runs = [*self.runs.values()]
-        forms = dict.fromkeys(run.kernel + (f", on the graph's {run.form}" if run.form else "") for run in runs)
-        kernels, clips = " and ".join(forms), " and ".join(dict.fromkeys(clip for clip, _ in self.runs))
+        kernels = " and ".join(dict.fromkeys(map(_kernel, runs)))
+        clips = " and ".join(dict.fromkeys(clip for clip, _ in self.runs))
         ran = f"{self.title}'s kernels: {kernels}" if kernels else f"in {self.title}"
         nodes = [node for run in runs for node in run.nodes]
         frames, apart = max(run.frames for run in runs), max(run.max_abs for run in runs)
@@ -311,10 +312,21 @@ class Verification:
             + "".join(f"\n{note}" for note in (*_constants(self.runs), *self._of_another_machine()))
         )
 
+    @property
+    def whole(self) -> dict[tuple[str, str], FileRun]:
+        """The runs of whole frames."""
+        return {key: run for key, run in self.runs.items() if run.frames}
+
     def _of_another_machine(self) -> list[str]:
         if self.as_written:
             return []
         return ["Another machine's rounding tells the file's constants from a fresh export's; the file itself was run."]
+
+
+def _kernel(run: FileRun) -> str:
+    """A kernel's name, and what of the file it ran."""
+    told = ["binary operators alone"] * (not run.frames) + [f"on the graph's {run.form}"] * bool(run.form)
+    return f"{run.kernel} ({', '.join(told)})" if told else run.kernel
 
 
 def _constants(runs: Mapping[tuple[str, str], FileRun]) -> list[str]:
@@ -343,10 +355,14 @@ def _flipped_share(flips: Iterable[SignFlips]) -> float:
 
 
 def _numbers(runs: list[FileRun]) -> dict[str, Any]:
+    whole = [run for run in runs if run.frames]
+    numbers: dict[str, Any] = {}
+    if whole:
+        numbers["max_abs"] = max(run.max_abs for run in whole)
+        numbers["mean_abs"] = sum(run.mean_abs for run in whole) / len(whole)
+        numbers["flipped_signs"] = _flipped_share(flip for run in whole for flip in run.flips)
     return {
-        "max_abs": max(run.max_abs for run in runs),
-        "mean_abs": sum(run.mean_abs for run in runs) / len(runs),
-        "flipped_signs": _flipped_share(flip for run in runs for flip in run.flips),
+        **numbers,
         "operators": sum(len(run.nodes) for run in runs),
         "systematic": any(run.failures or not run.faithful for run in runs),
     }

@@ -8,8 +8,9 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
+from binmat.transforms.lowering.constants import constant
 from binmat.verification.node_check import BINARY_CONV, PRODUCTS
 from binmat.verification.signs import BINARIZE
 
@@ -45,7 +46,7 @@ def wide_values(lowered: GraphModule, node: Node) -> Tensor:
     values = dense_values(node)
     for user in node.users:
         if user.target is BINARIZE and values.dim() > 2:
-            _put_thresholds(values, Interpreter(lowered).fetch_attr(str(user.all_input_nodes[1].target)))
+            _put_thresholds(values, constant(lowered, user.all_input_nodes[1]))
     return values
 
 
@@ -85,8 +86,9 @@ def _filled(drawn: Tensor, node: Node) -> Tensor:
     """The drawn values over and over, from a place that depends on the node."""
     shape = node.meta["val"].shape
     count, start = math.prod(shape), _seed(node) % _DRAWN
-    repeated = drawn.roll(-start).repeat(-(-count // _DRAWN))
-    return repeated[:count].reshape(shape)
+    first = drawn[start:][:count]
+    left = count - len(first)
+    return torch.cat([first, drawn.repeat(-(-left // _DRAWN))[:left]]).reshape(shape)
 
 
 def _growing(node: Node) -> Tensor:

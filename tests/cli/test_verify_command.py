@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -122,18 +121,18 @@ def test_an_export_that_is_wrong_is_not_written(program, monkeypatch, folder: Pa
 
 @pytest.mark.slow
 def test_flips_by_layer(program, monkeypatch, converted: Path) -> None:
-    def flipping(lowered: object, frames: object, runs: Sequence[RecordedRun]) -> None:
-        for run in runs:
-            run.result.flips[:] = [
-                SignFlips("binarize", "backbone.a", 0, 0, 100, 0.0),
-                SignFlips("binarize_1", "decoder.b", 1, 3, 200, 2.5e-7),
-            ]
+    def flipping(lowered: object, frames: object, recorded: RecordedRun) -> None:
+        recorded.result.flips[:] = [
+            SignFlips("binarize", "backbone.a", 0, 0, 100, 0.0),
+            SignFlips("binarize_1", "decoder.b", 0, 2, 200, 1.5e-7),
+            SignFlips("binarize_1", "decoder.b", 1, 4, 200, 2.5e-7),
+        ]
 
     monkeypatch.setattr(deployment, "compare_end_to_end", flipping)
     status, out, _ = program("verify", converted)
     assert status == 0
     [row] = [line for line in out.splitlines() if "decoder.b" in line]
-    # Two kernels.
+    # Two frames.
     assert row.split()[1:-1:2] == ["decoder.b", "6", "400", "2.5e-07"]
     assert "backbone.a" not in out
     assert "backbone.a" in program("verify", converted, "--layers").out

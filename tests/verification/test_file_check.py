@@ -21,10 +21,11 @@ from binmat.backends.lce.rules import binary as binary_rules
 from binmat.backends.lce.rules import reductions
 from binmat.backends.lce.rules.elementwise import arithmetic_like
 from binmat.errors import ExportError, VerificationError
+from binmat.transforms.lowering.constants import constant
 from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.lowering.padding_share import Border
 from binmat.transforms.lowering.sign_packing import pack_signs
-from binmat.verification.file_check import check_file
+from binmat.verification.file_check import check_file, run_file
 from binmat.verification.node_check import VALUE_LIMIT
 from binmat.verification.results import FileRun, NetworkCheck, NodeCheck, Verification
 
@@ -130,8 +131,29 @@ def test_states_are_fed_back():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LceInterpreter, "run", spy)
-        run(graph_of(function), clip(3)).check()
+        run(graph_of(function), clip(3), checked_frames=3).check()
     assert seen == [1, 2, 3]
+    found = run(graph_of(function), clip(3))
+    assert [(o.frame, o.max_abs) for o in found.outputs if o.name == "level"] == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_another_kernel_runs_the_binary_operators():
+    graph = graph_of(Small())
+
+    def by_others(reference: LceModel) -> FileRun:
+        model = LCE.write(graph, "optimized")
+        return run_file(LCE, graph, model, clip(2), "optimized", others={"reference": reference}).others["reference"]
+
+    found = by_others(LCE.write(graph, "reference"))
+    found.check()
+    binary = [node.name for node in graph.module.graph.nodes if "binary_conv2d" in str(node.target)]
+    assert (found.frames, found.checked_frames) == (0, 1) and [node.node for node in found.nodes] == binary != []
+    # One weight is turned in the form that this kernel runs.
+    wrong = graph_of(Small())
+    weight = next(constant(wrong.module, n.args[1]) for n in wrong.module.graph.nodes if n.name == binary[-1])
+    weight[0, 0, 0, 0] *= -1
+    with pytest.raises(VerificationError, match="1 of 2 nodes fail"):
+        by_others(LCE.write(wrong, "reference")).check()
 
 
 def test_first_frame_may_bring_states():

@@ -12,7 +12,8 @@ from binmat.nn.masked_path import set_execution
 from binmat.pipeline.deployment import deploy
 from binmat.transforms.convert import convert
 from binmat.transforms.lowering import lower as lowering
-from binmat.transforms.lowering.lower import lower
+from binmat.transforms.lowering.lower import lower_recording
+from binmat.transforms.lowering.recording import record
 from binmat.transforms.trace import trace
 from binmat.verification import network_check
 from binmat.verification.clips import clips_of
@@ -41,8 +42,8 @@ def test_a_lowered_graph_that_folds_wrongly_is_found(network, monkeypatch):
                 setattr(lowered.module, name, buffer * 1.001)
         return lowered
 
-    right = network_check.lower
-    monkeypatch.setattr(network_check, "lower", wrong)
+    right = network_check.lower_recording
+    monkeypatch.setattr(network_check, "lower_recording", wrong)
     assert not check_network(network, example, clips_of(example)["noise"]).passed
     verdict = deploy(network, example=example).verify()
     with pytest.raises(VerificationError, match="lowered graph is not the network"):
@@ -78,8 +79,8 @@ def test_the_region_of_a_sparse_decoders_mask(monkeypatch, level: float, passes:
         lowered.module.recompile()
         return lowered
 
-    right = network_check.lower
-    monkeypatch.setattr(network_check, "lower", moved)
+    right = network_check.lower_recording
+    monkeypatch.setattr(network_check, "lower_recording", moved)
     found = check_network(network, example, frame)
     assert found.passed is passes
 
@@ -125,8 +126,8 @@ def test_what_the_graph_does_with_states_counts(monkeypatch):
         lowered.module.recompile()
         return lowered
 
-    right = network_check.lower
-    monkeypatch.setattr(network_check, "lower", negated)
+    right = network_check.lower_recording
+    monkeypatch.setattr(network_check, "lower_recording", negated)
     assert not check_network(network, example, frames).passed
     # Zeros have no sign: one frame alone would not show it.
     assert check_network(network, example, frames[:1]).passed
@@ -160,7 +161,8 @@ def test_integer_outputs_are_equal_or_it_fails(wrong: bool):
     example = Example("forward", {"x": torch.rand(1, 3, 4, 4)}, ("values", "classes"))
     network = trace(Classes(), example=example).eval()
     flat = network.flattened(example)
-    pair = ExactPair(network, flat, lower(network, flat))
+    recording = record(network, flat)
+    pair = ExactPair(recording, lower_recording(recording))
     if wrong:
         (found,) = pair.lowered.graph.find_nodes(op="call_function", target=torch.ops.aten.argmax.default)
         found.target = torch.ops.aten.argmin.default

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 
 class OneFloatType(TorchDispatchMode):
@@ -34,7 +34,14 @@ class OneFloatType(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         args, kwargs = tree_map_only((Tensor, torch.dtype), self._converted, (tuple(args), dict(kwargs or {})))
-        return tree_map_only(Tensor, self._converted, func(*args, **kwargs))
+        result = func(*args, **kwargs)
+        if _is_float(result) and kwargs.get("dtype") is None and not any(map(_is_float, tree_leaves((args, kwargs)))):
+            # The type is torch's default, which is not said in the call, and may be less exact than this one.
+            if any(argument.name == "dtype" for argument in func._schema.arguments):
+                return func(*args, **{**kwargs, "dtype": self.dtype})
+            args, kwargs = tree_map_only(Tensor, lambda value: value.to(self.dtype), (args, kwargs))
+            result = func(*args, **kwargs)
+        return tree_map_only(Tensor, self._converted, result)
 
     def _chosen(self, dtype: torch.dtype) -> torch.dtype:
         return self.dtype if dtype.is_floating_point else dtype
@@ -45,3 +52,7 @@ class OneFloatType(TorchDispatchMode):
         # Only where they differ: an operator that works in place must get its own operand.
         dtype = self._chosen(value.dtype)
         return value if value.dtype == dtype else value.to(dtype)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -26,8 +26,9 @@ from binmat.transforms.lowering.sign_packing import WORD
 class LceBackend:
     """.tflite files: 4-D inputs and outputs are NHWC, a state is an input and an output of the same name.
 
-    Verification runs LCE's default kernel and its reference kernel, which is plain enough to be trusted. The reference
-    kernel cannot run every operator, so it gets the portable form of the same graph.
+    Verification runs LCE's default kernel, and the binary operators also by its reference kernel, which is plain enough
+    to be trusted. Float operators are the same code in both. The reference kernel cannot run every binary operator, so
+    it gets the portable form of the same graph.
     """
 
     name = "lce"

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from binmat.allocator import ENVIRONMENT
 from binmat.backends.lce import worker
 from binmat.backends.lce.tflite.schema import Array
 from binmat.errors import ExportError, MissingExtraError
@@ -25,7 +26,7 @@ from binmat.errors import ExportError, MissingExtraError
 #: Characters of what the interpreter printed that a message quotes.
 _QUOTED = 200
 #: For numpy's linear algebra, which the process does not use.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class ProcessDiedError(Exception):
@@ -46,7 +47,7 @@ class InterpreterProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
-            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, **_ONE_THREAD, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             pipesize=2**20,
         )
 
