@@ -53,7 +53,8 @@ class ReplaceActivations(GraphPass[Network]):
     Source: Liu et al., ReActNet, ECCV 2020, Eq. 5 and Fig. 4.
 
     Before a layer: every activation function whose result reaches the sign through pooling, resizing, joining,
-    reshaping, sums and products alone. It is replaced if all binary layers that it reaches so ask for the same.
+    reshaping, sums, products and other such functions alone. It is replaced if all binary layers that it reaches so ask
+    for the same.
     Source: the blocks of XNOR-Net (Rastegari et al., ECCV 2016, Fig. 3) and of ReCU's code (Xu et al., ICCV 2021).
 
     >>> from binmat.quantizers import get_scheme

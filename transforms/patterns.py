@@ -60,7 +60,7 @@ def _behind_additions(tail: fx.Node, network: nn.Module) -> fx.Node | None:
 def activations_before(layer: fx.Node, network: nn.Module) -> list[fx.Node]:
     """The activation functions that a scheme may replace and without which the layer's input could be negative.
 
-    They reach it through operators alone whose result is not negative where their operands are not.
+    They reach it through each other and through operators whose result is not negative where their operands are not.
     """
     found: dict[fx.Node, None] = {}
     seen: set[fx.Node] = set()
@@ -71,9 +71,11 @@ def activations_before(layer: fx.Node, network: nn.Module) -> list[fx.Node]:
             continue
         seen.add(node)
         operator = operator_at(node, network, exact=True)
-        if _is_replaceable(node, network):
+        replaceable = _is_replaceable(node, network)
+        if replaceable:
             found[node] = None
-        elif operator is not None and operator.non_negative in (NonNegative.AS_INPUT, NonNegative.AS_OPERANDS):
+        passes = operator is not None and operator.non_negative in (NonNegative.AS_INPUT, NonNegative.AS_OPERANDS)
+        if replaceable or passes:
             waiting += node.all_input_nodes
     return list(found)
 

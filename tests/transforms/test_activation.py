@@ -405,3 +405,21 @@ def test_a_masked_paths_activations_are_replaced_in_it():
     assert inside["decoder.decode1.conv"] == ["BinaryConv2d", "BatchNorm2d", "Hardtanh"]
     # Before the float convolution there is no sign.
     assert inside["decoder.decode0.conv"] == ["BinaryConv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
+
+
+def test_an_activation_behind_another_is_replaced_too():
+    """As in LiteMatting's pyramid: relu(relu(a) + relu(b)) before a sign is never negative by its inner ones either."""
+
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.middle, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 1, 1)
+
+        def forward(self, image):
+            x = self.stem(image)
+            return self.head(self.middle(F.relu(F.relu(x) + F.interpolate(F.relu6(x - 1), size=x.shape[2:]))))
+
+    network = convert(Nested(), "bnn", settings=["options.replacement=identity"], size=(8, 8))
+    assert nonnegative_inputs(network, "forward") == ()
+    x = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(network(x), network.head(network.middle(2 * network.stem(x) - 1)))
