@@ -11,7 +11,7 @@ PYTEST := $(RUN) -m pytest --numprocesses auto --dist worksteal
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test slow fuzz faults mutants foreign
+.PHONY: demo test slow fuzz faults mutants foreign provenance
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed-lce
@@ -38,6 +38,10 @@ faults: $(VENV)/installed-lce
 # How other people's networks fare, as a page of the documentation. It goes on where it was stopped.
 foreign: $(VENV)/installed-dev $(LITERT)/installed
 	$(RUN) benchmarks/foreign.py --litert $(LITERT) --output docs/foreign.md
+
+# The papers' printed numbers beside what binmat counts, as a page of the documentation.
+provenance: $(VENV)/installed-dev
+	$(RUN) -m binmat.reports.provenance docs/provenance.md
 
 # Faults are injected into every step of an export: verification must notice them all.
 mutants: $(VENV)/installed-dev

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from .network_option import NetworkOption
 from .refinement import LEVELS, refine
 from .resizing import enlarge, reduced_size
 from .resnet import Bottleneck, stage
+from .test_time_augmentation import check_views, mean_over_views
 from .trimap import Trimap, portrait_trimap
 from .trimap_network import TrimapNetwork
 
@@ -167,7 +169,10 @@ class LSAMatting(TrimapNetwork):
     min_size = 32
     size_multiple = 32
     example_channels: ClassVar[Mapping[str, int]] = {"x": 4}
-    options = (NetworkOption("refinement_steps", int, "steps of backpropagating refinement, default 0, paper 100"),)
+    options = (
+        NetworkOption("refinement_steps", int, "steps of backpropagating refinement, default 0, paper 100"),
+        NetworkOption("test_time_augmentation", int, "views to average: 1 (default), 8 turns, or 24 with three scales"),
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,21 +226,31 @@ class LSAMatting(TrimapNetwork):
         return {"x": network_input(image, _levels(regions).to(image))}
 
     def estimate(
-        self, image: Tensor, trimap: Trimap, downsample_ratio: float, progress: Progress, *, refinement_steps: int = 0
+        self,
+        image: Tensor,
+        trimap: Trimap,
+        downsample_ratio: float,
+        progress: Progress,
+        *,
+        refinement_steps: int = 0,
+        test_time_augmentation: int = 1,
     ) -> Prediction:
         """As official inference computes it, at float32 whatever the type of the image.
 
-        refinement_steps: steps of backpropagating refinement, 0 for none; the paper takes 100. downsample_ratio: the
-        image is reduced to this share by area and the trimap to its nearest pixels first, and alpha is enlarged
-        bilinearly: the whole image is one input, so memory grows with it. progress: called with (decodes done, decodes
-        to do) while refining.
+        refinement_steps: steps of backpropagating refinement, 0 for none; the paper takes 100.
+        test_time_augmentation: views of the image whose mattes are averaged, 1, 8 or 24 as in the paper, see
+        :func:`binmat.model_defs.test_time_augmentation.mean_over_views`; each view is refined by itself.
+        downsample_ratio: the image is reduced to this share by area and the trimap to its nearest pixels first, and
+        alpha is enlarged bilinearly: the whole image is one input, so memory grows with it. progress: called with
+        (decodes done, decodes to do) while refining, with (views done, views) otherwise, if there are several.
 
         Image and trimap are padded by reflection to multiples of 64, then by 16 pixels of reflection and 16 of zeros on
-        every side, and alpha is cropped back. Raises InputError for a negative number of steps, SizeError for a ratio
-        that is not positive or leaves nothing.
+        every side, and alpha is cropped back. Raises InputError for a negative number of steps and for another number
+        of views, SizeError for a ratio that is not positive or leaves nothing.
         """
         if refinement_steps < 0:
             raise InputError(f"refinement cannot take {refinement_steps} steps: give 0 for none, the paper takes 100")
+        check_views(test_time_augmentation)
         size = reduced_size(*trimap.size, downsample_ratio)
         if trimap.all_known:
             return Prediction(trimap.alpha().to(image)[None, None])
@@ -243,15 +258,32 @@ class LSAMatting(TrimapNetwork):
         if size != trimap.size:
             colours = F.interpolate(colours, size=size, mode="area")
             regions = F.interpolate(regions, size=size, mode="nearest-exact")
-        x = network_input(_pad(colours), _levels(_pad(regions)))
+        decodes = count(1)
+        to_do = max(1, refinement_steps) * test_time_augmentation
+
+        def view(colours: Tensor, regions: Tensor) -> Tensor:
+            def step(*_: int) -> None:
+                progress(next(decodes), to_do)
+
+            alpha = self._estimate(colours, regions, refinement_steps, step)
+            if not refinement_steps and to_do > 1:
+                step()
+            return alpha
+
+        alpha = mean_over_views(view, colours, regions, test_time_augmentation)
+        alpha = alpha if size == trimap.size else enlarge(alpha, *trimap.size)
+        return Prediction(trimap.settle(alpha[0, 0]).to(image)[None, None])
+
+    def _estimate(self, image: Tensor, regions: Tensor, refinement_steps: int, progress: Progress) -> Tensor:
+        """Alpha [1, 1, H, W] in [0, 1] of an image [1, 3, H, W] and the regions of its trimap, [1, 1, H, W]."""
+        x = network_input(_pad(image), _levels(_pad(regions)))
         parameter = next(self.parameters())
         x = x.to(parameter.device, parameter.dtype)
         with torch.no_grad():
             alpha = refine(self, x, steps=refinement_steps, progress=progress) if refinement_steps else self(x)
         top = left = _REFLECTED + _ZEROS
-        alpha = alpha[..., top : top + size[0], left : left + size[1]].to("cpu", torch.float32)
-        alpha = alpha if size == trimap.size else enlarge(alpha, *trimap.size)
-        return Prediction(trimap.settle(alpha[0, 0]).to(image)[None, None])
+        alpha = alpha[..., top : top + image.shape[2], left : left + image.shape[3]].to("cpu", torch.float32)
+        return Trimap(regions[0, 0].numpy()).settle(alpha[0, 0])[None, None]
 
 
 def network_input(image: Tensor, trimap: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from binmat.model_defs.insertion_points import EncoderInsertionPoint
 from binmat.model_defs.mobilenet_v2 import MobileNetV2
 from binmat.model_defs.network import Network, NetworkSpec, Prediction
 from binmat.model_defs.resizing import enlarge, pad_to_multiple, reduced_size
+from binmat.model_defs.trimap import portrait_trimap, read_trimap
 from binmat.nn.conv_norm import conv_norm_relu
 from binmat.nn.ibnorm import IBNorm
 from binmat.progress import Progress, silent
@@ -150,15 +151,15 @@ class SemanticBranch(nn.Module):
 class DetailBranch(nn.Module):
     """Branch D: the portrait's boundary, at 1/2 of the image."""
 
-    def __init__(self) -> None:
+    def __init__(self, image_channels: int) -> None:
         super().__init__()
         c2, c4, c8, _, _ = MobileNetV2.channels
         self.tohr_enc2x = ConvBlock(c2, WIDTH, 1)
-        self.conv_enc2x = ConvBlock(WIDTH + 3, WIDTH, 3, stride=2)
+        self.conv_enc2x = ConvBlock(WIDTH + image_channels, WIDTH, 3, stride=2)
         self.tohr_enc4x = ConvBlock(c4, WIDTH, 1)
         self.conv_enc4x = ConvBlock(2 * WIDTH, 2 * WIDTH, 3)
         self.conv_hr4x = nn.Sequential(
-            ConvBlock(2 * WIDTH + c8 + 3, 2 * WIDTH, 3),
+            ConvBlock(2 * WIDTH + c8 + image_channels, 2 * WIDTH, 3),
             ConvBlock(2 * WIDTH, 2 * WIDTH, 3),
             ConvBlock(2 * WIDTH, WIDTH, 3),
         )
@@ -168,7 +169,7 @@ class DetailBranch(nn.Module):
             ConvBlock(WIDTH, WIDTH, 3),
             ConvBlock(WIDTH, WIDTH, 3),
         )
-        self.conv_hr = nn.Sequential(ConvBlock(WIDTH + 3, WIDTH, 3), ConvBlock(WIDTH, 1, 1, bare=True))
+        self.conv_hr = nn.Sequential(ConvBlock(WIDTH + image_channels, WIDTH, 3), ConvBlock(WIDTH, 1, 1, bare=True))
 
     def forward(self, img: Tensor, enc2x: Tensor, enc4x: Tensor, lr8x: Tensor) -> Tensor:
         """The image, the backbone's features at 1/2 and 1/4 and S(I) -> D(I, S(I)) [N, 32, H/2, W/2]."""
@@ -186,11 +187,13 @@ class DetailBranch(nn.Module):
 class FusionBranch(nn.Module):
     """Branch F: the matte out of S(I), D(I, S(I)) and the image."""
 
-    def __init__(self) -> None:
+    def __init__(self, image_channels: int) -> None:
         super().__init__()
         self.conv_lr4x = ConvBlock(MobileNetV2.channels[2], WIDTH, 5)
         self.conv_f2x = ConvBlock(2 * WIDTH, WIDTH, 3)
-        self.conv_f = nn.Sequential(ConvBlock(WIDTH + 3, WIDTH // 2, 3), ConvBlock(WIDTH // 2, 1, 1, bare=True))
+        self.conv_f = nn.Sequential(
+            ConvBlock(WIDTH + image_channels, WIDTH // 2, 3), ConvBlock(WIDTH // 2, 1, 1, bare=True)
+        )
 
     def forward(self, img: Tensor, lr8x: Tensor, hr2x: Tensor) -> Tensor:
         """-> matte [N, 1, H, W] in (0, 1)."""
@@ -209,6 +212,8 @@ class MODNet(Network):
     Modes: ``matting`` (img) -> matte; ``training`` (img) -> semantic, detail, matte.
 
     context: ``se`` (the official checkpoints) or ``easpp`` (the paper). An unknown one raises UnknownNameError.
+    trimap: img is [N, 4, H, W], its last channel a trimap of -1 background, 0 unknown and 1 foreground: the
+    trimap-based MODNet of the paper's Tables 1 and 2, which says no more than that a trimap is taken as an input.
     """
 
     name = "modnet"
@@ -216,20 +221,22 @@ class MODNet(Network):
     float_layers = FLOAT_LAYERS
     min_size = 32
     size_multiple = 32
-    example_channels: ClassVar[Mapping[str, int]] = {"img": 3}
     example_outputs = ("matte",)
     #: It takes images in [-1, 1] already, and the context block gates as many channels as it was built for.
     encoder_insertion_point = EncoderInsertionPoint("backbone", normalise=False, channels=1280)
 
-    def __init__(self, context: Context = "se") -> None:
+    def __init__(self, context: Context = "se", trimap: bool = False) -> None:
         if context not in ("se", "easpp"):
             raise UnknownNameError("context block of modnet", context, ("se", "easpp"))
-        super().__init__(context=context)
+        super().__init__(context=context, trimap=trimap)
+        self.takes_trimap = trimap
+        channels = 4 if trimap else 3
+        self.example_channels = {"img": channels}  # type: ignore[misc]
         # One level down, where the official keys have it.
-        self.backbone = nn.Sequential(OrderedDict(model=MobileNetV2()))
+        self.backbone = nn.Sequential(OrderedDict(model=MobileNetV2(channels)))
         self.lr_branch = SemanticBranch(self.backbone, context)
-        self.hr_branch = DetailBranch()
-        self.f_branch = FusionBranch()
+        self.hr_branch = DetailBranch(channels)
+        self.f_branch = FusionBranch(channels)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
@@ -237,10 +244,15 @@ class MODNet(Network):
                     nn.init.zeros_(module.bias)
 
     def forward(self, img: Tensor, inference: bool = True) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """The official call. Raises SizeError where img is not [N, 3, H, W] with H and W multiples of 32."""
-        if img.dim() != 4 or img.shape[1] != 3:
+        """The official call. Raises SizeError where img is not [N, 3, H, W] with H and W multiples of 32.
+
+        With a trimap it is [N, 4, H, W].
+        """
+        channels = self.example_channels["img"]
+        if img.dim() != 4 or img.shape[1] != channels:
+            advice = "join the trimap to the image" if self.takes_trimap else "drop alpha"
             raise SizeError(
-                f"modnet takes images [N, 3, H, W], not {list(img.shape)}: fold time into the batch, drop alpha"
+                f"modnet takes images [N, {channels}, H, W], not {list(img.shape)}: fold time into the batch, {advice}"
             )
         self.check_size(img.shape[2], img.shape[3])
         if inference:
@@ -261,7 +273,10 @@ class MODNet(Network):
         return self.lr_branch.predict(lr8x), self.hr_branch.predict(img, hr2x), self.f_branch(img, lr8x, hr2x)
 
     def frame_inputs(self, image: Tensor) -> dict[str, Tensor]:
-        return {"img": image * 2 - 1}
+        img = image * 2 - 1
+        if not self.takes_trimap:
+            return {"img": img}
+        return {"img": _with_trimap(img, portrait_trimap(image.shape[2], image.shape[3]).alpha()[None, None])}
 
     def predict(
         self,
@@ -275,16 +290,27 @@ class MODNet(Network):
         """Alpha of an image [1, 3, H, W] in [0, 1] of any size, padded to multiples of 32 by repeating its border.
 
         downsample_ratio: the image is reduced to this share first, by area as the official demo does (it brings the
-        shorter side to 512), and the matte is enlarged bilinearly. Raises InputError for a trimap, SizeError for a
-        ratio that is not positive or leaves nothing.
+        shorter side to 512), and the matte is enlarged bilinearly. A trimap is reduced to its nearest pixels, and alpha
+        is the trimap's where that knows it. Raises InputError where a trimap is missing, does not fit or is not taken,
+        SizeError for a ratio that is not positive or leaves nothing.
         """
-        if trimap is not None:
-            raise InputError("modnet takes no trimap: leave it out")
+        if trimap is not None and not self.takes_trimap:
+            raise InputError("modnet takes no trimap: leave it out, or build MODNet(trimap=True)")
         full = (image.shape[2], image.shape[3])
         height, width = reduced_size(*full, downsample_ratio)
         small = image if (height, width) == full else F.interpolate(image, size=(height, width), mode="area")
-        matte: Tensor = self.run("matting", pad_to_multiple(small * 2 - 1, self.size_multiple))[..., :height, :width]
-        return Prediction(matte if (height, width) == full else enlarge(matte, *full))
+        img = small * 2 - 1
+        known = read_trimap(trimap, *full) if self.takes_trimap else None
+        if known is not None:
+            if known.all_known:
+                return Prediction(known.alpha().to(image)[None, None], notes=known.remarks)
+            levels = F.interpolate(known.alpha()[None, None], size=(height, width), mode="nearest-exact")
+            img = _with_trimap(img, levels)
+        matte: Tensor = self.run("matting", pad_to_multiple(img, self.size_multiple))[..., :height, :width]
+        matte = matte if (height, width) == full else enlarge(matte, *full)
+        if known is None:
+            return Prediction(matte)
+        return Prediction(known.settle(matte[0, 0])[None, None], notes=known.remarks)
 
     @classmethod
     def normalise_keys(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -309,7 +335,16 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     found = sum(shapes.get(key) == shape for key, shape in LANDMARKS.items())
     if found <= len(LANDMARKS) // 2:
         return None
-    return {"context": "easpp" if any(key.startswith("lr_branch.e_aspp.") for key in shapes) else "se"}
+    stems = (shapes.get(f"{prefix}model.features.0.0.weight", ()) for prefix in (BACKBONE, BACKBONE_COPY))
+    return {
+        "context": "easpp" if any(key.startswith("lr_branch.e_aspp.") for key in shapes) else "se",
+        "trimap": any(stem[1:2] == (4,) for stem in stems),
+    }
+
+
+def _with_trimap(img: Tensor, trimap: Tensor) -> Tensor:
+    """The network's input of an image in [-1, 1] and a trimap of 0, 0.5 and 1, [N, 1, H, W]."""
+    return torch.cat((img, (trimap * 2 - 1).to(img)), 1)
 
 
 def _scale(x: Tensor, factor: float) -> Tensor:
@@ -332,6 +367,7 @@ SPECS: tuple[NetworkSpec, ...] = (
             "official (squeeze-and-excitation; backbone stored twice; 'module.' prefix)",
             "official with one copy of the backbone",
             "e-ASPP of the paper (binmat's own keys)",
+            "either with a trimap as the fourth input channel (no public weights)",
         ),
     ),
 )

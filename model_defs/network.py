@@ -89,6 +89,8 @@ class Network(nn.Module):
     #: Where BiMatting's encoder and sparse decoder go; None where the network does not say.
     encoder_insertion_point: ClassVar[EncoderInsertionPoint | None] = None
     mask_head_insertion_point: ClassVar[MaskHeadInsertionPoint | None] = None
+    #: Whether :meth:`predict` needs ``background``: a picture of the same scene without its subject.
+    takes_background: ClassVar[bool] = False
     #: Options of this network alone, for mattes and conversions.
     options: ClassVar[tuple[NetworkOption, ...]] = ()
     #: The call that a module of any other class was traced with, and whether it is one image, of no certain size.
@@ -163,8 +165,9 @@ class Network(nn.Module):
         memory: of the frame before, from its Prediction. trimap: for the networks that need one, of the image's size,
         with any values that :func:`binmat.model_defs.trimap.read_trimap` reads, for example [1, 1, H, W] of 0
         background, 0.5 unknown, 1 foreground. progress: called by the networks that take several steps for one image.
-        The network's :attr:`options` are further keyword arguments. Raises InputError where a trimap is missing, does
-        not fit or is not taken, SizeError for a size or a downsample ratio that the network does not take.
+        The network's :attr:`options` are further keyword arguments, and ``background``, [1, 3, H, W] in [0, 1], where
+        it :attr:`takes_background`. Raises InputError where a trimap is missing, does not fit or is not taken,
+        SizeError for a size or a downsample ratio that the network does not take.
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it mattes an image")
 

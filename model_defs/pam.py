@@ -54,7 +54,8 @@ class PAM(PathNetwork):
     """The network with all its paths, or one path of it as a static network.
 
     ``PAM()`` has every layer. Its mode ``matting`` is the whole network, path 1111; the other modes are the five
-    parts that all paths share and the two branches of each of the four stages, so that a path can be chosen on the way.
+    parts that all paths share and, of each of the four stages, the estimate and the two branches, so that a path can be
+    chosen on the way.
     ``PAM(path="1011")``, or ``net.path("1011")`` with the weights of ``net``, has only that path's layers, under the
     same keys, and ``matting`` as its only mode: the form to convert, count and export.
 
@@ -195,7 +196,7 @@ class PAM(PathNetwork):
         gates: list[Tensor] = []
 
         def pass_stage(stage: int, x: Tensor, semantics: Tensor) -> Tensor:
-            logits.append(self.stage(stage).estimator(semantics, feature))
+            logits.append(self.run_estimate(stage, semantics, feature))
             noise = gumbel_noise(x.shape[0], 2, generator=generator, device=x.device, dtype=x.dtype)
             gates.append(gumbel_gates(logits[-1], noise, temperature))
             bypass, layers = gates[-1][:, :, None, None, None].unbind(1)
@@ -203,6 +204,13 @@ class PAM(PathNetwork):
 
         alpha = self.walk(image, trimap, self.run, pass_stage)
         return PathSample(alpha, torch.stack(logits, 1), torch.stack(gates, 1))
+
+    def constraint_feature(self, limit: int, height: int, width: int) -> Tensor:
+        """F^c [1, 32] of a limit in multiply-accumulates at this size: that of the whole G at 1024x1024 within it."""
+        at_reference = limit * REFERENCE_SIZE[0] * REFERENCE_SIZE[1] // (height * width) // GIGA
+        constraint = min(max(at_reference, CONSTRAINTS[0]), CONSTRAINTS[-1])
+        row = torch.tensor([constraint - CONSTRAINTS[0]], device=self.constraint_embedding.weight.device)
+        return self.constraint_embedding(row)
 
     def _given_path(self, path: str | None) -> str:
         if path is None:
@@ -219,14 +227,12 @@ class PAM(PathNetwork):
     def _follow_estimates(self, image: Tensor, trimap: Tensor, limit: int) -> tuple[Tensor, list[str]]:
         """Alpha and path of each image along what its path selection layers prefer of what costs at most ``limit``."""
         costs = path_costs(image.shape[2], image.shape[3])
-        at_reference = limit * REFERENCE_SIZE[0] * REFERENCE_SIZE[1] // (image.shape[2] * image.shape[3]) // GIGA
-        constraint = min(max(at_reference, CONSTRAINTS[0]), CONSTRAINTS[-1])
-        feature = self.constraint_embedding(torch.tensor([constraint - CONSTRAINTS[0]], device=image.device))
+        feature = self.constraint_feature(limit, image.shape[2], image.shape[3])
         path = ""
 
         def pass_stage(stage: int, x: Tensor, semantics: Tensor) -> Tensor:
             nonlocal path
-            logits = self.stage(stage).estimator(semantics, feature)[0].tolist()
+            logits = self.run_estimate(stage, semantics, feature)[0].tolist()
             path += max(open_bits(costs, path, limit), key=lambda bit: logits[int(bit)])
             return self.run_branch(stage, path[stage], x)
 

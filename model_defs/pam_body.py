@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
@@ -10,8 +11,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from binmat.errors import InputError
 from binmat.nn.conv_norm import conv_norm_relu
 
+from .network import Example
 from .pam_blocks import (
     CONSTRAINT_FEATURES,
     AdaptiveStage,
@@ -31,8 +34,14 @@ STAGES = ((8, 3), (16, 6), (32, 3), (8, 3))
 #: The constraints that have an embedding: every whole G between the cheapest and the dearest path at REFERENCE_SIZE.
 CONSTRAINTS = range(57, 77)
 
-#: The parts that all paths share, in the order of execution.
-_TRUNK = ("encode_8", "encode_16", "encode_32", "decode_8", "decode_1")
+#: The parts that all paths share, in the order of execution, and what they return.
+_OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "encode_8": ("features", "semantics", "f2", "f4"),
+    "encode_16": ("features", "semantics"),
+    "encode_32": ("features", "semantics"),
+    "decode_8": ("features", "semantics"),
+    "decode_1": ("alpha",),
+}
 
 
 def _branch(stage: int, bit: str) -> Callable[[PathNetwork, Tensor], Tensor]:
@@ -42,12 +51,19 @@ def _branch(stage: int, bit: str) -> Callable[[PathNetwork, Tensor], Tensor]:
     return through
 
 
+def _estimate(stage: int) -> Callable[[PathNetwork, Tensor, Tensor], Tensor]:
+    def estimate(self: PathNetwork, semantics: Tensor, constraint: Tensor) -> Tensor:
+        return self.stage(stage).estimator(semantics, constraint)
+
+    return estimate
+
+
 class PathNetwork(TrimapNetwork):
     """All paths, or one path as a static network; :class:`binmat.model_defs.pam.PAM` chooses among them.
 
     path: four bits for a static network with only that path's layers and ``matting`` as its only mode. Without it
-    every layer is there: the mode ``matting`` is path 1111, the other modes are the five parts that all paths share
-    and the two branches of each stage.
+    every layer is there: the mode ``matting`` is path 1111, the other modes are the five parts that all paths share,
+    and of each stage the estimate and the two branches.
     """
 
     name = "pam"
@@ -91,8 +107,9 @@ class PathNetwork(TrimapNetwork):
         )
         if path is None:
             self.constraint_embedding = nn.Embedding(len(CONSTRAINTS), CONSTRAINT_FEATURES)
-            branches = tuple(f"{kind}_{stage}" for stage in range(1, SELECTIONS + 1) for kind in ("connect", "layers"))
-            self.modes = {mode: mode for mode in ("matting", *_TRUNK, *branches)}  # type: ignore[misc]
+            kinds = ("estimate", "connect", "layers")
+            choices = tuple(f"{kind}_{stage}" for stage in range(1, SELECTIONS + 1) for kind in kinds)
+            self.modes = {mode: mode for mode in ("matting", *_OUTPUTS, *choices)}  # type: ignore[misc]
         self.apply(_initialise)
 
     def matting(self, image: Tensor, trimap: Tensor) -> Tensor:
@@ -134,6 +151,7 @@ class PathNetwork(TrimapNetwork):
         x = self.up1(torch.cat((self.upsample(x), image, trimap), 1))
         return self.sigmoid(self.matte(x))
 
+    estimate_1, estimate_2, estimate_3, estimate_4 = map(_estimate, range(SELECTIONS))
     connect_1, layers_1 = _branch(0, "0"), _branch(0, "1")
     connect_2, layers_2 = _branch(1, "0"), _branch(1, "1")
     connect_3, layers_3 = _branch(2, "0"), _branch(2, "1")
@@ -165,6 +183,40 @@ class PathNetwork(TrimapNetwork):
 
     def run_branch(self, stage: int, bit: str, x: Tensor) -> Tensor:
         return self.run(f"{'layers' if bit == '1' else 'connect'}_{stage + 1}", x)
+
+    def run_estimate(self, stage: int, semantics: Tensor, constraint: Tensor) -> Tensor:
+        """Q^e [N, 2] of a stage (Eq. 3), of the semantics in front of it and the cost constraint feature."""
+        return self.run(f"estimate_{stage + 1}", semantics, constraint)
+
+    def part_examples(self, image: Tensor, trimap: Tensor) -> dict[str, Example]:
+        """Every mode but ``matting`` -> an example of its inputs, to export and verify the parts one by one.
+
+        image [1, 3, H, W] and trimap [1, 3, H, W] are the network's inputs; a part's are what :meth:`walk` hands it for
+        them where all layers run. Raises SizeError for a size that does not fit, InputError for a static network,
+        which has no parts.
+        """
+        self.check_size(image.shape[2], image.shape[3])
+        if self.fixed is not None:
+            raise InputError(f"this network is pam's path {self.fixed} alone: its parts are those of the whole network")
+        examples: dict[str, Example] = {}
+
+        def example(mode: str, outputs: tuple[str, ...], *args: Tensor) -> None:
+            _, *names = inspect.signature(getattr(type(self), mode)).parameters
+            examples[mode] = Example(mode, dict(zip(names, args, strict=True)), outputs)
+
+        def part(mode: str, *args: Tensor) -> Any:
+            example(mode, _OUTPUTS[mode], *args)
+            return self.run(mode, *args)
+
+        def pass_stage(stage: int, x: Tensor, semantics: Tensor) -> Tensor:
+            example(f"estimate_{stage + 1}", ("preference",), semantics, self.constraint_embedding.weight[:1].detach())
+            example(f"connect_{stage + 1}", ("features",), x)
+            example(f"layers_{stage + 1}", ("features",), x)
+            return self.run_branch(stage, "1", x)
+
+        with torch.no_grad():
+            self.walk(image, trimap, part, pass_stage)
+        return examples
 
 
 @lru_cache(maxsize=64)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from binmat.errors import UnknownNameError
-from binmat.model_defs import litematting, lsa_matting, modnet, pam, rvm
+from binmat.model_defs import bgmv2, deeplabv3, litematting, lsa_matting, modnet, pam, rvm
 from binmat.model_defs.network import Network, NetworkSpec
 
-_FILES = (rvm, modnet, litematting, lsa_matting, pam)
+_FILES = (rvm, modnet, litematting, lsa_matting, pam, bgmv2, deeplabv3)
 
 #: Name -> spec, in the order in which a checkpoint is tried against them.
 NETWORKS: dict[str, NetworkSpec] = {spec.name: spec for file in _FILES for spec in file.SPECS}

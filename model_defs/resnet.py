@@ -1,6 +1,8 @@
-"""ResNet-50 as RVM's encoder: four feature maps, the last stage dilated instead of strided."""
+"""ResNet as an encoder: four feature maps, the last stages dilated instead of strided."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -36,32 +38,50 @@ class Bottleneck(nn.Module):
 
 
 def stage(
-    in_channels: int, width: int, blocks: int, stride: int = 1, dilation: int = 1, block: type[Bottleneck] = Bottleneck
+    in_channels: int,
+    width: int,
+    blocks: int,
+    stride: int = 1,
+    dilation: int = 1,
+    block: type[Bottleneck] = Bottleneck,
+    first_dilation: int = 1,
 ) -> nn.Sequential:
-    """A stage of bottlenecks. A dilated stage starts undilated: its first block still filters the denser grid."""
+    """A stage of bottlenecks.
+
+    first_dilation: of the first block, which still filters the grid of the stage before.
+    """
     rest = (block(width * _EXPANSION, width, dilation=dilation) for _ in range(blocks - 1))
-    return nn.Sequential(block(in_channels, width, stride), *rest)
+    return nn.Sequential(block(in_channels, width, stride, first_dilation), *rest)
 
 
-class ResNet50(nn.Module):
-    """ResNet-50 with torchvision's key names and no classifier; its last stage keeps 1/16 and dilates.
+class ResNet(nn.Module):
+    """ResNet with torchvision's key names and no classifier; its last stages dilate instead of reducing the map.
 
-    Takes RGB in [0, 1], [N, 3, H, W], not normalised. Returns f1..f4 of 64, 256, 512 and 2048 channels at 1/2, 1/4,
-    1/8 and 1/16 of the size, rounded up.
+    in_channels: of the image, which is not normalised here. blocks: per stage, (3, 4, 6, 3) for ResNet-50 and
+    (3, 4, 23, 3) for ResNet-101. stride: of the last feature map, 16 or 8.
+
+    [N, in_channels, H, W] -> f1..f4 of 64, 256, 512 and 2048 channels at 1/2, 1/4, 1/8 and 1/``stride`` of the size,
+    rounded up.
     """
 
     channels = (64, 256, 512, 2048)
 
-    def __init__(self) -> None:
+    def __init__(
+        self, in_channels: int = 3, blocks: tuple[int, int, int, int] = (3, 4, 6, 3), stride: Literal[8, 16] = 16
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.layer1 = stage(64, 64, blocks=3)
-        self.layer2 = stage(256, 128, blocks=4, stride=2)
-        self.layer3 = stage(512, 256, blocks=6, stride=2)
-        self.layer4 = stage(1024, 512, blocks=3, dilation=2)
+        self.layer1 = stage(64, 64, blocks[0])
+        self.layer2 = stage(256, 128, blocks[1], stride=2)
+        if stride == 16:
+            self.layer3 = stage(512, 256, blocks[2], stride=2)
+            self.layer4 = stage(1024, 512, blocks[3], dilation=2)
+        else:
+            self.layer3 = stage(512, 256, blocks[2], dilation=2)
+            self.layer4 = stage(1024, 512, blocks[3], dilation=4, first_dilation=2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         f1 = self.relu(self.bn1(self.conv1(x)))

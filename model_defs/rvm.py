@@ -16,7 +16,7 @@ from binmat.model_defs.insertion_points import EncoderInsertionPoint, MaskHeadIn
 from binmat.model_defs.mobilenet_v3 import MobileNetV3
 from binmat.model_defs.network import Example, Network, NetworkSpec, Prediction
 from binmat.model_defs.resizing import reduced_size
-from binmat.model_defs.resnet import ResNet50
+from binmat.model_defs.resnet import ResNet
 from binmat.model_defs.rvm_decoder import LRASPP, Projection, RecurrentDecoder
 from binmat.nn.guided_filter import DeepGuidedFilter, FastGuidedFilter
 from binmat.progress import Progress, silent
@@ -27,9 +27,9 @@ _REFINERS: dict[str, type[nn.Module]] = {
     "fast_guided_filter": FastGuidedFilter,
 }
 #: Per variant: encoder, channels of the head, channels of decode3..decode0, name of the first convolution.
-_VARIANTS: dict[str, tuple[type[MobileNetV3] | type[ResNet50], int, tuple[int, int, int, int], str]] = {
+_VARIANTS: dict[str, tuple[type[MobileNetV3] | type[ResNet], int, tuple[int, int, int, int], str]] = {
     "mobilenetv3": (MobileNetV3, 128, (80, 40, 32, 16), "backbone.features.0.0"),
-    "resnet50": (ResNet50, 256, (128, 64, 32, 16), "backbone.conv1"),
+    "resnet50": (ResNet, 256, (128, 64, 32, 16), "backbone.conv1"),
 }
 #: Layers that the default policy keeps float, as BiMatting's baselines do; a variant adds its first convolution.
 _FLOAT_LAYERS = {

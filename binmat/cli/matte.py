@@ -28,7 +28,11 @@ def matte(
         typer.Option(metavar="PATH", help="Foreground white, background black, unknown grey; same form as INPUT."),
     ] = None,
     background: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Image behind the composite. Default: green.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Image behind the composite. Default: green. For bgmv2: the scene of INPUT without its subject.",
+        ),
     ] = None,
     options: NetworkOptions = None,
     one_frame_delay: Annotated[
@@ -51,6 +55,8 @@ def matte(
       binmat matte rvm_mobilenetv3.pth photo.jpg -o matte
       binmat matte out frames/ -o matte --background sea.jpg
       binmat matte modnet.pth talk.mp4 -o matte --one-frame-delay
+      binmat matte bgmv2.pth photo.jpg --background empty.jpg -o matte \\
+        --downsample-ratio 0.25
       binmat matte pam.pth photo.jpg --trimap trimap.png -o matte \\
         --option cost_limit=60
       binmat matte lsa.pth photo.jpg --trimap trimap.png -o matte \\

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from binmat.nn.recording import is_recorded
 from binmat.nn.sparse_conv import can_skip, run_at
 
 Execution = Literal["auto", "dense", "sparse"]
@@ -44,7 +44,7 @@ class MaskedPath(nn.Sequential):
         return super().forward(x) * mask
 
     def _skips(self, x: Tensor, mask: Tensor) -> bool:
-        if self.execution == "dense" or torch.is_grad_enabled() or _is_recorded(x) or not can_skip(self):
+        if self.execution == "dense" or torch.is_grad_enabled() or is_recorded(x) or not can_skip(self):
             return False
         if self.execution == "sparse":
             return True
@@ -73,13 +73,3 @@ def recorded_density(network: nn.Module) -> Iterator[dict[str, list[float]]]:
 
             hooks.enter_context(path.register_forward_pre_hook(note))
         yield shares
-
-
-def _is_recorded(x: Tensor) -> bool:
-    """Whether a graph is being recorded, which must not depend on data."""
-    return (
-        type(x) not in (Tensor, nn.Parameter)
-        or is_in_torch_dispatch_mode()
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    )

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from binmat.nn.ibnorm import IBNorm
 from binmat.nn.incoherence import IncoherenceMask
+from binmat.nn.patches import ChosenPatches, CutPatches, LargestErrors, PastedPatches
 from binmat.nn.rprelu import RPReLU
 from binmat.nn.shift import Shift
 
@@ -83,9 +84,10 @@ class Operator:
         return (*self.modules, *self.functions, *self.methods)
 
 
+_OWN = (ChosenPatches, CutPatches, IBNorm, IncoherenceMask, LargestErrors, PastedPatches, RPReLU, Shift)
 _MODULES = {
     module.__name__.lower(): module
-    for module in (*vars(nn).values(), IBNorm, IncoherenceMask, RPReLU, Shift)
+    for module in (*vars(nn).values(), *_OWN)
     if isinstance(module, type) and issubclass(module, nn.Module)
 }
 
@@ -153,7 +155,7 @@ _TABLE: tuple[tuple[Kind, NonNegative, bool, str], ...] = (
     (
         Kind.ARITHMETIC, _ALWAYS, False,
         """var, std, norm vector_norm, any, all, argmax, argmin, argsort, count_nonzero, pairwise_distance,
-        incoherence_mask""",
+        incoherence_mask, largest_errors, chosen_patches""",
     ),
     (Kind.ARITHMETIC, _UNKNOWN, False, "logsumexp, aminmax, std_mean, var_mean, cummax, cummin, cosine_similarity"),
     (Kind.MOVEMENT, _AS_INPUT, True, "identity"),
@@ -169,14 +171,14 @@ _TABLE: tuple[tuple[Kind, NonNegative, bool, str], ...] = (
         reshape_as, view, view_as, permute, transpose swapaxes swapdims, movedim moveaxis, t, adjoint, unsqueeze,
         squeeze, expand broadcast_to, expand_as, repeat tile, repeat_interleave, contiguous, detach, clone, to, float,
         double, half, bfloat16, cpu, type, type_as, flip, fliplr, flipud, rot90, roll, narrow, select, diagonal, tril,
-        triu, gather, take, take_along_dim, index_select, masked_select, as_strided, getitem""",
+        triu, gather, take, take_along_dim, index_select, masked_select, as_strided, getitem, cut_patches""",
     ),
     (Kind.MOVEMENT, _ALWAYS, False, "zeros, zeros_like, new_zeros, ones, ones_like, new_ones, eye, one_hot"),
     (Kind.MOVEMENT, _ALWAYS, False, "rand, rand_like, bernoulli"),
     (Kind.MOVEMENT, _UNKNOWN, False, "alpha_dropout feature_alpha_dropout, full, full_like, new_full, arange"),
     (Kind.MOVEMENT, _UNKNOWN, False, "empty, empty_like, new_empty, linspace, randn, randn_like"),
     # What is written into a tensor may have any sign.
-    (Kind.MOVEMENT, _UNKNOWN, False, "setitem, copy, fill, zero, scatter, scatter_add"),
+    (Kind.MOVEMENT, _UNKNOWN, False, "setitem, copy, fill, zero, scatter, scatter_add, pasted_patches"),
     (Kind.MOVEMENT, _UNKNOWN, False, "index_add, index_copy, index_put, embedding, meshgrid, broadcast_tensors"),
     (Kind.MOVEMENT, _UNKNOWN, False, "tensor as_tensor scalar_tensor new_tensor"),
     (Kind.MOVEMENT, _UNKNOWN, False, "size, dim, numel, getattr, len"),

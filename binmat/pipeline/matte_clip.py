@@ -71,11 +71,12 @@ def matte_clip(
     source: an image, a folder of frames or a video, see :func:`binmat.data.clip.open_clip`. output: a folder, which
     gets all files or, after an error, none; no file that is read may be among them. A file is KIND.png for an image,
     KIND/NAME.png for a folder of frames, and KIND.mp4 for a video, at its frame rate. trimap: in the same form as the
-    source, one for each frame. background: an image, resized to cover the frame; green by default. downsample_ratio: by
-    default the one that the network was converted for, else 1. one_frame_delay: filter flicker of single frames out of
-    alpha. show_mask: also draw what a sparse-assisted decoder computed. progress: called with (frames done, frames);
-    for a single image with (steps done, steps), by networks that compute it in several steps. options: as for
-    :func:`binmat.matte`.
+    source, one for each frame. background: an image. For networks that need one (bgmv2) it is the scene without its
+    subject, in the frames' size; for all others the composite's background, resized to cover the frame. Composites
+    without one are on green. downsample_ratio: by default the one that the network was converted for, else 1.
+    one_frame_delay: filter flicker of single frames out of alpha. show_mask: also draw what a sparse-assisted decoder
+    computed. progress: called with (frames done, frames); for a single image with (steps done, steps), by networks that
+    compute it in several steps. options: as for :func:`binmat.matte`.
 
     Raises InputError, SizeError, UnknownNameError, and MissingExtraError for a video without PyAV. Where a video breaks
     off, the InputError comes when the frames before are written.
@@ -85,7 +86,8 @@ def matte_clip(
     _check_names(clip, trimaps)
     inputs = [*clip.files, *(trimaps.files if trimaps else ()), *([Path(background)] if background else ())]
     _check_overwrites_none(Path(output), clip, inputs, (*KINDS, "mask") if show_mask else KINDS)
-    behind = None if background is None else read_image(background)
+    picture = None if background is None else read_image(background)
+    plate, behind = (picture, None) if network.takes_background else (None, picture)
     ratio = ratio_of(network, downsample_ratio)
     for_frames, for_steps = (silent, progress) if clip.count == 1 else (progress, silent)
     broken: list[BrokenVideoError] = []
@@ -94,6 +96,7 @@ def matte_clip(
         network,
         frames,
         trimaps=None if trimaps is None else _until_broken(trimaps.values(), broken),
+        background=plate,
         downsample_ratio=ratio,
         progress=for_steps,
         **options,

@@ -125,7 +125,9 @@ def _bytes(network: Network, height: int, width: int, ratio: float, job: Job) ->
 
     def run() -> object:
         if job == "matte":
-            return shapes.predict(torch.empty(1, 3, height, width, device="meta"), None, downsample_ratio=ratio)
+            frame = torch.empty(1, 3, height, width, device="meta")
+            others: dict[str, Any] = {"background": frame} if shapes.takes_background else {}
+            return shapes.predict(frame, None, downsample_ratio=ratio, **others)
         example = shapes.example(height, width, ratio, device="meta")
         return shapes.run(example.mode, *example.inputs.values())
 

@@ -1,4 +1,4 @@
-"""MODNet, LiteMatting, LSA-Matting and PAM on the command line: convert, verify, matte."""
+"""MODNet, LiteMatting, LSA-Matting, PAM and BGMv2 on the command line: convert, verify, matte."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from official_checkpoints import official_state
 
 import binmat
 from binmat.data.image import photograph, read_image, write_image
+from binmat.data.inference import GREEN
 from binmat.errors import InputError, UnknownNameError
+from binmat.model_defs.bgmv2 import without_subject
 from binmat.model_defs.pam import PAM
 from binmat.model_defs.pam_body import path_costs
+from binmat.model_defs.registry import build
 
 #: Golden checkpoints in the official layouts; PAM has none.
 OFFICIAL = {"modnet": "modnet", "litematting": "litematting", "lsa_matting": "lsa"}
+OFFICIAL |= {name: name for name in ("bgmv2_mobilenetv2", "bgmv2_resnet50")}
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +124,39 @@ def test_bad_paths_and_limits(
 
 
 @pytest.mark.parametrize(
+    ("command", "name", "option", "message"),
+    [
+        ("matte", "lsa_matting", "test_time_augmentation=3", "cannot average 3 views: give 1, 8"),
+        ("matte", "litematting", "sampling=mean", "no sampling of litematting's ENB is called 'mean'"),
+        ("convert", "litematting", "sampling=mean", "no sampling of litematting's ENB is called 'mean'"),
+    ],
+)
+def test_bad_variants(
+    program, checkpoints, picture, tmp_path: Path, command: str, name: str, option: str, message: str
+) -> None:
+    photo, trimap = picture
+    inputs = [photo, "--trimap", trimap] if command == "matte" else []
+    status, _, errors = program(command, checkpoints(name), *inputs, "-o", tmp_path / "out", "--option", option)
+    assert (status, message in errors) == (1, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_converted_folder_keeps_the_sampling(program, checkpoints, picture, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    status, _, errors = program(
+        *("convert", checkpoints("litematting"), "--size", "32x64", "-o", out, "--option", "sampling=average")
+    )
+    assert status == 0, errors
+    assert binmat.load(out).config["sampling"] == "average"
+    photo, trimap = picture
+    arguments = ["matte", out, photo, "--trimap", trimap, "-o", tmp_path / "matte"]
+    assert program(*arguments, "--option", "window=64").status == 0
+    status, _, errors = program(*arguments, "--option", "sampling=max")
+    assert (status, "already traced or converted with sampling 'average'" in errors) == (1, True)
+
+
+@pytest.mark.parametrize(
     ("name", "option", "message"),
     [
         ("modnet", "cost_limit=60", "no option of modnet is called 'cost_limit': there is none"),
@@ -146,6 +183,58 @@ def test_trimaps_on_the_command_line(program, checkpoints, picture, tmp_path: Pa
     status, out, _ = program(*arguments, "--trimap", tmp_path / "known.png")
     assert (status, "no unknown pixel" in out) == (0, True)
     assert torch.equal(read_image(tmp_path / "out" / "alpha.png")[:, :1], known)
+
+
+def test_a_background_on_the_command_line(program, checkpoints, picture, tmp_path: Path) -> None:
+    photo, _ = picture
+    image = read_image(photo)
+    write_image(without_subject(image), tmp_path / "background.png")
+    write_image(image[..., 1:], tmp_path / "narrow.png")
+    arguments = ["matte", checkpoints("bgmv2_mobilenetv2"), photo, "-o", tmp_path / "out", "--downsample-ratio", 0.5]
+    for given, message in (
+        ([], "the background is missing: bgmv2_mobilenetv2 needs a picture of the same scene"),
+        (["--background", tmp_path / "narrow.png"], "the background has 40x69 pixels and the image 40x70"),
+        (["--background", photo, "--option", "sample_pixels=0"], "sample_pixels is 0, less than one patch of 16"),
+    ):
+        status, _, errors = program(*arguments, *given)
+        assert (status, message in errors) == (1, True)
+        assert not (tmp_path / "out").exists()
+    given = ["--background", tmp_path / "background.png", "--option", "sample_pixels=320", "--json"]
+    status, out, _ = program(*arguments, *given)
+    assert (status, json.loads(out)["details"]) == (0, [{"refined": f"{20 / (10 * 18):.1%}"}])
+    alpha, composite = (read_image(tmp_path / "out" / f"{name}.png") for name in ("alpha", "composite"))
+    network = binmat.load(checkpoints("bgmv2_mobilenetv2"))
+    options = {"downsample_ratio": 0.5, "sample_pixels": 320}
+    expected = binmat.matte(network, photo, background=tmp_path / "background.png", **options)
+    assert (alpha[:, :1] - expected).abs().max() <= 0.5 / 255 + 1e-6
+    # The background is an input: the composite is on green, not on the background.
+    foreground = read_image(tmp_path / "out" / "foreground.png")
+    green = torch.tensor(GREEN).view(1, 3, 1, 1)
+    assert (composite - (expected * foreground + (1 - expected) * green)).abs().max() < 2 / 255
+    with pytest.raises(InputError, match="rvm_mobilenetv3 takes no background"):
+        binmat.matte(build("rvm_mobilenetv3"), photo, background=photo)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["reactnet", "bimatting", "bnn"])
+@pytest.mark.parametrize("name", ["bgmv2_mobilenetv2", "bgmv2_resnet50"])
+def test_convert_verify_and_matte_bgmv2(program, checkpoints, picture, tmp_path: Path, name: str, scheme: str) -> None:
+    photo, _ = picture
+    write_image(without_subject(read_image(photo)), tmp_path / "background.png")
+    for size, options in (
+        ("64x96", []),
+        ("96x64", ["--downsample-ratio", "0.5", "--option", "sample_pixels=640"]),
+        ("64x64", ["--downsample-ratio", "0.25", "--option", "refine_mode=full"]),
+    ):
+        out = tmp_path / size
+        arguments = ["convert", checkpoints(name), "-o", out, "--scheme", scheme, "--size", size]
+        assert program(*arguments, *options).status == 0
+        status, text, _ = program("verify", out)
+        assert (status, "computes what the PyTorch graph computes" in " ".join(text.split())) == (0, True)
+    arguments = ["matte", tmp_path / "96x64", photo, "--background", tmp_path / "background.png"]
+    status, out, _ = program(*arguments, "-o", tmp_path / "matte", "--json")
+    assert (status, json.loads(out)["downsample_ratio"]) == (0, 0.5)
+    assert read_image(tmp_path / "matte" / "alpha.png")[:, :1].shape == (1, 1, 40, 70)
 
 
 @pytest.mark.slow

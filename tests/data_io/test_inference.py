@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -39,8 +41,42 @@ def test_images_come_as_paths_pictures_and_tensors(tmp_path):
     picture.save(tmp_path / "a.png")
     for image in (tmp_path / "a.png", str(tmp_path / "a.png"), picture, torch.zeros(3, 4, 5), torch.zeros(1, 3, 4, 5)):
         assert matte(Counter(), image).shape == (1, 1, 4, 5)
-    with pytest.raises(InputError, match=r"not \[2, 4, 5\]"):
-        matte(Counter(), torch.zeros(2, 4, 5))
+    for shape in ([2, 4, 5], [0, 3, 4, 5], [2, 1, 4, 5]):
+        with pytest.raises(InputError, match=r"a clip's \[T, 3, H, W\], not " + re.escape(str(shape))):
+            matte(Counter(), torch.zeros(shape))
+
+
+def test_a_clip_shares_memory_and_takes_a_trimap_for_each_frame():
+    clip = torch.zeros(3, 3, 1, 2)
+    assert matte(Counter(), clip).mean((1, 2, 3)).tolist() == pytest.approx([0.1, 0.2, 0.3])
+    trimaps = torch.tensor([1.0, 0.5, 2.0]).view(3, 1, 1, 1).expand(3, 1, 1, 2)
+    for given in (trimaps, trimaps.numpy()):
+        assert matte(Counter(), clip, trimap=given)[:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.1, 0.6])
+    for given, message in (
+        (trimaps[:2], "there are 2 trimaps and more frames"),
+        (trimaps[0, 0], "there are 1 trimaps and more frames"),
+        (trimaps[[0, 1, 2, 2]], "there are more trimaps than frames"),
+    ):
+        with pytest.raises(InputError, match=message):
+            matte(Counter(), clip, trimap=given)
+
+
+def test_a_background_is_one_picture():
+    with pytest.raises(InputError, match=r"the background is one picture, .* not \[2, 3, 1, 2\]"):
+        matte(Counter(), torch.zeros(2, 3, 1, 2), background=torch.zeros(2, 3, 1, 2))
+
+
+def test_the_one_frame_delay_of_a_clip_is_the_filter_of_its_mattes():
+    class Bright(Counter):
+        def predict(self, image, memory=None, *, trimap=None, downsample_ratio=1.0, progress=None):
+            return Prediction(image[:, :1], notes=("a note",))
+
+    clip = torch.tensor([0.2, 0.9, 0.25, 0.5]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
+    with pytest.warns(UserWarning, match="a note") as said:
+        assert matte(Bright(), clip).flatten().tolist() == pytest.approx([0.2, 0.9, 0.25, 0.5])
+        assert len(said) == 1
+        filtered = matte(Bright(), clip, one_frame_delay=True)
+    assert filtered.flatten().tolist() == pytest.approx([0.2, 0.225, 0.25, 0.5])
 
 
 def test_a_trimap_reaches_the_network():

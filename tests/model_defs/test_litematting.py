@@ -14,9 +14,11 @@ from golden_fill import noise_image, trimap01
 from official_checkpoints import filled
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
 from tracing import traced
 
-from binmat.errors import SizeError
+from binmat.data.inference import matte
+from binmat.errors import InputError, SizeError, TraceError, UnknownNameError
 from binmat.model_defs.litematting import (
     LSRPPM,
     SPECS,
@@ -24,8 +26,11 @@ from binmat.model_defs.litematting import (
     LiteMatting,
     ModifiedMobileBlock,
     PyramidPooling,
+    Sampling,
     group_norm,
 )
+from binmat.reports import count
+from binmat.transforms.trace import trace
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 ABLATIONS = {"backbone": (False, False), "with LSRPPM": (True, False), "with both": (True, True)}
@@ -233,8 +238,8 @@ def test_a_checkpoint_says_which_ablation_it_is(lsrppm: bool, enb: bool) -> None
     (spec,) = SPECS
     shapes = {key: tuple(value.shape) for key, value in LiteMatting(lsrppm, enb).state_dict().items()}
     config = spec.recognise(shapes)
-    assert config == {"lsrppm": lsrppm, "enb": enb}
-    assert spec.build(**config).config == config
+    assert config == {"lsrppm": lsrppm, "enb": enb, "norm": "group"}
+    assert spec.build(**config).config == {**config, "sampling": "pyramid"}
 
 
 def test_other_checkpoints_are_not_recognised() -> None:
@@ -284,3 +289,90 @@ def test_sizes_that_do_not_fit_are_refused(size: tuple[int, int]) -> None:
 def test_a_downsample_ratio_is_refused() -> None:
     with pytest.raises(SizeError, match="no downsample ratio"):
         LiteMatting().example(64, 64, downsample_ratio=0.5)
+
+
+#: Table 4: sampling -> fvcore's total at 1024x1024. S is 110, 225 and 512 * 512; a product of 1024 queries of 80
+#: channels with S keys, and one with S values.
+SAMPLINGS = {
+    "pyramid": 101_506_687_344,
+    "max": 101_506_687_344 - 8 * 80 * 512**2 + 2 * 1024 * 80 * (225 - 110),
+    "average": 101_506_687_344 - 6 * 80 * 512**2 + 2 * 1024 * 80 * (225 - 110),
+    "none": 101_506_687_344 - 8 * 80 * 512**2 + 2 * 1024 * 80 * (512**2 - 110),
+}
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_samplings_of_table_4(sampling: Sampling) -> None:
+    """Adaptive means of key and value cost 1 per input element in fvcore, maxima and no pooling nothing."""
+    net = LiteMatting(sampling=sampling)
+    assert count(net, "fvcore", size=(1024, 1024)).total.ops == SAMPLINGS[sampling]
+
+
+def test_batch_norm_of_table_3_costs_2_instead_of_5_per_element() -> None:
+    """With as many parameters."""
+    normalised = 0
+
+    def add(layer: nn.Module, args: object, output: Tensor) -> None:
+        nonlocal normalised
+        normalised += output.numel()
+
+    with torch.device("meta"):
+        group = LiteMatting(lsrppm=False, enb=False)
+        for layer in group.modules():
+            if isinstance(layer, nn.GroupNorm):
+                layer.register_forward_hook(add)
+        group(*(torch.zeros(1, channels, 1024, 1024) for channels in (3, 3, 2)))
+    batch = LiteMatting(lsrppm=False, enb=False, norm="batch")
+    assert not [layer for layer in batch.modules() if isinstance(layer, nn.GroupNorm)]
+    assert sum(p.numel() for p in batch.parameters()) == 3_523_717
+    assert count(batch, "fvcore", size=(1024, 1024)).total.ops == 52_810_187_392 - 3 * normalised
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_the_norm_is_recognised_by_its_statistics(norm: str) -> None:
+    with torch.device("meta"):
+        state = LiteMatting(norm=norm).state_dict()
+        config = SPECS[0].recognise({key: tuple(value.shape) for key, value in state.items()})
+        assert config == {"lsrppm": True, "enb": True, "norm": norm}
+        assert list(LiteMatting(**config).state_dict()) == list(state)
+
+
+@pytest.mark.parametrize("sampling", ["max", "average", "none"])
+def test_a_sampling_by_hand(sampling: Sampling) -> None:
+    block = EfficientNonLocalBlock(4, 8, 8, sampling=sampling).double().eval()
+    nn.init.normal_(block.W.weight)
+    low, high = torch.randn(2, 4, 20, 23, dtype=torch.float64), torch.randn(2, 8, 3, 5, dtype=torch.float64)
+    pools = {
+        "max": lambda x: F.adaptive_max_pool2d(x, (15, 15)),
+        "average": lambda x: F.adaptive_avg_pool2d(x, (15, 15)),
+        "none": lambda x: x,
+    }
+    key, value = (pools[sampling](layer(low)).flatten(2) for layer in (block.f_key, block.f_value))
+    query = block.f_query(high).flatten(2)
+    weights = torch.einsum("ncq,ncs->nqs", query, key).div(8**0.5).softmax(2)
+    context = torch.einsum("nqs,ncs->ncq", weights, value).reshape(high.shape)
+    expected = block.conv_bn_dropout(torch.cat((block.W(context), high), 1))
+    torch.testing.assert_close(block(low, high), expected)
+
+
+def test_the_sampling_is_an_option_because_a_checkpoint_does_not_tell(net: LiteMatting) -> None:
+    nn.init.normal_(net.gfnb.W.weight)
+    images = inputs(64, 64)
+    sampled = net.specialised(sampling="max")
+    assert not sampled.training
+    assert sampled.config["sampling"] == "max"
+    assert not torch.allclose(sampled(*images), net(*images))
+    assert torch.equal(sampled.specialised(sampling="pyramid")(*images), net(*images))
+    assert net.specialised() is net.specialised(sampling="pyramid") is net
+    photo, trimap = images[0][0], torch.full((64, 64), 0.5)
+    by_option = matte(net, photo, trimap=trimap, window=64, sampling="max")
+    assert torch.equal(by_option, matte(sampled, photo, trimap=trimap, window=64))
+    with pytest.raises(TraceError, match="already traced or converted with sampling 'max'"):
+        trace(sampled).specialised(sampling="none")
+    with pytest.raises(InputError, match="this litematting has no ENB"):
+        LiteMatting(enb=False).specialised(sampling="max")
+    for name in ("maximum", "PYRAMID"):
+        with pytest.raises(UnknownNameError, match=f"no sampling of litematting's ENB is called '{name}'"):
+            net.specialised(sampling=name)
+    with pytest.raises(UnknownNameError, match="no norm of litematting is called 'layer'"):
+        LiteMatting(norm="layer")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tracing import traced
 
-from binmat.errors import SizeError
+from binmat.errors import InputError, SizeError
 from binmat.model_defs.lsa_matting import (
     SPECS,
     UNKNOWN_VALUE,
@@ -252,3 +252,33 @@ def test_refinement_is_an_option_of_inference(net: LSAMatting) -> None:
     assert difference[:, :10].max() == difference[:, 20:].max() == 0
     once = matte(net, image, trimap, refinement_steps=1)
     torch.testing.assert_close(once, plain, rtol=0, atol=1e-6)
+
+
+def test_it_is_an_option_of_lsa_matting(net: LSAMatting) -> None:
+    image, trimap = torch.rand(3, 20, 24), striped_trimap(20, 24)
+    steps: list[tuple[int, int]] = []
+    mean = matte(net, image, trimap, test_time_augmentation=8, progress=lambda *step: steps.append(step))
+    assert steps == [(view, 8) for view in range(1, 9)]
+    assert (mean[:, :8] == 0).all()
+    views = []
+    for turned, regions in ((image, trimap.regions), (image.flip(2), np.fliplr(trimap.regions))):
+        for k in range(4):
+            alpha = matte(net, turned.rot90(k, (1, 2)), Trimap(np.rot90(regions, k).copy())).rot90(-k)
+            views.append(alpha if turned is image else alpha.flip(1))
+    torch.testing.assert_close(mean, torch.stack(views).mean(0), rtol=0, atol=1e-5)
+    assert not torch.allclose(mean, views[0], atol=1e-3)
+
+
+def test_each_view_is_refined(net: LSAMatting) -> None:
+    steps: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"refinement_steps": 2, "test_time_augmentation": 8}
+    matte(net, torch.rand(3, 8, 8), striped_trimap(8, 8), **options, progress=lambda *step: steps.append(step))
+    assert steps == [(decode, 16) for decode in range(1, 17)]
+
+
+@pytest.mark.parametrize("views", [0, 2, 25])
+def test_other_numbers_of_views_are_refused(net: LSAMatting, views: int) -> None:
+    known = Trimap(np.zeros((8, 8), np.uint8))
+    for trimap in (known, striped_trimap(8, 8)):
+        with pytest.raises(InputError, match=f"cannot average {views} views: give 1, 8"):
+            matte(net, torch.rand(3, 8, 8), trimap, test_time_augmentation=views)

@@ -115,18 +115,21 @@ def test_two_backbones_that_differ_are_an_error(golden_net: MODNet) -> None:
         golden_net.normalise_keys(state)
 
 
-@pytest.mark.parametrize("context", ["se", "easpp"])
+@pytest.mark.parametrize(("context", "trimap"), [("se", False), ("easpp", False), ("se", True), ("easpp", True)])
 @pytest.mark.parametrize("missing", ["nothing", "backbone.", COPY])
-def test_recognises_its_own_layouts(context: str, missing: str) -> None:
+def test_recognises_its_own_layouts(context: str, trimap: bool, missing: str) -> None:
     (spec,) = SPECS
-    shapes = {k: tuple(v.shape) for k, v in MODNet(context).state_dict().items() if not k.startswith(missing)}
-    assert spec.recognise(shapes) == {"context": context}
-    assert list(spec.build(**spec.recognise(shapes)).state_dict()) == list(MODNet(context).state_dict())
+    with torch.device("meta"):
+        state = MODNet(context, trimap).state_dict()
+        shapes = {k: tuple(v.shape) for k, v in state.items() if not k.startswith(missing)}
+        assert spec.recognise(shapes) == {"context": context, "trimap": trimap}
+        built = spec.build(**spec.recognise(shapes)).state_dict()
+    assert {k: v.shape for k, v in built.items()} == {k: v.shape for k, v in state.items()}
 
 
 def test_recognises_a_damaged_file(official_shapes: Mapping[str, list[int]]) -> None:
     shapes = {key: tuple(shape) for key, shape in official_shapes.items() if not key.startswith("f_branch.")}
-    assert SPECS[0].recognise(shapes) == {"context": "se"}
+    assert SPECS[0].recognise(shapes) == {"context": "se", "trimap": False}
 
 
 @pytest.mark.parametrize("other", ["rvm_mobilenetv3_dgf", "bimatting_fgf", "litematting", "lsa"])
@@ -322,3 +325,31 @@ def test_activations_behind_ibnorm_are_replaced_with_the_scheme() -> None:
             row = name.rsplit(".", 1)[0]
             binary = isinstance(network.get_submodule(f"{row}.0"), BinaryConv2d)
             assert isinstance(network.get_submodule(f"{row}.2"), RPReLU if binary else nn.ReLU)
+
+
+def test_a_trimap_is_a_fourth_channel_wherever_the_image_is_read(img: Tensor) -> None:
+    plain, net = filled(MODNet()).double(), filled(MODNet(trimap=True)).double()
+    # 9 weights for each of the output channels of the five layers that read the image.
+    added = 9 * (32 + 32 + 64 + 32 + 16)
+    assert sum(p.numel() for p in net.parameters()) == 6_487_075 + added
+    wider = {name for name, p in plain.named_parameters() if net.get_parameter(name).shape != p.shape}
+    assert wider == {f"{name}.weight" for name in MODNet.float_layers if MODNet.float_layers[name].startswith("input")}
+    state = net.state_dict()
+    for name, value in plain.state_dict().items():
+        if state[name].shape == value.shape:
+            state[name].copy_(value)
+        else:
+            # The trimap joins the image, which stands before the features in one layer and behind them in the others.
+            of_trimap = 3 if name.startswith("hr_branch.conv_enc2x.") else value.shape[1]
+            state[name].zero_()
+            state[name][:, [c for c in range(value.shape[1] + 1) if c != of_trimap]] = value
+    trimap = torch.rand(1, 1, 64, 96, dtype=torch.float64) * 2 - 1
+    four = torch.cat((img, trimap), 1)
+    for with_trimap, without in zip(net(four, False), plain(img, False), strict=True):
+        torch.testing.assert_close(with_trimap, without)
+    filled(net)
+    assert not torch.allclose(net(four)[2], net(torch.cat((img, -trimap), 1))[2])
+    assert torch.equal(traced(net, "matting")(four), net(four)[2])
+    assert net.example(32, 64).inputs["img"].shape == (1, 4, 32, 64)
+    with pytest.raises(SizeError, match=r"takes images \[N, 4, H, W\], not \[1, 3, 64, 96\]: .* join the trimap"):
+        net(img)

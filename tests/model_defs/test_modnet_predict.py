@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from official_checkpoints import official_network
+from official_checkpoints import filled, official_network
 from torch.nn import functional as F
 
 from binmat.data.inference import matte
@@ -64,3 +64,32 @@ def test_a_converted_network_is_called_likewise(network: MODNet) -> None:
     with torch.no_grad():
         _, _, alpha = converted(F.pad(image, (0, 24, 0, 24), mode="replicate") * 2 - 1)
     torch.testing.assert_close(matte(converted, image), alpha[..., :40, :40])
+
+
+def test_a_trimap_is_read_and_written_over_the_matte() -> None:
+    network = filled(MODNet(trimap=True))
+    image, trimap = torch.rand(1, 3, 48, 64), torch.full((48, 64), 0.5)
+    trimap[:, :16], trimap[:, 48:] = 0, 1
+    with torch.no_grad():
+        small = torch.cat((image, trimap[None, None]), 1) * 2 - 1
+        _, _, expected = network(F.pad(small, (0, 0, 0, 16), mode="replicate"))
+    alpha = matte(network, image, trimap=trimap)
+    torch.testing.assert_close(alpha[..., 16:48], expected[..., :48, 16:48])
+    assert (alpha[..., :16] == 0).all()
+    assert (alpha[..., 48:] == 1).all()
+    halved = matte(network, image, trimap=trimap, downsample_ratio=0.5)
+    assert halved.shape == (1, 1, 48, 64)
+    assert (halved[..., :16] == 0).all()
+    with pytest.warns(UserWarning, match="no unknown pixel"):
+        assert matte(network, image, trimap=torch.ones(48, 64)).min() == 1
+    with pytest.raises(InputError, match="the trimap is missing"):
+        matte(network, image)
+
+
+def test_the_inputs_for_verification_have_the_portrait_trimap() -> None:
+    image = torch.rand(1, 3, 32, 32)
+    network = MODNet(trimap=True)
+    img = network.frame_inputs(image)["img"]
+    assert torch.equal(img[:, :3], image * 2 - 1)
+    assert img[:, 3].unique().tolist() == [-1, 0, 1]
+    assert network.example(32, 32).inputs["img"].shape == img.shape

@@ -26,8 +26,11 @@ Size = tuple[int, int]
 BUILD: dict[str, Callable[[], Network]] = {
     "modnet": MODNet,
     "modnet with e-ASPP": lambda: MODNet("easpp"),
+    "modnet with a trimap": lambda: MODNet(trimap=True),
     "litematting": LiteMatting,
     "litematting's backbone": lambda: LiteMatting(lsrppm=False, enb=False),
+    "litematting with batch norm and max pooling": lambda: LiteMatting(norm="batch", sampling="max"),
+    "litematting with a common non-local block": lambda: LiteMatting(sampling="none"),
     "lsa_matting": LSAMatting,
     "pam 1011": lambda: PAM(path="1011"),
     "pam 0100": lambda: PAM(path="0100"),

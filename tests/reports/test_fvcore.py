@@ -43,6 +43,7 @@ def official_ibnorm(self: IBNorm, x: Tensor) -> Tensor:
         ("modnet", {"context": "easpp"}),
         ("litematting", {}),
         ("litematting", {"lsrppm": False, "enb": False}),
+        ("litematting", {"norm": "batch", "sampling": "max"}),
         ("lsa_matting", {}),
         ("pam", {"path": "0111"}),
     ],
@@ -63,28 +64,21 @@ def test_networks_outside_the_registry(network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "config", "size", "parameters", "flops", "printed"),
+    ("name", "config", "size", "parameters", "flops"),
     [
-        ("litematting", {}, (1024, 1024), 4_336_757, 101_506_687_344, "101.5"),
-        ("litematting", {"enb": False}, (1024, 1024), 3_770_917, 52_977_942_512, "53.0"),
-        ("litematting", {"lsrppm": False, "enb": False}, (1024, 1024), 3_523_717, 52_810_187_392, "52.8"),
-        ("modnet", {}, (512, 512), 6_487_075, 15_671_443_456, "15.7"),
-        ("lsa_matting", {}, (512, 512), 38_067_809, 48_587_038_720, "48.6"),
+        ("litematting", {}, (1024, 1024), 4_336_757, 101_506_687_344),
+        ("litematting", {"enb": False}, (1024, 1024), 3_770_917, 52_977_942_512),
+        ("litematting", {"lsrppm": False, "enb": False}, (1024, 1024), 3_523_717, 52_810_187_392),
+        ("modnet", {}, (512, 512), 6_487_075, 15_671_443_456),
+        ("lsa_matting", {}, (512, 512), 38_067_809, 48_587_038_720),
     ],
 )
-def test_printed_figures(
-    name: str, config: dict[str, Any], size: tuple[int, int], parameters: int, flops: int, printed: str
+def test_totals_at_the_papers_sizes(
+    name: str, config: dict[str, Any], size: tuple[int, int], parameters: int, flops: int
 ) -> None:
     network = build(name, **config)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-    total = count(network, "fvcore", size=size).total.flops
-    assert total == flops and f"{total / 1e9:.1f}" == printed
-
-
-@pytest.mark.parametrize(("path", "printed"), [("1101", "74.6"), ("0111", "69.6"), ("1110", "69.6"), ("0010", "57.8")])
-def test_pams_printed_costs_are_textbook(path: str, printed: str) -> None:
-    total = count(build("pam", path=path), "textbook", size=(1024, 1024)).total.flops
-    assert f"{total / 1e9:.1f}" == printed
+    assert count(network, "fvcore", size=size).total.flops == flops
 
 
 _KINDS = ["batch", "bare batch", "group", "instance", "bare instance", "nearest", "bilinear", "upsample", "pool"]

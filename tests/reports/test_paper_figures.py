@@ -1,4 +1,7 @@
-"""The BiMatting paper's tables and figure for RVM mobilenetv3, and what the same rules give to four digits."""
+"""The rules behind the BiMatting paper's numbers, to four digits.
+
+What the paper prints of them is in reports/paper_figures.toml; test_provenance.py compares.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 from binmat.model_defs.network import Network
 from binmat.model_defs.registry import build
 from binmat.reports import CONVENTIONS, Count, saved_bytes, stored_bits
+from binmat.reports import count as count_one
 from binmat.reports.blocks import Blocks
 from binmat.reports.call_recorder import record_calls
 from binmat.reports.convention import FREE
@@ -17,15 +21,20 @@ from binmat.reports.count import is_binary, price
 from binmat.transforms.convert import convert
 
 SIZES = {(288, 512): 1.0, (512, 512): 1.0, (1080, 1920): 0.25, (2048, 2048): 0.25}
-#: Scheme -> convention bimatting at each of SIZES, in G: as computed, as printed.
-FLOAT = ([4.5678, 8.1193, 4.1523, 8.3678], ["4.57", "8.12", "4.15", "8.37"])
+#: Scheme -> convention bimatting at each of SIZES, in G.
+FLOAT = [4.5678, 8.1193, 4.1523, 8.3678]
 BINARY = {
-    "bnn": ([0.4976, 0.8845], ["0.50", "0.88"]),
-    "dorefa": ([0.5193, 0.9233], ["0.52", "0.92"]),
-    "recu": ([0.5193, 0.9233], ["0.52", "0.92"]),
-    "threshold": ([0.5472, 0.9727, 0.5321, 1.0750], ["0.55", "0.97", "0.53", "1.07"]),
+    "bnn": [0.4976, 0.8845],
+    "dorefa": [0.5193, 0.9233],
+    "recu": [0.5193, 0.9233],
+    "threshold": [0.5472, 0.9727, 0.5321, 1.0750],
 }
 TEXTBOOK = [4.496, 7.991, 4.076, 8.214]
+#: Network -> convention bimatting at SIZES, in G. DeepLabV3 has no row in Table 3.
+OTHERS = {
+    "bgmv2_mobilenetv2": [8.4637, 15.0466, 9.8625, 17.4418],
+    "deeplabv3_resnet101": [136.0609, 241.8856],
+}
 
 
 @cache
@@ -47,18 +56,13 @@ def totals(scheme: str | None, convention: str, sizes: Iterable[tuple[int, int]]
 
 def test_float() -> None:
     assert totals(None, "textbook", SIZES) == pytest.approx(TEXTBOOK, abs=5e-4)
-    figures = totals(None, "bimatting", SIZES)
-    assert figures == pytest.approx(FLOAT[0], abs=5e-5)
-    assert [f"{figure:.2f}" for figure in figures] == FLOAT[1]
+    assert totals(None, "bimatting", SIZES) == pytest.approx(FLOAT, abs=5e-5)
 
 
 @pytest.mark.parametrize("scheme", BINARY)
 def test_binary(scheme: str) -> None:
-    computed, printed = BINARY[scheme]
-    figures = totals(scheme, "bimatting", [*SIZES][: len(computed)])
-    assert figures == pytest.approx(computed, abs=5e-5)
-    # 1.07498 is printed as 1.07.
-    assert [f"{figure:.2f}" for figure in figures] == printed
+    figures = totals(scheme, "bimatting", [*SIZES][: len(BINARY[scheme])])
+    assert figures == pytest.approx(BINARY[scheme], abs=5e-5)
 
 
 def test_everything_was_counted_or_is_free_by_definition() -> None:
@@ -68,7 +72,7 @@ def test_everything_was_counted_or_is_free_by_definition() -> None:
 
 
 def test_figure_3b() -> None:
-    """Decoder 71.8% (0.38 G), encoder 16.6%; the network at 1080p."""
+    """The shares of Figure 3b are those of the network at 1080p, not at 288x512."""
     count = counts("threshold", (1080, 1920))["bimatting"]
     sums = Blocks(rvm("threshold")).sums(count.costs, FREE)
     decoder, backbone = sums["decoder"].ops, sums["backbone"].ops
@@ -103,3 +107,28 @@ def test_storage_formula(scheme: str, mebibytes: float) -> None:
 def test_storage_of_the_float_network() -> None:
     assert saved_bytes(rvm()) / 2**20 == pytest.approx(14.52, abs=5e-3)
     assert sum(stored_bits(rvm()).values()) == 3_748_633 * 32
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_beside_rvm(name: str) -> None:
+    network, sizes = build(name), [*SIZES][: len(OTHERS[name])]
+    found = [count_one(network, "bimatting", size=size, downsample_ratio=SIZES[size]) for size in sizes]
+    assert all(each.not_counted == {} for each in found)
+    assert [each.total.ops / 1e9 for each in found] == pytest.approx(OTHERS[name], abs=5e-5)
+
+
+def test_bgmv2_costs_at_1080p_what_its_patches_cost() -> None:
+    """80,000 pixels are 5,000 patches: 3x3 convolutions from 8x8 to 4x4 at half size, and from 8x8 to 4x4 pixels."""
+    found = count_one(build("bgmv2_mobilenetv2"), size=(1080, 1920), downsample_ratio=0.25)
+    patch = 9 * (42 * 24 * 6 * 6 + 24 * 16 * 4 * 4 + 22 * 12 * 6 * 6 + 12 * 4 * 4 * 4)
+    costs = {name: cost.flops for name, cost in found.costs.items() if name.startswith("refiner.")}
+    assert sum(costs.values()) == 5000 * patch == 2_371_680_000
+
+
+def test_sizes_of_the_networks_beside_rvm() -> None:
+    """BGMv2's 19.4 MiB are its saved file with the refiner; DeepLabV3's 223.66 its parameters, without statistics."""
+    assert saved_bytes(build("bgmv2_mobilenetv2")) / 2**20 == pytest.approx(19.36, abs=5e-3)
+    assert saved_bytes(build("bgmv2_mobilenetv2", refiner=False)) / 2**20 == pytest.approx(19.29, abs=5e-3)
+    deeplab = build("deeplabv3_resnet101")
+    assert f"{sum(p.numel() for p in deeplab.parameters()) * 4 / 2**20:.2f}" == "223.66"
+    assert f"{saved_bytes(deeplab) / 2**20:.2f}" == "224.29"

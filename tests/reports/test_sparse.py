@@ -13,12 +13,12 @@ from binmat.model_defs.registry import build
 from binmat.reports import Report, report, stored_bits
 from binmat.transforms.convert import convert
 
-#: Size and ratio -> credited at density .351 in convention bimatting, in G: as computed, as printed.
+#: Size and ratio -> credited at density .351 in convention bimatting, in G. test_provenance.py: what the paper prints.
 CREDITED = {
-    (288, 512, 1.0): (0.3731, "0.37"),
-    (512, 512, 1.0): (0.6633, "0.66"),
-    (1080, 1920, 0.25): (0.3792, "0.38"),
-    (2048, 2048, 0.25): (0.7655, "0.77"),
+    (288, 512, 1.0): 0.3731,
+    (512, 512, 1.0): 0.6633,
+    (1080, 1920, 0.25): 0.3792,
+    (2048, 2048, 0.25): 0.7655,
 }
 
 
@@ -34,14 +34,11 @@ def counted(*settings: str) -> Report:
 
 
 @pytest.mark.parametrize("call", CREDITED)
-def test_bimatting_costs_what_the_paper_prints(call: tuple[int, int, float]) -> None:
+def test_bimatting_credited_with_the_papers_density(call: tuple[int, int, float]) -> None:
     height, width, ratio = call
     sparse = report(network(), size=(height, width), downsample_ratio=ratio).sparse
     assert sparse is not None
-    figure = sparse.credited("bimatting") / 1e9
-    computed, printed = CREDITED[call]
-    assert figure == pytest.approx(computed, abs=5e-5)
-    assert f"{figure:.2f}" == printed
+    assert sparse.credited("bimatting") / 1e9 == pytest.approx(CREDITED[call], abs=5e-5)
 
 
 def test_dense_and_each_half_alone() -> None:

@@ -1,0 +1,17 @@
+"""Whether a graph is being recorded, in which nothing may depend on the values of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+
+def is_recorded(x: Tensor) -> bool:
+    """Whether a graph is being recorded by operations on this tensor."""
+    return (
+        type(x) not in (Tensor, nn.Parameter)
+        or is_in_torch_dispatch_mode()
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    )
