@@ -14,9 +14,10 @@ from binmat.errors import CheckpointError, first_line
 
 #: Key of the safetensors metadata that everything is under, as JSON.
 METADATA_KEY = "binmat"
-#: The version of the metadata that this binmat writes. Files from before it was written count as version 0, which has
-#: the same keys; ``progress`` and ``factory`` may be missing there.
-VERSION = 1
+#: The version of the metadata that this binmat writes. Files from before it was written count as version 0. All
+#: versions have the same keys; ``progress`` and ``factory`` may be missing in version 0. Up to version 1, scheme xnor
+#: centred its weights per output channel.
+VERSION = 2
 #: safetensors refuses longer ones.
 _LONGEST_HEADER = 100_000_000
 #: Of a frame: 8192x8192. What a network computes at that size takes some hundred gigabytes already.
@@ -44,12 +45,13 @@ class WeightsMetadata:
     progress: binary layer -> how far its training is, in (0, 1] (:func:`binmat.nn.set_progress`); layers at 0, and
     files that say nothing of it, are left out.
     factory: ``module:function`` that builds a network which the registry does not; None for the others.
+    version: of the metadata in the file.
 
     Raises pydantic's ValidationError, a ValueError, where a value does not fit.
 
     >>> about = WeightsMetadata("modnet", {}, None, (512, 512), 1.0)
     >>> about.to_header()
-    {'binmat': '{"version": 1, "network": "modnet", "config": {}, "recipe": null, ..., "factory": null}'}
+    {'binmat': '{"network": "modnet", "config": {}, "recipe": null, ..., "factory": null, "version": 2}'}
     """
 
     network: Annotated[str, Field(min_length=1, max_length=1000)]
@@ -59,10 +61,11 @@ class WeightsMetadata:
     downsample_ratio: Annotated[float, Field(gt=0)] | None
     progress: dict[str, _Share] = field(default_factory=dict)
     factory: Annotated[str, Field(max_length=1000)] | None = None
+    version: int = VERSION
 
     def to_header(self) -> dict[str, str]:
         """What safetensors takes as metadata."""
-        return {METADATA_KEY: json.dumps({"version": VERSION, **asdict(self)})}
+        return {METADATA_KEY: json.dumps(asdict(self))}
 
 
 _SCHEMA = TypeAdapter(WeightsMetadata)
@@ -98,7 +101,7 @@ def _parsed(text: str, path: str | Path) -> WeightsMetadata:
             )
         if type(version) is not int or version < 0:
             raise ValueError("version: it is no whole number from 0 on")
-        return _SCHEMA.validate_json(json.dumps(about))
+        return _SCHEMA.validate_json(json.dumps({**about, "version": version}))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

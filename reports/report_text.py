@@ -69,7 +69,8 @@ def blind_layers(names: Collection[str], network: Network) -> tuple[str, ...]:
     ]
     for scheme, layer in fixed.items():
         midpoint = layer.scheme.activation.midpoint
-        cause = f"the input stays on one side of {midpoint:g}" if midpoint else "a ReLU or the like stands before them"
+        relu = "a ReLU or the like stands before them (--set options.replacement=hardtanh puts a hard tanh there)"
+        cause = f"the input stays on one side of {midpoint:g}" if midpoint else relu
         parts.append(f"Scheme {scheme} learns no threshold but compares with {midpoint:g}, and {cause}.")
     if fixed:
         parts.append(

@@ -55,7 +55,7 @@ def calibrate(network: Network, frames: Sequence[Mapping[str, Tensor]], example:
 
     Nothing is added that a scheme does not have, and no scale is changed: alpha is the least-squares fit of the
     weights, and a norm behind takes up what is wrong with it. So a scheme without learnable thresholds (bnn, xnor,
-    recu, dorefa_signed) stays blind behind a ReLU, and dorefa where its input stays on one side of 1/2:
+    recu and others) stays blind behind a ReLU, and dorefa where its input stays on one side of 1/2:
     :func:`binmat.transforms.one_sided_layers.one_sided_layers` names those layers.
 
     Do not call it on a trained conversion: it overwrites what was learnt. Raises InputError for no frames or frames

@@ -20,6 +20,7 @@ from binmat.model_defs.load import load as load_float
 from binmat.model_defs.network import Example, Network
 from binmat.model_defs.weights_metadata import WeightsMetadata, read_weights_metadata
 from binmat.nn import BinaryLayer
+from binmat.quantizers.weight_methods import centred
 
 from . import official_bimatting
 from .convert import convert, recipe_of
@@ -75,7 +76,8 @@ def load(path: str | Path, network: str | None = None, *, factory: str | None = 
 
     network: a registry name, where the keys alone should not decide. The result is in evaluation mode and takes the
     official call. The authors' BiMatting (``bimatting``) is loaded as the network that the recipe of that name makes of
-    RVM. What binmat saved comes with its conversion record.
+    RVM. What binmat saved comes with its conversion record. Scheme xnor centred its weights up to version 1 of the
+    metadata: the weights of such files are centred here, so that the network computes what it did.
 
     factory: the ``module:function`` that the file was saved with, if it was: the module is imported and the function
     called. So no file makes Python import anything that the caller did not name. Raises CheckpointError.
@@ -120,6 +122,8 @@ def load(path: str | Path, network: str | None = None, *, factory: str | None = 
             )
         check_values(name, tensor.to(want.dtype), path)
     result.load_state_dict(state, strict=False)
+    if about.version < 2:
+        _centre_xnor(result)
     layers = _binary_layers(result)
     for name, fraction in about.progress.items():
         if name not in layers:
@@ -198,6 +202,14 @@ def _load_official(path: Path, network: str | None) -> Network:
 
 def _binary_layers(network: nn.Module) -> dict[str, BinaryLayer]:
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, BinaryLayer)}
+
+
+@torch.no_grad()
+def _centre_xnor(network: Network) -> None:
+    """Make scheme xnor compute what it did up to version 1 of the metadata, when it centred its weights."""
+    for layer in _binary_layers(network).values():
+        if layer.scheme.name == "xnor":
+            layer.weight.copy_(centred(layer.weight))
 
 
 def _are_floats(*tensors: Tensor) -> bool:

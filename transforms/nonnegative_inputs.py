@@ -19,10 +19,10 @@ def nonnegative_inputs(network: Network, mode: str) -> tuple[str, ...]:
     """Binary layers of a converted network whose input signs are all +1 in a mode, in the network's order.
 
     Behind a ReLU, sign(x - tau) of what is never negative is +1 where tau is not above 0: the layer gives a constant,
-    or at a zero-padded border one of a few. A scheme that learns no threshold (bnn, xnor, recu, dorefa_signed) has
-    tau = 0, and no training moves its input to the other side. Thresholds that are learnt start at 0:
-    :func:`binmat.calibrate` moves them. Found on the mode's graph and the thresholds as they are; an operator that is
-    not known counts as one that may give negative values.
+    or at a zero-padded border one of a few. A scheme that learns no threshold (bnn, xnor, recu and others) has tau = 0,
+    and no training moves its input to the other side. ``replacement = "hardtanh"`` takes the ReLU away. Thresholds that
+    are learnt start at 0: :func:`binmat.calibrate` moves them. Found on the mode's graph and the thresholds as they
+    are; an operator that is not known counts as one that may give negative values.
 
     What takes data to find, such as an input that stays below DoReFa's 1/2, is found by
     :func:`binmat.transforms.one_sided_layers.one_sided_layers`.

@@ -8,7 +8,7 @@ from operator import attrgetter
 from torch import fx, nn
 
 from binmat.nn import BinaryConv2d, BinaryLinear
-from binmat.nn.operators import OPERATORS, Kind, Operator, operator_of
+from binmat.nn.operators import OPERATORS, Kind, NonNegative, Operator, operator_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,29 @@ def _behind_additions(tail: fx.Node, network: nn.Module) -> fx.Node | None:
     while after is not None and operator_at(after, network) is OPERATORS["add"] and len(after.all_input_nodes) == 2:
         after, added = only_user(after), True
     return after if added and after is not None and _is_replaceable(after, network) else None
+
+
+def activations_before(layer: fx.Node, network: nn.Module) -> list[fx.Node]:
+    """The activation functions that a scheme may replace and without which the layer's input could be negative.
+
+    They reach it through each other and through operators whose result is not negative where their operands are not.
+    """
+    found: dict[fx.Node, None] = {}
+    seen: set[fx.Node] = set()
+    waiting = list(layer.all_input_nodes)
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        operator = operator_at(node, network, exact=True)
+        replaceable = _is_replaceable(node, network)
+        if replaceable:
+            found[node] = None
+        passes = operator is not None and operator.non_negative in (NonNegative.AS_INPUT, NonNegative.AS_OPERANDS)
+        if replaceable or passes:
+            waiting += node.all_input_nodes
+    return list(found)
 
 
 def operator_at(node: fx.Node, network: nn.Module, *, exact: bool = False) -> Operator | None:

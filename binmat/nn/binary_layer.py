@@ -96,7 +96,7 @@ class BinaryLayer(nn.Module):
         """
         weights = self.scheme.weight
         threshold = None if self.threshold is None else self.per_channel(self.threshold)
-        bits = self.scheme.activation.binarize(x, threshold, self.sample_dims, self.training)
+        bits = self.scheme.activation.binarize(x, threshold, self.sample_dims, self.training, self.progress)
         if torch.is_grad_enabled():
             y = product(bits, weights.scaled(self.weight, self.scale, self.progress), self.pad_value)
         else:
@@ -145,7 +145,8 @@ class BinaryLayer(nn.Module):
 def set_progress(module: nn.Module, fraction: float) -> None:
     """Tell every binary layer under ``module`` how far the training is: ``fraction`` = t / T in [0, 1].
 
-    Only ReCU's quantile follows it. Call it once per epoch or step. Raises ValueError outside [0, 1].
+    ReCU's quantile and the estimators ``ede``, ``fourier`` and ``power`` follow it. Call it once per epoch or step.
+    Raises ValueError outside [0, 1].
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"training progress is a fraction in [0, 1], not {fraction}")
@@ -156,11 +157,11 @@ def set_progress(module: nn.Module, fraction: float) -> None:
 
 @torch.no_grad()
 def clip_latent_weights(module: nn.Module) -> None:
-    """Clip to [-1, 1], in place, the latent weights of every binary layer whose scheme asks for it (bnn).
+    """Clip to [-1, 1], in place, the latent weights of the binary layers whose scheme asks for it: bnn, xnor_official.
 
     Call it after each optimizer step: outside [-1, 1] the clip estimator passes no gradient, so a weight that went
-    there would never come back (Hubara et al. 2016).
+    there would never come back (Hubara et al. 2016). Weights that the scheme centres are centred before.
     """
     for layer in module.modules():
         if isinstance(layer, BinaryLayer) and layer.scheme.weight.clip_latent:
-            layer.weight.clamp_(-1, 1)
+            layer.weight.copy_(layer.scheme.weight.clip(layer.weight))

@@ -19,11 +19,12 @@ EPS = 1e-5
 class Levels:
     """The two values that x is rounded to; the upper one is 1.
 
-    midpoint: halfway between them, the fixed part of tau. bits: (u = x - tau, name of an estimator) to the values.
+    midpoint: halfway between them, the fixed part of tau. bits: (u = x - tau, name of an estimator, the training's
+    progress) to the values.
     """
 
     midpoint: float
-    bits: Callable[[Tensor, str], Tensor]
+    bits: Callable[[Tensor, str, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,17 @@ class ActivationBinarizer:
         return LEVELS[self.levels].midpoint
 
     def binarize(
-        self, x: Tensor, threshold: Tensor | None, sample_dims: tuple[int, ...], training: bool = False
+        self,
+        x: Tensor,
+        threshold: Tensor | None,
+        sample_dims: tuple[int, ...],
+        training: bool = False,
+        progress: float = 0.0,
     ) -> Tensor:
         """The bits of x, in x's shape and dtype.
 
         threshold: the learnable part of tau, broadcastable to x, or None. sample_dims: the dimensions of one sample.
+        progress: of the training, in [0, 1]; it changes gradients, never a bit.
         """
         u = x if threshold is None else x - threshold
         if self.midpoint:
@@ -91,4 +98,4 @@ class ActivationBinarizer:
             # A sample of one number has no unbiased variance; 0 keeps its sign.
             correction = min(1, math.prod(x.shape[dim] for dim in sample_dims) - 1)
             u = u / (x.detach().var(sample_dims, correction=correction, keepdim=True) + EPS).sqrt()
-        return LEVELS[self.levels].bits(u, self.estimator)
+        return LEVELS[self.levels].bits(u, self.estimator, progress)

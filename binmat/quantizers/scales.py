@@ -33,6 +33,14 @@ def channel_scale(weight: Tensor) -> Tensor:
     return weight.abs().flatten(1).mean(1)
 
 
+def power_of_two_scale(weight: Tensor) -> Tensor:
+    """2^round(log2(mean abs w)) per output channel: [O, ...] to [O]; 0 for a channel of zeros. No gradient.
+
+    Source: Qin et al., IR-Net, CVPR 2020, Sec. 3.2: a shift of bits in place of a multiplication.
+    """
+    return channel_scale(weight.detach()).log2().round().exp2()
+
+
 def layer_scale(weight: Tensor) -> Tensor:
     """mean abs w over the layer, once per output channel: [O, ...] to [O]. Differentiable."""
     return weight.abs().mean().expand(weight.shape[0])
@@ -42,16 +50,13 @@ SCALES: dict[str, ScaleKind] = {
     "none": ScaleKind(),
     "channel": ScaleKind(channel_scale, stored_per_channel=True),
     "layer": ScaleKind(layer_scale),
+    "power_of_two": ScaleKind(power_of_two_scale, stored_per_channel=True),
     "learnable": ScaleKind(channel_scale, learnable=True, stored_per_channel=True),
 }
 
 
 class _StraightProduct(torch.autograd.Function):
-    """alpha * B; the gradient passes to B as it is, and none to alpha.
-
-    The estimator behind B then stands for the derivative of alpha * sign(w) as a whole, as in the code of ReActNet,
-    BiMatting and DoReFa.
-    """
+    """alpha * B; the gradient passes to B as it is, and none to alpha."""
 
     @staticmethod
     def forward(ctx: Any, binary: Tensor, scale: Tensor) -> Tensor:
@@ -63,5 +68,21 @@ class _StraightProduct(torch.autograd.Function):
         return grad, None
 
 
-#: alpha * B, of B [O, ...] and an alpha that broadcasts to it, by how the gradient goes through it.
-GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight": _StraightProduct.apply, "product": torch.mul}
+def _elementwise(binary: Tensor, scale: Tensor, source: Tensor) -> Tensor:
+    return binary * scale.detach() + (source - source.detach()) / source[0].numel()
+
+
+#: alpha * B of (B [O, ...], an alpha that broadcasts to it, the weight v that alpha was measured of), by how the
+#: gradient G = dL/d(alpha B) goes through it:
+#: ``straight``: G to B and none to alpha. The estimator then stands for the derivative of alpha * sign(w) as a whole,
+#: as in the code of ReActNet, BiMatting and DoReFa.
+#: ``product``: alpha G to B, sum(B G) to alpha.
+#: ``constant``: alpha G to B and none to alpha, as in Bi-Real Net's paper and IR-Net's code.
+#: ``elementwise``: alpha G to B, and G / n to v in place of the gradient through alpha, n being the number of weights
+#: of an output channel, as in XNOR-Net's paper.
+GRADIENTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "straight": lambda binary, scale, source: _StraightProduct.apply(binary, scale),
+    "product": lambda binary, scale, source: binary * scale,
+    "constant": lambda binary, scale, source: binary * scale.detach(),
+    "elementwise": _elementwise,
+}

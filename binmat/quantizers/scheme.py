@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch import nn
 
 from binmat.errors import RecipeError
 from binmat.quantizers.activations import ActivationBinarizer
@@ -13,16 +16,23 @@ from binmat.quantizers.weights import WeightBinarizer
 
 @dataclass(frozen=True)
 class Replacement:
-    """Whether an RPReLU replaces the activation function behind a layer, and whether that RPReLU shifts its output."""
+    """What becomes of activation functions.
 
-    replaces: bool = True
+    behind: whether an RPReLU replaces the one behind a layer. output_shift: whether that RPReLU shifts its output.
+    before: makes what replaces those whose result a layer takes the signs of; None leaves them.
+    """
+
+    behind: bool = False
     output_shift: bool = False
+    before: Callable[[], nn.Module] | None = None
 
 
 REPLACEMENTS: dict[str, Replacement] = {
-    "keep": Replacement(replaces=False),
-    "rprelu": Replacement(output_shift=True),
-    "shifted_prelu": Replacement(),
+    "keep": Replacement(),
+    "rprelu": Replacement(behind=True, output_shift=True),
+    "shifted_prelu": Replacement(behind=True),
+    "hardtanh": Replacement(before=nn.Hardtanh),
+    "identity": Replacement(before=nn.Identity),
 }
 
 #: Option of a recipe -> (part of the scheme, field); "" is the scheme itself.
@@ -44,8 +54,10 @@ class Scheme:
     weight: B and alpha. activation: a. See their classes for formulas and gradients.
     input_scale_map: multiply by XNOR-Net's map K, the mean over the window of mean abs x over the group's channels
         (zeros outside the map), a constant in the backward pass.
-    replacement: what becomes of the activation function that follows: ``keep`` it, ``rprelu`` (ReActNet), or
-        ``shifted_prelu``, the same without the shift of the output (BiMatting).
+    replacement: what becomes of activation functions. ``keep``: they stay. ``rprelu``: the one that follows becomes
+        RPReLU (ReActNet). ``shifted_prelu``: the same without the shift of the output (BiMatting). ``hardtanh``: those
+        before the layer's sign become hard tanh (ReCU, IR-Net). ``identity``: those are left out (XNOR-Net,
+        Bi-Real Net).
     summary: one line. source: the paper. description: formula, gradient and shapes, in full.
 
     To add a scheme, enter it in :data:`binmat.quantizers.SCHEMES`. Weight methods, scales and gradient estimators are

@@ -27,17 +27,33 @@ dL/dw = G 1[|w| <= 1]; after each optimizer step w is clipped to [-1, 1] (binmat
 
 XNOR = Scheme(
     name="xnor",
-    weight=WeightBinarizer(method="centred", scale_kind="channel"),
-    summary="centred weights, scale per output channel, optional input scale map K",
+    weight=WeightBinarizer(scale_kind="channel", gradient="elementwise"),
+    summary="scale per output channel, optional input scale map K",
     source="Rastegari et al., XNOR-Net, ECCV 2016",
     description="""\
-o = alpha * conv(sign(x), sign(v)) + bias, v = w - m_o, alpha [O] = mean_o |v|
-with input_scale_map=true: o = alpha * conv(sign(x), sign(v)) * K + bias, K [N, 1 per group, H', W'] the window's mean
+o = alpha * conv(sign(x), sign(w)) + bias, alpha [O] = mean_o |w|
+with input_scale_map=true: o = alpha * conv(sign(x), sign(w)) * K + bias, K [N, 1 per group, H', W'] the window's mean
 of mean |x| over the group's channels, a constant in the backward pass
 dL/dx = g 1[|x| <= 1]
-dL/dv = alpha G 1[|v| <= 1] + sign(v) / n * sum_o(sign(v) G), dL/dw = dL/dv - mean_o(dL/dv)
-The paper's gradient takes the second term element by element, G / n; this is the derivative of alpha in full. Its
-code centres the latent weights in place, so its mean |w| is that of centred weights too.""",
+dL/dw = G (alpha 1[|w| <= 1] + 1 / n), the paper's: 1 / n stands for the derivative of alpha, weight by weight
+The paper's block has a batch norm and no activation function before the sign: recipe xnor_published.""",
+)
+
+XNOR_OFFICIAL = Scheme(
+    name="xnor_official",
+    weight=WeightBinarizer(
+        method="centred_inputs", scale_kind="channel", gradient="elementwise", clip_latent=True
+    ),
+    summary="XNOR-Net as its code trains it: weights centred over the input channels, latent weights clipped",
+    source="Rastegari et al., XNOR-Net, ECCV 2016, official code",
+    description="""\
+o = alpha * conv(sign(x), sign(v)) + bias, v = w - mean of w over the input channels at each kernel position,
+alpha [O] = mean_o |v|; in a depthwise layer v = w
+dL/dx = g 1[|x| <= 1]
+dL/dv = G (alpha 1[|v| <= 1] + 1 / n), dL/dw = dL/dv - its mean over the input channels
+After each optimizer step w becomes v clipped to [-1, 1] (binmat.nn.clip_latent_weights).
+The official code has no map K. Its dL/dw is (1 - 1 / I) dL/dv, n times that with SGD, and it centres w after the step:
+with SGD that is the step above at a learning rate (1 - 1 / I) n times as high.""",
 )
 
 DOREFA = Scheme(
@@ -107,6 +123,69 @@ dL/dx = g 1[|x - tau| <= 1]; dL/dtau = -sum of dL/dx
 dL/dw = G 1[|w| <= 1]: the estimator stands for the derivative of alpha * sign(w), as in the authors' code""",
 )
 
+BIREALNET = Scheme(
+    name="birealnet",
+    weight=WeightBinarizer(scale_kind="channel", gradient="constant"),
+    activation=ActivationBinarizer(estimator="polynomial"),
+    replacement="identity",
+    summary="polynomial estimator, scale per output channel, no activation function before the sign",
+    source="Liu et al., Bi-Real Net, ECCV 2018",
+    description="""\
+o = alpha * conv(sign(x), sign(w)) + bias, alpha [O] = mean_o |w|, no gradient to alpha
+dL/dx = g max(0, 2 - |2u|), u = x
+dL/dw = alpha G 1[|w| <= 1], the paper's magnitude-aware gradient; its code leaves alpha out
+Activation functions before the sign are left out. The paper's block has a shortcut round every 1-bit convolution:
+recipe birealnet_published.""",
+)
+
+IRNET = Scheme(
+    name="irnet",
+    weight=WeightBinarizer(
+        method="standardised", estimator="ede", scale_kind="power_of_two", gradient="constant"
+    ),
+    activation=ActivationBinarizer(estimator="ede"),
+    replacement="hardtanh",
+    summary="standardised weights, scale a power of 2, estimator that sharpens during the training, hard tanh",
+    source="Qin et al., IR-Net, CVPR 2020",
+    description="""\
+o = 2^s * conv(sign(x), sign(v)) + bias, v = (w - m_o) / sigma_o, sigma_o unbiased, s [O] = round(log2(mean_o |v|)), no
+gradient to s
+g'(u) = k t (1 - tanh(t u)^2), t = 0.1 * 100^p, k = max(1 / t, 1), p = the training's progress (binmat.nn.set_progress)
+dL/dx = g g'(x)
+dL/dv = 2^s G g'(v), dL/dw = (e - mean_o(e) - v sum_o(v e) / (n - 1)) / sigma_o with e = dL/dv
+Activation functions before the sign become hard tanh.""",
+)
+
+FDA = Scheme(
+    name="fda",
+    weight=WeightBinarizer(estimator="fourier", scale_kind="channel", gradient="constant"),
+    activation=ActivationBinarizer(estimator="fourier"),
+    summary="estimator from the Fourier series of a square wave, without the noise adaptation module",
+    source="Xu et al., Learning Frequency Domain Approximation for Binary Neural Networks, NeurIPS 2021",
+    description="""\
+o = alpha * conv(sign(x), sign(w)) + bias, alpha [O] = mean_o |w|, no gradient to alpha
+f'(u) = 4 omega / pi * sum over i = 0 .. k of cos((2 i + 1) omega u) where |u| <= 1, else 0; omega = 0.1,
+k = 9 + floor(9 p), p = the training's progress (binmat.nn.set_progress)
+dL/dx = g f'(x)
+dL/dw = alpha G f'(w)
+Constants, window and alpha are those of BiBench (ICML 2023). The paper's noise adaptation module, two small float
+layers that are there in the training alone, is left out.""",
+)
+
+RESTE = Scheme(
+    name="reste",
+    weight=WeightBinarizer(estimator="power", scale_kind="layer"),
+    activation=ActivationBinarizer(estimator="power"),
+    summary="estimator from a power function that sharpens during the training, one scale per layer",
+    source="Wu et al., Estimator Meets Equilibrium Perspective (ReSTE), ICCV 2023",
+    description="""\
+o = E * conv(sign(x), sign(w)) + bias, E = mean |w| over the layer's N weights
+f'(u) = |u|^(1/o - 1) / o where 0.1 < |u| <= 1.5, 0.1^(1/o - 1) where |u| <= 0.1, else 0; o = 3 - 2 cos(p pi / 2),
+p = the training's progress (binmat.nn.set_progress)
+dL/dx = g f'(x)
+dL/dw = E G f'(w) + sign(w) / N * sum over the layer of sign(w) G""",
+)
+
 BIMATTING = Scheme(
     name="bimatting",
     weight=WeightBinarizer(method="centred", scale_kind="channel", gradient="straight"),
@@ -124,7 +203,11 @@ The activation function that follows becomes PReLU(x - gamma), RPReLU without it
 )
 
 SCHEMES: dict[str, Scheme] = {
-    scheme.name: scheme for scheme in (BNN, XNOR, DOREFA, DOREFA_SIGNED, RECU, REACTNET, THRESHOLD, BIMATTING)
+    scheme.name: scheme
+    for scheme in (
+        BNN, XNOR, XNOR_OFFICIAL, DOREFA, DOREFA_SIGNED, RECU, REACTNET, THRESHOLD, BIREALNET, IRNET, FDA, RESTE,
+        BIMATTING,
+    )
 }
 
 

@@ -75,12 +75,79 @@ def bnn(case: Case) -> dict[str, Tensor]:
 
 def xnor(case: Case) -> dict[str, Tensor]:
     x, w = case.x.detach(), case.layer.weight.detach()
-    v = w - w.mean((1, 2, 3), keepdim=True)
-    n = v[0].numel()
+    n = w[0].numel()
+    alpha = per_output(w.abs().sum((1, 2, 3)) / n)
+    g, G = gradients_of_the_convolution(case, pm1(x), alpha * pm1(w))
+    return {"x": g * inside(x), "weight": G * (1 / n + alpha * inside(w))}
+
+
+def xnor_official(case: Case) -> dict[str, Tensor]:
+    x, w = case.x.detach(), case.layer.weight.detach()
+    n, inputs = w[0].numel(), w.shape[1]
+    v = w - w.sum(1, keepdim=True) / inputs
     alpha = per_output(v.abs().sum((1, 2, 3)) / n)
     g, G = gradients_of_the_convolution(case, pm1(x), alpha * pm1(v))
-    to_v = alpha * G * inside(v) + pm1(v) / n * (pm1(v) * G).sum((1, 2, 3), keepdim=True)
-    return {"x": g * inside(x), "weight": centring(to_v)}
+    to_v = G * (1 / n + alpha * inside(v))
+    return {"x": g * inside(x), "weight": to_v - to_v.sum(1, keepdim=True) / inputs}
+
+
+def birealnet(case: Case) -> dict[str, Tensor]:
+    x, w = case.x.detach(), case.layer.weight.detach()
+    alpha = w.abs().mean((1, 2, 3), keepdim=True)
+    g, G = gradients_of_the_convolution(case, pm1(x), alpha * pm1(w))
+    return {"x": g * polynomial(x), "weight": alpha * G * inside(w)}
+
+
+def stepped(derivative: Tensor, largest: float, steps: int) -> Tensor:
+    """As an estimator keeps it: one byte per element."""
+    return torch.round(derivative * (steps / largest)) * (largest / steps)
+
+
+def ede(u: Tensor) -> Tensor:
+    t = 10 ** (-1 + 2 * PROGRESS)
+    k = max(1 / t, 1)
+    return stepped(k * t / torch.cosh(t * u) ** 2, k * t, 254)
+
+
+def irnet(case: Case) -> dict[str, Tensor]:
+    x, w = case.x.detach(), case.layer.weight.detach()
+    c = w - w.mean((1, 2, 3), keepdim=True)
+    n = c[0].numel()
+    sigma = (c.square().sum((1, 2, 3), keepdim=True) / (n - 1)).sqrt()
+    v = c / sigma
+    shift = torch.tensor([round(math.log2(row.abs().mean())) for row in v])
+    scale = per_output(torch.tensor([2.0**s for s in shift.tolist()], dtype=w.dtype))
+    g, G = gradients_of_the_convolution(case, pm1(x), scale * pm1(c))
+    e = scale * G * ede(v)
+    to_w = (centring(e) - v * (v * e).sum((1, 2, 3), keepdim=True) / (n - 1)) / sigma
+    return {"x": g * ede(x), "weight": to_w}
+
+
+def fourier(u: Tensor) -> Tensor:
+    terms = [math.cos((2 * i + 1) * 0.1 * value) for value in u.flatten().tolist() for i in range(12)]
+    series = torch.tensor(terms, dtype=u.dtype).view(-1, 12).sum(1).view_as(u) * 0.4 / math.pi
+    return stepped(series, 0.4 / math.pi * 12, 127) * inside(u)
+
+
+def fda(case: Case) -> dict[str, Tensor]:
+    x, w = case.x.detach(), case.layer.weight.detach()
+    alpha = w.abs().mean((1, 2, 3), keepdim=True)
+    g, G = gradients_of_the_convolution(case, pm1(x), alpha * pm1(w))
+    return {"x": g * fourier(x), "weight": alpha * G * fourier(w)}
+
+
+def power(u: Tensor) -> Tensor:
+    o = 1 + (1 - math.cos(PROGRESS * math.pi / 2)) * 2
+    near, far = u.abs() <= 0.1, u.abs() > 1.5
+    middle = torch.exp((1 / o - 1) * u.abs().log()) / o
+    steep = 0.1 ** (1 / o) / 0.1
+    return stepped(torch.where(far, 0.0, torch.where(near, steep, middle)), steep, 254)
+
+
+def reste(case: Case) -> dict[str, Tensor]:
+    x, w = case.x.detach(), case.layer.weight.detach()
+    g, G = gradients_of_the_convolution(case, pm1(x), w.abs().mean() * pm1(w))
+    return {"x": g * power(x), "weight": w.abs().mean() * G * power(w) + pm1(w) / w.numel() * (pm1(w) * G).sum()}
 
 
 def dorefa(case: Case) -> dict[str, Tensor]:
@@ -145,6 +212,11 @@ def bimatting(case: Case) -> dict[str, Tensor]:
 FORMULAS = {
     "bnn": bnn,
     "xnor": xnor,
+    "xnor_official": xnor_official,
+    "birealnet": birealnet,
+    "irnet": irnet,
+    "fda": fda,
+    "reste": reste,
     "dorefa": dorefa,
     "dorefa_signed": dorefa_signed,
     "recu": recu,

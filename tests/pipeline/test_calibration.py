@@ -11,7 +11,6 @@ from torch import Tensor
 from binmat.data.image import photograph, write_image
 from binmat.model_defs.registry import build
 from binmat.pipeline.convert_checkpoint import ConvertedCheckpoint, convert_checkpoint
-from binmat.quantizers import SCHEMES
 from binmat.transforms.checkpoint import load, save
 from binmat.transforms.convert import convert
 
@@ -44,12 +43,17 @@ def test_a_fresh_conversion_is_calibrated_unless_told_otherwise(checkpoint: Path
     assert not equal(state, plain)
 
 
-@pytest.mark.parametrize("scheme", [name for name in SCHEMES if SCHEMES[name].activation.threshold == "none"])
+@pytest.mark.parametrize("scheme", ["bnn", "xnor", "dorefa", "recu"])
 def test_a_scheme_without_thresholds_gets_them_where_layers_would_see_one_sign(checkpoint: Path, scheme: str) -> None:
     made, _ = converted(checkpoint, scheme)
     assert "every layer got one (options.threshold=layer)" in made.report.notes[0]
     assert made.report.warnings == ()
     assert 'threshold = "layer"' in (checkpoint.parent / "out" / "recipe.toml").read_text()
+
+
+def test_a_published_block_needs_no_thresholds(checkpoint: Path) -> None:
+    made, _ = converted(checkpoint, "irnet")
+    assert made.report.notes == made.report.warnings == ()
 
 
 def test_a_scheme_keeps_what_the_user_says_of_its_thresholds(checkpoint: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from binmat.quantizers.sign import sign
-from binmat.quantizers.weight_methods import WEIGHT_METHODS, recu, recu_tau, standardised
+from binmat.quantizers.weight_methods import WEIGHT_METHODS, recu, recu_standardised, recu_tau
 
 centre = WEIGHT_METHODS["recu"].source
 
@@ -31,7 +31,7 @@ def by_hand(weight: Tensor) -> Tensor:
 
 def test_weights_are_standardised_per_output_channel() -> None:
     weight = torch.randn(4, 3, 2, 2, dtype=torch.float64) * 3 + 1
-    torch.testing.assert_close(standardised(centre(weight)), by_hand(weight))
+    torch.testing.assert_close(recu_standardised(centre(weight)), by_hand(weight))
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])
@@ -72,7 +72,7 @@ def test_gradient_passes_inside_the_quantile_alone() -> None:
 
 def test_standardising_passes_gradcheck() -> None:
     weight = torch.randn(3, 2, 2, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda weight: standardised(centre(weight)), (weight,))
+    assert torch.autograd.gradcheck(lambda weight: recu_standardised(centre(weight)), (weight,))
 
 
 def test_a_channel_of_one_weight_stays_finite() -> None:

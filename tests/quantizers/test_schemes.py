@@ -17,9 +17,9 @@ from binmat.quantizers import SCHEMES, ActivationBinarizer, Scheme, WeightBinari
 from binmat.quantizers.scheme import OPTIONS
 
 
-def test_the_seven_schemes_and_the_signed_dorefa_are_there_and_described() -> None:
+def test_the_schemes_are_there_and_described() -> None:
     seven = {"bnn", "xnor", "dorefa", "recu", "reactnet", "threshold", "bimatting"}
-    assert set(SCHEMES) == seven | {"dorefa_signed"}
+    assert set(SCHEMES) == seven | {"dorefa_signed", "xnor_official", "birealnet", "irnet", "fda", "reste"}
     for name, scheme in SCHEMES.items():
         assert scheme.name == name
         assert scheme.summary and "\n" not in scheme.summary
@@ -39,6 +39,11 @@ def test_the_seven_schemes_and_the_signed_dorefa_are_there_and_described() -> No
         ("reactnet", "signed", "channel", ("clip", "polynomial"), "channel", "rprelu"),
         ("threshold", "signed", "layer", ("clip", "clip"), "channel", "keep"),
         ("bimatting", "signed", "channel", ("clip", "clip"), "channel", "shifted_prelu"),
+        ("xnor_official", "signed", "none", ("clip", "clip"), "channel", "keep"),
+        ("birealnet", "signed", "none", ("clip", "polynomial"), "channel", "identity"),
+        ("irnet", "signed", "none", ("ede", "ede"), "power_of_two", "hardtanh"),
+        ("fda", "signed", "none", ("fourier", "fourier"), "channel", "keep"),
+        ("reste", "signed", "none", ("power", "power"), "layer", "keep"),
     ],
 )
 def test_each_scheme_is_its_papers(

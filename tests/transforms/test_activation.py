@@ -7,9 +7,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from binmat.model_defs.network import Example
+from binmat.model_defs.rvm import RVM
 from binmat.nn import RPReLU
+from binmat.nn.masked_path import MaskedPath
 from binmat.nn.operators import OPERATORS
 from binmat.transforms.convert import convert
+from binmat.transforms.nonnegative_inputs import nonnegative_inputs
 
 
 def rprelus(network):
@@ -323,3 +326,100 @@ def test_two_functions_behind_one_layer_have_an_rprelu_each(first, second, slope
     if 0.1 in slopes.values():
         kept = convert(module, "reactnet", settings=["options.replacement=keep"], size=(8, 8))
         torch.testing.assert_close(network(x), kept(x))
+
+
+class Blocks(nn.Module):
+    """A stem, a block with a shortcut and a gate, and a head; every convolution but the first and last is binary."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.gate, self.joined, self.head = nn.Conv2d(4, 4, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 1, 1)
+        self.relu = nn.ReLU()
+
+    def forward(self, image):
+        x = F.max_pool2d(F.relu(self.stem(image)), 2)
+        y = self.relu(self.one(x))
+        y = self.relu(self.two(y) + x)
+        z = F.leaky_relu(y) * torch.sigmoid(self.gate(F.adaptive_avg_pool2d(y, 1)))
+        return self.head(F.relu(self.joined(torch.cat([z, F.silu(x)], 1))))
+
+
+def blocks_by_hand(net, image, act):
+    x = F.max_pool2d(act(net.stem(image)), 2)
+    y = act(net.one(x))
+    y = act(net.two(y) + x)
+    z = act(y) * torch.sigmoid(net.gate(F.adaptive_avg_pool2d(y, 1)))
+    return net.head(F.relu(net.joined(torch.cat([z, act(x)], 1))))
+
+
+@pytest.mark.parametrize(("kind", "act"), [("hardtanh", F.hardtanh), ("identity", lambda x: x)])
+def test_every_activation_before_a_sign_is_replaced_and_no_other(kind, act):
+    module = Blocks().eval()
+    network, x = convert(module, "bnn", settings=[f"options.replacement={kind}"], size=(8, 8)), torch.randn(1, 3, 8, 8)
+    assert nonnegative_inputs(network, "forward") == ()
+    assert nonnegative_inputs(convert(module, "bnn", size=(8, 8)), "forward") == ("one", "two", "gate")
+    torch.testing.assert_close(network(x), blocks_by_hand(network, x, act))
+    # As in XNOR-Net and ReCU, what the float head reads keeps its ReLU.
+    targets = [node.target for node in network.programs["forward"].graph.nodes]
+    assert targets.count(F.relu) == 1 and targets[-3] is F.relu
+
+
+def test_an_activation_stays_if_the_layer_behind_it_does_not_ask_for_another():
+    settings = ["options.replacement=hardtanh", "two=threshold"]
+    network = convert(Blocks(), "bnn", settings=settings, size=(8, 8))
+    replaced = {name for name, layer in network.named_modules() if isinstance(layer, nn.Hardtanh)}
+    # Only layer two reads the ReLU behind layer one.
+    assert replaced == {"one_hardtanh", "gate_hardtanh", "joined_hardtanh", "joined_hardtanh_"}
+    assert any(node.target == "relu" for node in network.programs["forward"].graph.nodes)
+    assert nonnegative_inputs(network, "forward") == ("two",)
+
+
+@pytest.mark.parametrize("kept", ["left", "right"])
+def test_an_activation_before_two_layers_stays_if_they_differ(kept):
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1)
+            self.left, self.right = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, image):
+            x = F.relu(self.stem(image))
+            return self.head(self.left(x) + self.right(x))
+
+    network = convert(Fork(), "bnn", settings=["options.replacement=identity", f"{kept}=threshold"], size=(8, 8))
+    assert not any(isinstance(layer, nn.Identity) for layer in network.modules())
+
+
+def test_activations_before_a_kept_layer_stay():
+    settings = ["options.replacement=identity", 'keep_activations=["two"]']
+    network = convert(Blocks(), "bnn", settings=settings, size=(8, 8))
+    assert nonnegative_inputs(network, "forward") == ("two",)
+
+
+def test_a_masked_paths_activations_are_replaced_in_it():
+    settings = ["decoder=sab", "options.replacement=hardtanh"]
+    network = convert(RVM(), "recu", settings=settings)
+    paths = {name: path for name, path in network.named_modules() if isinstance(path, MaskedPath)}
+    inside = {name: [type(layer).__name__ for layer in path.children()] for name, path in paths.items()}
+    assert inside["decoder.decode1.conv"] == ["BinaryConv2d", "BatchNorm2d", "Hardtanh"]
+    # Before the float convolution there is no sign.
+    assert inside["decoder.decode0.conv"] == ["BinaryConv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
+
+
+def test_an_activation_behind_another_is_replaced_too():
+    """As in LiteMatting's pyramid: relu(relu(a) + relu(b)) before a sign is never negative by its inner ones either."""
+
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.middle, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 1, 1)
+
+        def forward(self, image):
+            x = self.stem(image)
+            return self.head(self.middle(F.relu(F.relu(x) + F.interpolate(F.relu6(x - 1), size=x.shape[2:]))))
+
+    network = convert(Nested(), "bnn", settings=["options.replacement=identity"], size=(8, 8))
+    assert nonnegative_inputs(network, "forward") == ()
+    x = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(network(x), network.head(network.middle(2 * network.stem(x) - 1)))

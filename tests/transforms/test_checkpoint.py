@@ -109,7 +109,7 @@ def unet_file(tmp_path_factory):
         (lambda state, about: about["progress"].update(nowhere=0.5), r"progress of 'nowhere'.*no binary layer"),
         (lambda state, about: about.update(recipe="a = ["), "not valid TOML"),
         (lambda state, about: about.update(recipe='[layers]\n"x*" = "bnn"'), "cannot be built.*matches no"),
-        (lambda state, about: about.update(version=2), "saved by a newer binmat.*upgrade"),
+        (lambda state, about: about.update(version=3), "saved by a newer binmat.*upgrade"),
     ],
 )
 def test_a_file_whose_values_no_network_has(unet_file, tmp_path, change, words):
@@ -172,3 +172,23 @@ def test_a_file_from_before_the_progress_was_saved_starts_at_0(tmp_path):
     path = tmp_path / "old.safetensors"
     save_file(load_file(tmp_path / "model.safetensors"), path, metadata={METADATA_KEY: json.dumps(header)})
     assert {layer.progress for layer in load(path).modules() if isinstance(layer, BinaryLayer)} == {0.0}
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_xnor_of_an_old_file_computes_what_it_did(tmp_path, version):
+    """Up to version 1 scheme xnor was mean|v| sign(v) with v = w - mean(w) per output channel."""
+    network = convert(RVM(), "xnor", settings=["backbone.*=bnn"])
+    save(network, tmp_path / "model.safetensors")
+    header = json.loads(read_weights_metadata(tmp_path / "model.safetensors").to_header()[METADATA_KEY])
+    path = tmp_path / "old.safetensors"
+    state = load_file(tmp_path / "model.safetensors")
+    save_file(state, path, metadata={METADATA_KEY: json.dumps(header | {"version": version})})
+
+    again, name = load(path), "decoder.decode3.conv.0"
+    weight = state[f"{name}.weight"]
+    v = weight - weight.mean((1, 2, 3), keepdim=True) if version < 2 else weight
+    deployed = again.get_submodule(name).deployed()
+    assert torch.equal(deployed.weight, torch.where(v >= 0, 1, -1).to(torch.int8))
+    torch.testing.assert_close(deployed.multiplier, v.abs().mean((1, 2, 3)))
+    other = "backbone.features.2.block.0.0.weight"
+    assert torch.equal(again.state_dict()[other], state[other])
