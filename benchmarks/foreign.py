@@ -35,7 +35,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from foreign.check import outcome_of  # noqa: E402
 from foreign.networks import NETWORKS, OTHERS, ForeignNetwork  # noqa: E402
 
+from binmat.allocator import ENVIRONMENT  # noqa: E402
+
 RESULTS = ROOT / "out" / "foreign"
+os.environ |= ENVIRONMENT  # For the processes that are started, as the program sets itself up.
 #: Imported once; the process of each network starts as a copy.
 PRELOAD = [
     "foreign.torchvision_operators",

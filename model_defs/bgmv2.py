@@ -148,7 +148,7 @@ class BGMv2(Network):
         """Mode ``full``."""
         pictures, small, (alpha, residual, error, hidden) = self._reduced(src, bgr, downsample_ratio)
         refined = self.refiner.everywhere(pictures, alpha, residual, hidden)
-        patches = F.avg_pool2d(torch.ones_like(src[:, :1]), SIDE)
+        patches = torch.ones_like(src[:, :1, ::SIDE, ::SIDE])
         return self._outputs(src, small, alpha, residual, error, *refined, patches)
 
     def sampling(self, src: Tensor, bgr: Tensor, downsample_ratio: float, sample_pixels: float) -> tuple[Tensor, ...]:
@@ -232,8 +232,8 @@ class BGMv2(Network):
         mode = self.config["refine_mode"]
         if mode == "thresholding":
             raise InputError(
-                f"{self.name} has no fixed cost in mode thresholding, where the picture says how many patches are "
-                "refined: choose the mode sampling or full (--option refine_mode=sampling)"
+                f"{self.name} cannot be counted or exported in mode thresholding, where the picture says how many "
+                "patches are refined: choose the mode sampling or full (--option refine_mode=sampling)"
             )
         inputs["downsample_ratio"] = downsample_ratio
         if mode == "sampling":
@@ -287,7 +287,8 @@ class BGMv2(Network):
 
         downsample_ratio: 1 runs the base network at full size, without the refiner; up to 0.5 the base network runs at
         this share of the size and the refiner at full size, on the picture padded to multiples of 4. refine_mode,
-        sample_pixels, threshold: as in the constructor, by default the network's own.
+        sample_pixels, threshold: as in the constructor, by default the network's own. The prediction's detail
+        ``refined`` is the share of the patches that the refiner computed.
 
         Raises InputError where the background is missing or has another size, for a trimap and for refinement that
         cannot be; SizeError for a picture that is too small and for a ratio that does not fit.
@@ -312,7 +313,9 @@ class BGMv2(Network):
                 raise InputError(
                     f"{given[0]} is for the refiner, which does not run at downsample ratio 1: give for example 0.25"
                 )
-            return Prediction(*self.run("matting", image, background))
+            details = {"refined": 0.0} if "full" in self.modes else {}
+            alpha, foreground = self.run("matting", image, background)
+            return Prediction(alpha, foreground, details=details)
         settings = self._refinement(options)
         src, bgr = pad_to_multiple(image, SIDE), pad_to_multiple(background, SIDE)
         self._check_frame(src.shape[2], src.shape[3], downsample_ratio)
@@ -322,7 +325,7 @@ class BGMv2(Network):
         if sample_pixels is not None and sample_pixels > height * width:
             notes.append(f"sample_pixels is {sample_pixels} of {height * width} pixels: every patch could be refined")
         # Meta tensors, with which memory is estimated, have no values.
-        details = {} if outputs[5].is_meta else {"refined": f"{float(outputs[5].mean()):.1%}"}
+        details = {} if outputs[5].is_meta else {"refined": round(float(outputs[5].mean()), 4)}
         return Prediction(alpha, foreground, notes=tuple(notes), details=details)
 
     def _check_frame(self, height: int, width: int, downsample_ratio: float) -> None:

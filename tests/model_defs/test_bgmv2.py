@@ -166,6 +166,13 @@ def test_training_reaches_every_weight() -> None:
     assert not untouched
 
 
+def test_training_without_a_patch_leaves_the_refiners_statistics() -> None:
+    network = BGMv2().train()
+    before = {name: value.clone() for name, value in network.refiner.named_buffers() if "running" in name}
+    network.run("thresholding", torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64), 0.5, 1.0)
+    assert all(torch.equal(network.refiner.get_buffer(name), value) for name, value in before.items())
+
+
 def test_example_inputs() -> None:
     network = BGMv2(sample_pixels=64)
     example = network.example(64, 96)
@@ -184,10 +191,12 @@ def test_predict_pads_to_multiples_of_4_and_takes_the_networks_settings(net: BGM
     alpha, foreground, *_ = net.run("full", *padded, 0.5)
     assert torch.equal(made.alpha, alpha[..., :70, :97])
     assert torch.equal(made.foreground, foreground[..., :70, :97])
-    assert made.details == {"refined": "100.0%"}
-    assert torch.equal(net.predict(src, background=bgr).alpha, net.run("matting", src, bgr)[0])
+    assert made.details == {"refined": 1.0}
+    coarse = net.predict(src, background=bgr)
+    assert torch.equal(coarse.alpha, net.run("matting", src, bgr)[0])
+    assert coarse.details == {"refined": 0.0}
     few = net.predict(src, background=bgr, downsample_ratio=0.5, sample_pixels=48)
-    assert few.details == {"refined": f"{3 / (18 * 25):.1%}"}
+    assert few.details == {"refined": round(3 / (18 * 25), 4)}
     assert net.predict(src, background=bgr, downsample_ratio=0.5, sample_pixels=6791).notes == (
         "sample_pixels is 6791 of 6790 pixels: every patch could be refined",
     )
@@ -204,6 +213,7 @@ def test_the_background_without_a_subject_differs_in_the_middle_alone() -> None:
     [
         ({"background": None}, "the background is missing"),
         ({"background": torch.zeros(1, 3, 60, 96)}, "the background has 60x96 pixels and the image 64x96"),
+        ({"background": torch.zeros(1, 3, 64, 95)}, "the background has 64x95 pixels and the image 64x96"),
         ({"trimap": torch.zeros(1, 1, 64, 96)}, "takes no trimap"),
         ({"sample_pixels": 320}, "sample_pixels is for the refiner, which does not run at downsample ratio 1"),
         ({"downsample_ratio": 0.5, "sample_pixels": 0}, "sample_pixels is 0, less than one patch of 16"),
@@ -234,7 +244,7 @@ def test_sizes_and_modes_that_do_not_fit() -> None:
     with pytest.raises(SizeError, match="has no refiner"):
         base.example(64, 96, 0.25)
     assert base(odd, odd)[0].shape == (1, 1, 66, 96)
-    with pytest.raises(InputError, match=r"no fixed cost in mode thresholding.*refine_mode=sampling"):
+    with pytest.raises(InputError, match=r"cannot be counted or exported in mode thresholding.*refine_mode=sampling"):
         network.specialised(refine_mode="thresholding").example(64, 96, 0.25)
     with pytest.raises(UnknownNameError, match="no option of bgmv2_mobilenetv2 for conversions is called 'pixels'"):
         network.specialised(pixels=3)
