@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from binmat.atomic_write import atomic_write
-from binmat.backends.backend import Backend, Model
+from binmat.backends.backend import Backend, Group, Model
 from binmat.backends.registry import backend_of, get_backend
 from binmat.data.clip import open_clip
 from binmat.errors import ExportError
@@ -23,11 +24,14 @@ from binmat.transforms.lowering.lowered_graph import LoweredGraph
 from binmat.transforms.lowering.recording import Recording, record
 from binmat.transforms.trace import trace
 from binmat.verification.clips import Clips, Frames, clips_of
-from binmat.verification.file_check import RecordedRun, check_alone, compare_end_to_end, run_file
+from binmat.verification.file_check import RecordedRun, check_alone, compare_end_to_end, groups_alone, run_file
 from binmat.verification.network_check import ExactPair
 from binmat.verification.results import NetworkCheck, NodeCheck, Verification
 from binmat.verification.side_by_side import Step, side_by_side
 from binmat.verification.signature_check import check_signature
+
+#: Parts of the operators that run by themselves, so that all cores have work to the end.
+_SHARES = 4
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,13 @@ class Deployment:
         check_signature(self.lowered, self.backend.signature(shipped.content))
         clips = clips or self.clips()
         kernels = self.backend.kernels or ("",)
-        to_do = 2 + sum(len(frames) for frames in clips.values())
+        all_alone = groups_alone(self.lowered, shipped)
+        shares = [all_alone[first::_SHARES] for first in range(_SHARES)]
+        to_do = 1 + len(shares) + sum(len(frames) for frames in clips.values())
         done = count(1)
 
         def step() -> None:
             progress(next(done), to_do)
-
-        others = {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
 
         def check_network(tell: Step) -> NetworkCheck:
             found = ExactPair(self.recording, self.lowered).check(next(iter(clips.values())))
@@ -99,10 +103,11 @@ class Deployment:
             return found
 
         def run(frames: Frames, tell: Step) -> RecordedRun:
+            others = {kernel: self.backend.write(self.lowered, kernel) for kernel in kernels[1:]}
             return run_file(self.backend, self.lowered, shipped, frames, kernels[0], others=others, progress=tell)
 
-        def alone(tell: Step) -> list[NodeCheck]:
-            return check_alone(self.lowered, shipped, kernels[0], progress=tell)
+        def by_themselves(groups: Sequence[Group], tell: Step) -> list[NodeCheck]:
+            return check_alone(self.lowered, shipped, groups, kernels[0], progress=tell)
 
         def compare(frames: Frames, recorded: Future[RecordedRun], _: Step) -> None:
             found = recorded.result()
@@ -111,8 +116,8 @@ class Deployment:
 
         with side_by_side() as parts:
             recorded = {name: parts.start(partial(run, frames)) for name, frames in clips.items()}
-            by_themselves = parts.start(alone)
             network = parts.start(check_network)
+            tried = [parts.start(partial(by_themselves, groups)) for groups in shares]
             for name, frames in clips.items():
                 parts.start(partial(compare, frames, recorded[name]))
             parts.finish(step)
@@ -121,10 +126,9 @@ class Deployment:
             for name, each in recorded.items()
             for kernel, found in ({kernels[0]: each.result().result} | each.result().others).items()
         }
+        alone_checks = [check for each in tried for check in each.result()]
         as_written = shipped.content == self.model.content
-        return Verification(
-            self.backend.name, self.backend.title, network.result(), runs, by_themselves.result(), as_written
-        )
+        return Verification(self.backend.name, self.backend.title, network.result(), runs, alone_checks, as_written)
 
 
 def deploy(

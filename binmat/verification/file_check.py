@@ -108,30 +108,37 @@ def run_file(
     return recorded
 
 
-def check_alone(
-    lowered: LoweredGraph, model: Model, kernel: str, progress: Callable[[], None] = lambda: None
-) -> list[NodeCheck]:
-    """Run every stored node by itself on wide values, and compare it with torch.
+def groups_alone(lowered: LoweredGraph, model: Model) -> list[Group]:
+    """What :func:`check_alone` can run: stored nodes, each with the stored nodes that it is computed from.
 
-    What a picture never reaches shows here: the bound of an activation, a zero, a weight of a channel that is silent.
     Nodes that read integers are left out, which may be indices, and those that give integers: what becomes of values
-    beyond an integer type's range, and which of equal ones is the largest, is up to a backend. progress: called at the
-    end.
+    beyond an integer type's range, and which of equal ones is the largest, is up to a backend.
     """
     stored = {node for node in lowered.module.graph.nodes if node.name in model.stored}
-    nodes = {node.name: node for node in stored}
-    groups = {
-        node.name: (node.name, *(operand.name for operand in sources(node, stored)))
-        for node in lowered.module.graph.nodes
-        if node in stored and node.op == "call_function"
-    }
-    tried = [
-        group
-        for group in groups.values()
-        if group[1:] and all(_is_float_or_bool(nodes[name].meta["val"]) for name in group)
-    ]
+    groups = []
+    for node in lowered.module.graph.nodes:
+        if node in stored and node.op == "call_function":
+            operands = sources(node, stored)
+            if operands and all(_is_float_or_bool(one.meta["val"]) for one in (node, *operands)):
+                groups.append((node.name, *(operand.name for operand in operands)))
+    return groups
+
+
+def check_alone(
+    lowered: LoweredGraph,
+    model: Model,
+    groups: Sequence[Group],
+    kernel: str,
+    progress: Callable[[], None] = lambda: None,
+) -> list[NodeCheck]:
+    """Run stored nodes by themselves on wide values, and compare them with torch.
+
+    What a picture never reaches shows here: the bound of an activation, a zero, a weight of a channel that is silent.
+    groups: of :func:`groups_alone`. progress: called at the end.
+    """
+    nodes = {node.name: node for node in lowered.module.graph.nodes}
     checks = []
-    for group, values in model.alone(tried, lambda name: wide_values(lowered.module, nodes[name]), kernel):
+    for group, values in model.alone(groups, lambda name: wide_values(lowered.module, nodes[name]), kernel):
         evaluator = Evaluator(lowered.module, {nodes[name]: values[name] for name in group[1:]})
         checks.append(check_node(nodes[group[0]], values[group[0]], evaluator, wide=True))
     progress()

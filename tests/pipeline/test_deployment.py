@@ -22,8 +22,8 @@ def deployment() -> Deployment:
 def test_progress_counts_every_comparison(deployment: Deployment) -> None:
     seen: list[tuple[int, int]] = []
     deployment.verify(progress=lambda done, count: seen.append((done, count)))
-    # Network against graph, operators by themselves, then two frames.
-    assert seen == [(done, 4) for done in range(1, 5)]
+    # Network against graph, operators by themselves in four shares, two frames.
+    assert seen == [(done, 7) for done in range(1, 8)]
 
 
 def test_the_file_is_written_whole(deployment: Deployment, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,15 +33,29 @@ class OneFloatType(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        args, kwargs = tree_map_only((Tensor, torch.dtype), self._converted, (tuple(args), dict(kwargs or {})))
+        args, kwargs = tuple(args), dict(kwargs or {})
+        if not self._fit(args) or not self._fit(kwargs.values()):
+            args, kwargs = tree_map_only((Tensor, torch.dtype), self._converted, (args, kwargs))
         result = func(*args, **kwargs)
-        if _is_float(result) and kwargs.get("dtype") is None and not any(map(_is_float, tree_leaves((args, kwargs)))):
+        if _is_float(result) and kwargs.get("dtype") is None and not _any_float(args) and not _any_float(kwargs):
             # The type is torch's default, which is not said in the call, and may be less exact than this one.
             if any(argument.name == "dtype" for argument in func._schema.arguments):
                 return func(*args, **{**kwargs, "dtype": self.dtype})
             args, kwargs = tree_map_only(Tensor, lambda value: value.to(self.dtype), (args, kwargs))
             result = func(*args, **kwargs)
-        return tree_map_only(Tensor, self._converted, result)
+        return result if self._fit((result,)) else tree_map_only(Tensor, self._converted, result)
+
+    def _fit(self, values: Iterable[Any]) -> bool:
+        """Whether no tensor or type among these, nor in lists of them, is to be converted; quicker than a tree map."""
+        for value in values:
+            if isinstance(value, Tensor):
+                value = value.dtype
+            if isinstance(value, torch.dtype):
+                if value.is_floating_point and value != self.dtype:
+                    return False
+            elif isinstance(value, (list, tuple, dict)) and not self._fit(tree_leaves(value)):
+                return False
+        return True
 
     def _chosen(self, dtype: torch.dtype) -> torch.dtype:
         return self.dtype if dtype.is_floating_point else dtype
@@ -56,3 +70,7 @@ class OneFloatType(TorchDispatchMode):
 
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _any_float(values: Any) -> bool:
+    return any(map(_is_float, values)) or any(map(_is_float, tree_leaves(values)))
