@@ -10,7 +10,7 @@ import ctypes
 import os
 
 #: Bytes from which a freed block, or free memory at the end of the heap, goes back to the system.
-_KEPT = 2**30
+_KEPT = 2**28
 #: glibc's numbers of these settings (malloc.h) -> their values.
 _SETTINGS = {-3: _KEPT, -1: _KEPT, -8: 1}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX
 #: For torch, read when it is imported.
