@@ -254,6 +254,17 @@ class BGMv2(Network):
             inputs["sample_pixels"] = self.config["sample_pixels"]
         return Example(mode, inputs, self.output_names(mode))
 
+    def notes_on(self, example: Example) -> tuple[str, ...]:
+        """Whether more pixels are refined than there are, for which mode ``full`` is cheaper (docs/networks/bgmv2.md)."""
+        height, width = example.size
+        sampled = example.inputs.get("sample_pixels", 0)
+        if sampled <= height * width:
+            return ()
+        return (
+            f"sample_pixels is {sampled} of {height * width} pixels: every patch could be refined, which takes five "
+            "times the refiner's work of the option refine_mode=full",
+        )
+
     def specialised(
         self,
         size: tuple[int, int] | None = None,
@@ -335,9 +346,7 @@ class BGMv2(Network):
         self._check_frame(src.shape[2], src.shape[3], downsample_ratio)
         outputs = self.run(settings["refine_mode"], src, bgr, downsample_ratio, *self._choice(settings))
         alpha, foreground = (output[..., :height, :width] for output in outputs[:2])
-        notes = []
-        if sample_pixels is not None and sample_pixels > height * width:
-            notes.append(f"sample_pixels is {sample_pixels} of {height * width} pixels: every patch could be refined")
+        call = {"src": image, **({"sample_pixels": own[0]} if settings["refine_mode"] == "sampling" else {})}
         # Meta tensors, with which memory is estimated, have no values.
         details = {} if outputs[5].is_meta else {"refined": round(float(outputs[5].mean()), 4)}
         seen = (Window(0, 0, src.shape[2], src.shape[3]),)
