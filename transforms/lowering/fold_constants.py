@@ -11,13 +11,17 @@ from torch.fx.node import map_arg
 from binmat.transforms.graph_pass import GraphPass
 
 from .constants import add_constant, clean_up, constant, is_constant
+from .one_float_type import OneFloatType
 
 
 class FoldConstants(GraphPass[fx.GraphModule]):
-    """Replaces every node that depends on constants alone by its value."""
+    """Replaces every node that depends on constants alone by its value, computed in float64 and rounded once.
+
+    Rounding on the way could end on the other side of a ``floor``, as in the places that grid_sample reads.
+    """
 
     def apply(self, lowered: fx.GraphModule) -> fx.GraphModule:
-        #: Nodes with several results, which only their users can replace.
+        #: Nodes with several results, which only their users can replace, and constants before they were rounded.
         results: dict[fx.Node, Any] = {}
 
         def known(node: fx.Node) -> Any:
@@ -28,10 +32,13 @@ class FoldConstants(GraphPass[fx.GraphModule]):
             if node.op != "call_function" or not all(is_constant(n) or n in results for n in inputs):
                 continue
             args, kwargs = map_arg((node.args, node.kwargs), known)
-            with torch.no_grad():
+            with torch.no_grad(), OneFloatType(torch.float64):
                 value = node.target(*args, **kwargs)
             if isinstance(value, Tensor):
-                node.replace_all_uses_with(add_constant(lowered, node, value.detach().clone()))
+                rounded = value.to(node.meta["val"].dtype, copy=True)
+                folded = add_constant(lowered, node, rounded)
+                results[folded] = value
+                node.replace_all_uses_with(folded)
             else:
                 results[node] = value
                 _spell_out(node, value)
