@@ -295,6 +295,19 @@ def test_tables_change_what_a_network_says_itself() -> None:
     assert net.output_names("matting") == ("alpha", "alpha_s")
 
 
+def test_modnet_returns_the_coarse_alpha_of_a_new_mask_head_behind_its_own_outputs() -> None:
+    sab = 'sab={after = "lr_branch.conv_lr8x", targets = ["hr_branch.conv_*", "f_branch.conv_*"]}'
+    net = convert(MODNet(), "bnn", settings=["decoder=sab", sab], size=(32, 64)).eval()
+    img = torch.rand(2, 3, 32, 64)
+    with torch.no_grad():
+        inferred, trained = net(img), net(img, False)
+    assert inferred[:2] == (None, None)
+    assert [x.shape[1:] for x in inferred[2:]] == [(1, 32, 64), (1, 4, 8)]
+    assert [x.shape[1:] for x in trained] == [(1, 2, 4), (1, 32, 64), (1, 32, 64), (1, 4, 8)]
+    assert all(map(torch.equal, inferred[2:], trained[2:]))
+    assert net.predict(torch.rand(1, 3, 40, 50)).alpha.shape == (1, 1, 40, 50)
+
+
 def test_parts_of_an_encoder_may_be_named() -> None:
     class Inline(nn.Module):
         """The same without one module for the encoder."""
