@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from binmat.errors import BinmatError, PolicyError, RecipeError, SizeError
 from binmat.model_defs.bgmv2 import BGMv2
 from binmat.model_defs.deeplabv3 import DeepLabV3
 from binmat.model_defs.modnet import MODNet
-from binmat.model_defs.network import Network
+from binmat.model_defs.network import Example, Network
 from binmat.model_defs.pam import PAM
 from binmat.model_defs.registry import build
 from binmat.model_defs.trimap import one_hot, portrait_trimap
@@ -293,6 +294,33 @@ def test_tables_change_what_a_network_says_itself() -> None:
     net = convert(PAM(path="0000"), recipe=recipe)
     assert halves(net)[0] == ["up1.0.0"]
     assert net.output_names("matting") == ("alpha", "alpha_s")
+
+
+def test_a_strangers_coarse_alpha_has_its_name_in_the_export() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, 4, 1), nn.Upsample(scale_factor=4), nn.Conv2d(4, 1, 3, 1, 1))
+    sab = ["decoder=sab", 'sab={after = "0", targets = ["2"]}']
+    example = Example("forward", {"input": torch.zeros(1, 3, 8, 12)}, ("alpha",))
+    net = convert(module, "bnn", settings=sab, example=example)
+    assert deploy(net).lowered.outputs == ("alpha", "alpha_s")
+    assert deploy(net, example=example).lowered.outputs == ("alpha", "alpha_s")
+    assert net.example(8, 12).outputs == ("alpha", "alpha_s")
+    named = replace(example, outputs=("pha", "pha_s"))
+    assert deploy(net, example=named).lowered.outputs == ("pha", "pha_s")
+    sized = convert(module, "bnn", settings=sab, size=(8, 12))
+    assert deploy(sized).lowered.outputs == ("output0", "alpha_s")
+
+    class Taken(nn.Module):
+        """Has a coarse alpha of its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = module
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"alpha_s": self.own(x)}
+
+    taken = convert(Taken(), "bnn", settings=["decoder=sab", sab[1].replace('"0"', '"own.0"').replace('"2"', '"own.2"')])
+    assert taken.example(8, 12).outputs == ("alpha_s", "alpha_s_")
 
 
 def test_modnet_returns_the_coarse_alpha_of_a_new_mask_head_behind_its_own_outputs() -> None:
