@@ -77,7 +77,7 @@ class DecoderTable(_Table):
 
     after: str = ""
     targets: tuple[str, ...] = ()
-    head: str = "mask_head"
+    head: Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")] = "mask_head"
     channels: _Channels = 16
     returned: bool = True
 

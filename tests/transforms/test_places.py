@@ -31,6 +31,7 @@ from binmat.pipeline.deployment import deploy
 from binmat.reports import report
 from binmat.transforms.checkpoint import load, save
 from binmat.transforms.convert import convert, plan_of
+from binmat.transforms.places import DecoderTable, EncoderTable
 from binmat.transforms.recipe import Recipe
 
 #: Network -> what its sparse decoder masks where a recipe names nothing, by the names of the masked paths.
@@ -255,6 +256,8 @@ def mine(**changes: str) -> Recipe:
 
 
 LINES = {
+    "encoder": 'encoder = "sbb"',
+    "decoder": 'decoder = "sab"',
     "replaces": 'replaces = ["encoder"]',
     "blocks": "blocks = [{channels = 32, stride = 2}, {channels = 32, stride = 2}, {channels = 32}]",
     "features": "features = [0, 1]",
@@ -407,9 +410,14 @@ def test_plans_that_do_not_follow_from_each_other(changes: dict[str, str], messa
         ({"blocks": "blocks = []"}, "sbb.plan.blocks: .*at least 1 item"),
         ({"blocks": "blocks = [{channels = 100000}]"}, "sbb.plan.blocks.0.channels: .*less than or equal to 4096"),
         ({"channels": "channels = 0"}, "sab.channels: .*greater than or equal to 1"),
+        ({"channels": 'head = ""'}, "sab.head: String should match pattern"),
+        ({"channels": 'head = "a."'}, "sab.head: String should match pattern"),
+        ({"channels": 'head = ".a"'}, "sab.head: String should match pattern"),
         ({"channels": "behind = 1"}, "sab.behind: Extra inputs are not permitted"),
         ({"targets": ""}, "sab: Value error, targets are missing"),
         ({"after": ""}, "sab: Value error, channels without 'after' would have no effect: name the place too"),
+        ({"encoder": ""}, "Value error, \\[sbb\\] would have no effect: set encoder = 'sbb' too, or leave the table out"),
+        ({"decoder": 'decoder = "keep"'}, "Value error, \\[sab\\] would have no effect: set decoder = 'sab' too"),
         ({"replaces": "normalise = false"}, "sbb: Value error, normalise without 'replaces' would have no effect"),
     ],
 )
@@ -417,6 +425,14 @@ def test_tables_that_say_too_little_or_too_much(changes: dict[str, str], message
     with pytest.raises(RecipeError, match=f"mine.toml: {message}") as error:
         mine(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_settings_that_keep_a_half_drop_the_recipes_table_of_it() -> None:
+    kept = mine().with_settings(["encoder=keep"])
+    assert (kept.encoder, kept.sbb, kept.sab) == ("keep", EncoderTable(), mine().sab)
+    assert kept.with_settings(["decoder=keep"]).sab == DecoderTable()
+    with pytest.raises(RecipeError, match=r"--set: Value error, \[sbb\] would have no effect"):
+        mine().with_settings(['sbb={replaces = ["encoder"]}', "encoder=keep"])
 
 
 def test_a_plan_ends_in_the_channels_that_the_network_counts_on() -> None:
