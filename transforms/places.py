@@ -60,8 +60,11 @@ class EncoderTable(_Table):
 
     def insertion_point(self, network: Network) -> EncoderInsertionPoint | None:
         """Where the encoder goes; None where neither the table nor the network says."""
+        own = network.encoder_insertion_point
         if not self.replaces:
-            return network.encoder_insertion_point
+            return own
+        if own is not None and not own.parts and self.replaces == (own.name,):
+            return replace(own, normalise=self.normalise)
         if len(self.replaces) == 1:
             return EncoderInsertionPoint(self.replaces[0], self.normalise)
         return EncoderInsertionPoint("sbb_encoder", self.normalise, parts=self.replaces)

@@ -443,6 +443,15 @@ def test_a_plan_ends_in_the_channels_that_the_network_counts_on() -> None:
         convert(MODNet(), "bnn", settings=["encoder=sbb", plan.replace("stride = 8", "stride = 2")])
 
 
+def test_the_networks_own_encoder_may_be_named() -> None:
+    table = 'sbb={replaces = ["backbone"], normalise = false}'
+    net = convert(MODNet(), "bnn", settings=["encoder=sbb", table], size=(32, 32))
+    assert net.get_submodule("backbone").channels[-1] == 1280
+    assert net.get_submodule("backbone").plan == convert(MODNet(), "bnn", settings=["encoder=sbb"]).backbone.plan
+    point = EncoderTable(replaces=("backbone",)).insertion_point(net)
+    assert point == replace(MODNet.encoder_insertion_point, normalise=True)
+
+
 def test_an_encoder_that_reads_more_than_a_frame_cannot_normalise_it() -> None:
     recipe = Recipe(scheme="bnn", encoder="sbb").with_settings(['sbb={replaces = ["backbone"]}'])
     with pytest.raises(RecipeError, match=r"reads 6 channels cannot normalise them: .* set normalise to false"):
