@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.data.image import photograph
-from binmat.errors import BinmatError, PolicyError, RecipeError, SizeError
+from binmat.errors import BinmatError, InputError, PolicyError, RecipeError, SizeError
 from binmat.model_defs.bgmv2 import BGMv2
 from binmat.model_defs.deeplabv3 import DeepLabV3
 from binmat.model_defs.modnet import MODNet
@@ -212,8 +212,10 @@ def test_bgmv2s_refiner_runs_behind_a_sparse_base() -> None:
     assert prediction.alpha.shape == (1, 1, 80, 120)
     with pytest.raises(SizeError, match="leaves 16x24 pixels, too few for bgmv2_mobilenetv2: at least 17"):
         net(torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96))
-    made = report(net, size=(64, 96), clip=[photograph(64, 96)], background=plate)
+    made = report(net, size=(64, 96), clip=[picture], background=plate)
     assert set(made.sparse.measured.paths) == set(PATHS["bgmv2_mobilenetv2"])
+    with pytest.raises(InputError, match="background has 80x120 pixels and the frames of the clip 64x96: give the"):
+        report(net, size=(64, 96), clip=[photograph(64, 96)], background=plate)
 
 
 def test_a_strided_network_keeps_its_strides() -> None:
