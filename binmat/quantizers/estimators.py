@@ -53,7 +53,8 @@ def curve(derivative: Callable[[Tensor], Tensor], largest: float, signed: bool =
     """An estimator that keeps one byte of its derivative, a new tensor; largest: of its absolute values."""
     dtype, steps = (torch.int8, 127) if signed else (torch.uint8, 254)
     return Estimator(
-        lambda u: derivative(u).mul_(steps / largest).round_().to(dtype),
+        # A coarse float type may round above the largest, and a byte would wrap.
+        lambda u: derivative(u).mul_(steps / largest).round_().clamp_(-steps if signed else 0, steps).to(dtype),
         lambda grad, kept: kept.to(grad.dtype).div_(steps / largest).mul_(grad),
     )
 

@@ -107,6 +107,14 @@ def test_estimators_that_follow_the_training_are_within_half_a_step(estimator: s
         assert (x.grad - exact).abs().max() <= half * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("estimator", ["ede", "fourier", "power"])
+def test_no_byte_wraps_where_a_coarse_type_rounds_the_peak_up(estimator: str) -> None:
+    for progress in torch.linspace(0, 1, 41).tolist():
+        u = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
+        sign(u, estimator, progress).sum().backward()
+        assert u.grad is not None and (u.grad > 0).all()
+
+
 def test_estimators_that_follow_the_training_at_its_ends() -> None:
     def at_zero(estimator: str, progress: float) -> float:
         x = torch.zeros(1, dtype=torch.float64, requires_grad=True)

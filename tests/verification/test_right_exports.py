@@ -26,6 +26,8 @@ CALLS: dict[str, Callable[[Tensor], object]] = {
     "an empty output": lambda y: (y, y[:, :0]),
     "division by what may be 0": lambda y: (y / y.relu()).sigmoid(),
     "the places of the largest": lambda y: (y.argmax(1), y.topk(2, 1).values),
+    "a number that float32 rounds": lambda y: y * torch.tensor(0.1) + torch.as_tensor([0.3]),
+    "numbers in the type of a tensor": lambda y: y * y.new_tensor([0.485, 0.456, 0.406, 0.9]).view(4, 1, 1),
 }
 
 
@@ -42,6 +44,21 @@ class After(nn.Module):
 @pytest.mark.parametrize("name", CALLS)
 def test_right_exports_pass(name: str) -> None:
     deploy(After(CALLS[name]).eval(), (12, 14)).verify().check()
+
+
+def test_a_buffer_with_two_names_passes() -> None:
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.inner = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+            mean = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
+            self.register_buffer("mean", mean)
+            self.conv.register_buffer("mean", mean)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(self.conv(x - self.mean) + self.conv.mean.sum())
+
+    deploy(convert(Normalised(), "bnn", size=(12, 14)).eval(), (12, 14)).verify().check()
 
 
 def test_a_mask_with_infinities_of_another_machine_passes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,33 +39,37 @@ class Recording:
     """One frame of a network in evaluation mode, every float in float32.
 
     name: of the network. module: its first inputs are the network's parameters and buffers, with what its binary layers
-    deploy; the others are the tensors of the example. constants: the former, by name. tensors: names of the latter.
+    deploy; the others are the tensors of the example. exact: the same in float64, where the code makes constants, such
+    as ``torch.tensor(0.1)``, that float32 rounds. constants: the parameters and buffers, by name. tensors: names of the
+    example's tensors.
     """
 
     name: str
     network: nn.Module
     example: Example
     module: fx.GraphModule
+    exact: fx.GraphModule | None
     constants: Mapping[str, Tensor] = field(repr=False)
     tensors: tuple[str, ...]
 
     def bound(self, dtype: torch.dtype) -> fx.GraphModule:
-        """A copy of the graph with the constants in it, and all floats in this type.
+        """A copy of the graph with the constants in it, and all floats in this type, float32 or float64.
 
         In float64 what a layer deploys is computed in float64 too: scales, and thresholds that are sums.
         """
-        graph = copy.deepcopy(self.module.graph)
+        recorded, constants = self.module, self.constants
         if dtype != _RECORDED:
+            recorded = self.exact or recorded
+            constants = _constants(_evaluated(self.network, dtype))
+        graph = copy.deepcopy(recorded.graph)
+        if dtype != _RECORDED and self.exact is None:
             _convert(graph, dtype)
-        module = fx.GraphModule(self.module, graph)
-        constants = self.constants if dtype == _RECORDED else _constants(_evaluated(self.network, dtype))
-        for node, value in zip(module.graph.find_nodes(op="placeholder"), constants.values(), strict=False):
+        module = fx.GraphModule(recorded, graph)
+        placeholders = graph.find_nodes(op="placeholder")[: len(constants)]
+        for node, name in zip(placeholders, self.constants, strict=True):
             if node.users:
-                node.replace_all_uses_with(add_constant(module, node, value))
-            module.graph.erase_node(node)
-        for name, constant in module.named_buffers():
-            if constant.is_floating_point():
-                setattr(module, name, constant.to(dtype))
+                node.replace_all_uses_with(add_constant(module, node, constants[name]))
+            graph.erase_node(node)
         return module
 
 
@@ -77,15 +81,20 @@ def record(network: nn.Module, example: Example) -> Recording:
     and :mod:`binmat.transforms.lowering.decompositions` says which ones become simpler ones. Raises LoweringError.
     """
     with TRACING_LOCK, collector_waits():
-        return _record(network, example)
+        owner = _evaluated(network, _RECORDED)
+        constants = _constants(owner)
+        module = _record(owner, example, _RECORDED)
+        literals = any(value.is_floating_point() for value in module.buffers())
+        exact = _record(_evaluated(network, torch.float64), example, torch.float64) if literals else None
+        tensors = tuple(name for name, value in example.inputs.items() if isinstance(value, Tensor))
+        return Recording(owner.name, network, example, module, exact, constants, tensors)
 
 
-def _record(network: nn.Module, example: Example) -> Recording:
-    owner = _evaluated(network, _RECORDED)
+def _record(owner: Network, example: Example, dtype: torch.dtype) -> fx.GraphModule:
     _name_layers(owner)
     constants = _constants(owner)
     tensors = {name: value for name, value in example.inputs.items() if isinstance(value, Tensor)}
-    tensors = {name: value.to(_RECORDED) if value.is_floating_point() else value for name, value in tensors.items()}
+    tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
     program = owner.programs[example.mode]
     assert isinstance(program, Program)
     run = _Run(owner, program.graph)
@@ -94,7 +103,7 @@ def _record(network: nn.Module, example: Example) -> Recording:
         state = {f"owner.{name}": value for name, value in zip(constants, values, strict=False)}
         bound = dict(zip(tensors, values[len(constants) :], strict=True))
         arguments = [bound.get(name, value) for name, value in example.inputs.items()]
-        with OneFloatType(_RECORDED):
+        with OneFloatType(dtype):
             result = functional_call(run, state, tuple(arguments))
         refuse_changes(owner.name, state)
         return _asked_for(owner, example, tuple(result) if isinstance(result, (tuple, list)) else (result,))
@@ -103,17 +112,25 @@ def _record(network: nn.Module, example: Example) -> Recording:
         with torch.no_grad(), quiet_fake_tensors(), plain_kernels():
             functional = dispatch_functionalize(frame, FunctionalTensorMode())
             make = make_fx(functional, decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
-            module = make(*constants.values(), *tensors.values())
+            return make(*constants.values(), *tensors.values())
     except LoweringError:
         raise
     except Exception as error:
         raise cannot_lower(owner.name, tensors, error, run.current) from error
-    return Recording(owner.name, network, example, module, constants, tuple(tensors))
 
 
 def _evaluated(network: nn.Module, dtype: torch.dtype) -> Network:
     """A copy in evaluation mode and of this type, with binary layers that are recorded as two operators."""
-    owner = trace(copy.deepcopy(network)).eval().to(dtype)
+    owner = trace(copy.deepcopy(network)).eval()
+    names: dict[Tensor, list[str]] = {}
+    for name, buffer in owner.named_buffers(remove_duplicate=False):
+        names.setdefault(buffer, []).append(name)
+    owner.to(dtype)
+    # torch converts a buffer under each of its names, and then they are several.
+    for first, *others in names.values():
+        for name in others:
+            parent, _, attribute = name.rpartition(".")
+            setattr(owner.get_submodule(parent), attribute, owner.get_buffer(first))
     _swap_binary_layers(owner)
     return owner
 
