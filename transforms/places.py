@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from binmat.model_defs.insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from binmat.model_defs.network import Network
@@ -17,6 +24,11 @@ _Channels = Annotated[int, Field(ge=1, le=4096)]
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _given(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what the table leaves to the network: that is refused where it is written out."""
+        return {name: value for name, value in fields(self).items() if name in self.model_fields_set}
 
 
 class BlockTable(_Table):

@@ -106,9 +106,8 @@ class Recipe(BaseModel):
         return sbb_encoder(network, self.block_shortcut, self.sbb.insertion_point(network), plan)
 
     def _fields(self) -> dict[str, Any]:
-        """Everything, without what the tables leave to the network: that is refused where it is written out."""
-        tables = {name: getattr(self, name).model_dump(exclude_unset=True) for name in _TABLES.values()}
-        return self.model_dump(exclude=set(_TABLES.values())) | {name: table for name, table in tables.items() if table}
+        """Everything, without empty tables."""
+        return {name: value for name, value in self.model_dump().items() if value or name not in _TABLES.values()}
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self._fields())

@@ -324,7 +324,7 @@ def test_a_strangers_coarse_alpha_has_its_name_in_the_export() -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"alpha_s": self.own(x)}
 
-    taken = convert(Taken(), "bnn", settings=["decoder=sab", sab[1].replace('"0"', '"own.0"').replace('"2"', '"own.2"')])
+    taken = convert(Taken(), "bnn", settings=["decoder=sab", 'sab={after = "own.0", targets = ["own.2"]}'])
     assert taken.example(8, 12).outputs == ("alpha_s", "alpha_s_")
 
 
@@ -418,7 +418,7 @@ def test_plans_that_do_not_follow_from_each_other(changes: dict[str, str], messa
         ({"channels": "behind = 1"}, "sab.behind: Extra inputs are not permitted"),
         ({"targets": ""}, "sab: Value error, targets are missing"),
         ({"after": ""}, "sab: Value error, channels without 'after' would have no effect: name the place too"),
-        ({"encoder": ""}, "Value error, \\[sbb\\] would have no effect: set encoder = 'sbb' too, or leave the table out"),
+        ({"encoder": ""}, "Value error, \\[sbb\\] would have no effect: set encoder = 'sbb' too, or leave the table"),
         ({"decoder": 'decoder = "keep"'}, "Value error, \\[sab\\] would have no effect: set decoder = 'sab' too"),
         ({"replaces": "normalise = false"}, "sbb: Value error, normalise without 'replaces' would have no effect"),
     ],
