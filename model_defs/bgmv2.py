@@ -207,14 +207,16 @@ class BGMv2(Network):
         own = {"matting": _BASE_OUTPUTS[:2], "base": _BASE_OUTPUTS}.get(mode, _REFINED_OUTPUTS)
         return (*own, *(self.conversion.side_outputs if self.conversion else ()))
 
-    def forward(self, src: Tensor, bgr: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, src: Tensor, bgr: Tensor | None = None) -> tuple[Tensor, ...]:
         """The official call: mode ``base`` without a refiner, else the refine mode at ``backbone_scale``.
 
         A sparse decoder's coarse alpha pha_s [N, 1, h/16, w/16], not clamped, h x w being the base network's size,
         follows the outputs.
 
-        Raises InputError where src and bgr differ in shape, SizeError for a size that does not fit.
+        Raises InputError where bgr is missing or differs from src in shape, SizeError for a size that does not fit.
         """
+        if bgr is None:
+            raise self._missing_background()
         if src.shape != bgr.shape:
             raise InputError(
                 f"the image is {list(src.shape)} and the background {list(bgr.shape)}: give both in one shape"
@@ -253,6 +255,11 @@ class BGMv2(Network):
         if mode == "sampling":
             inputs["sample_pixels"] = self.config["sample_pixels"]
         return Example(mode, inputs, self.output_names(mode))
+
+    def notes_on(self, example: Example) -> tuple[str, ...]:
+        """Whether the refiner samples more pixels than there are."""
+        height, width = example.size
+        return _notes_on_sampling(int(example.inputs.get("sample_pixels", 0)), height * width)
 
     def specialised(
         self,
@@ -310,9 +317,7 @@ class BGMv2(Network):
         if trimap is not None:
             raise InputError(f"{self.name} takes no trimap: leave it out")
         if background is None:
-            raise InputError(
-                f"the background is missing: {self.name} needs a picture of the same scene without its subject"
-            )
+            raise self._missing_background()
         height, width = image.shape[2], image.shape[3]
         if background.shape != image.shape:
             raise InputError(
@@ -335,13 +340,17 @@ class BGMv2(Network):
         self._check_frame(src.shape[2], src.shape[3], downsample_ratio)
         outputs = self.run(settings["refine_mode"], src, bgr, downsample_ratio, *self._choice(settings))
         alpha, foreground = (output[..., :height, :width] for output in outputs[:2])
-        notes = []
-        if sample_pixels is not None and sample_pixels > height * width:
-            notes.append(f"sample_pixels is {sample_pixels} of {height * width} pixels: every patch could be refined")
+        sampled = settings["sample_pixels"] if settings["refine_mode"] == "sampling" else 0
+        notes = _notes_on_sampling(sampled, height * width)
         # Meta tensors, with which memory is estimated, have no values.
         details = {} if outputs[5].is_meta else {"refined": round(float(outputs[5].mean()), 4)}
         seen = (Window(0, 0, src.shape[2], src.shape[3]),)
-        return Prediction(alpha, foreground, notes=tuple(notes), details=details, windows=seen)
+        return Prediction(alpha, foreground, notes=notes, details=details, windows=seen)
+
+    def _missing_background(self) -> InputError:
+        return InputError(
+            f"the background is missing: {self.name} needs a picture of the same scene without its subject"
+        )
 
     def _check_frame(self, height: int, width: int, downsample_ratio: float) -> None:
         self.check_size(height, width)
@@ -370,10 +379,21 @@ def without_subject(image: Tensor) -> Tensor:
     return torch.where(subject, image.mean((2, 3), keepdim=True), image)
 
 
+def _notes_on_sampling(sampled: int, pixels: int) -> tuple[str, ...]:
+    """Whether more pixels are refined than there are. A patch by itself is five times its share of mode ``full``."""
+    if sampled <= pixels:
+        return ()
+    return (
+        f"sample_pixels is {sampled} of {pixels} pixels: every patch could be refined, for about five times the "
+        "refiner's work in mode full: choose refine_mode=full or fewer pixels",
+    )
+
+
 def _check_ratio(ratio: float) -> None:
     if not 0 < ratio <= LARGEST_RATIO:
         raise SizeError(
-            f"BGMv2's refiner takes a downsample ratio of at most {LARGEST_RATIO}, not {ratio}: give for example 0.25"
+            f"BGMv2's refiner takes a downsample ratio above 0 and at most {LARGEST_RATIO}, not {ratio}: "
+            "give for example 0.25"
         )
 
 
@@ -386,7 +406,7 @@ def _check_refinement(refine_mode: str, sample_pixels: int, threshold: float) ->
             "ratio out to run without the refiner"
         )
     if not 0 <= threshold <= 1:
-        raise InputError(f"threshold is {threshold}: give an error from 0 to 1, the official code takes 0.1")
+        raise InputError(f"threshold is {threshold}: give an expected error from 0 to 1, the official code takes 0.1")
 
 
 def _recognise(variant: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:

@@ -153,6 +153,10 @@ class Network(nn.Module):
         }
         return Example("matting", inputs, self.output_names("matting") or self.example_outputs)
 
+    def notes_on(self, example: Example) -> tuple[str, ...]:
+        """What the user should know about a call with these inputs, one sentence each."""
+        return ()
+
     def flattened(self, example: Example) -> Example:
         """An example that a user gives, with the tensors in its inputs by the names of the mode's arguments."""
         return example

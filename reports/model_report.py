@@ -106,6 +106,7 @@ def report(
     assert subject is not None
     downsample_ratio = ratio_of(subject, downsample_ratio)
     call = example_inputs(subject, size, downsample_ratio, example)
+    notes += subject.notes_on(call)
     calls = record_calls(subject, call)
     after = None
     if converted is not None:

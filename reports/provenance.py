@@ -28,7 +28,8 @@ _HEAD = """\
 # Where the papers' numbers come from
 
 `make provenance` writes this page: it counts every network and puts the result beside the number that is printed. The
-printed numbers are in `reports/paper_figures.toml`. A test fails where the page is not what binmat counts.
+printed numbers are in `reports/paper_figures.toml`: those of the papers' tables and figures, and those of their texts
+that a table below names "Text". A test fails where the page is not what binmat counts.
 
 A number that is equal in the digits that are printed stands alone. Otherwise the line says how far it is from the
 printed one, and below the table why. The last column is the number of the command, in the list at the end. In Python
@@ -87,7 +88,8 @@ class Printed:
     """One number of a paper.
 
     paper, table, row, column: where it stands. value: as it is printed. figure: what it is compared with, see
-    ``paper_figures.toml``. why: what is to be said where they differ.
+    ``paper_figures.toml``. why: what is to be said where they differ. other: another printed number, for the figures
+    that set the counted one against it.
     """
 
     paper: str
@@ -98,10 +100,11 @@ class Printed:
     figure: str
     setup: Setup
     why: str | None
+    other: float | None = None
 
     def counted(self) -> float:
         """The figure, in the unit of the printed number."""
-        return _figure(_report(self.setup), self.figure)
+        return _figure(_report(self.setup), self.figure, self.other)
 
     def agrees(self) -> bool:
         """Whether they are equal in the digits that are printed."""
@@ -127,6 +130,7 @@ def printed_numbers(path: Path = FIGURES) -> list[Printed]:
             table["figures"][column],
             _setup(table, row),
             content["why"][row["why"][column]] if column in row.get("why", {}) else None,
+            float(row["others"][column]) if column in row.get("others", {}) else None,
         )
         for paper in content["paper"]
         for table in paper.get("table", ())
@@ -188,26 +192,42 @@ _FIGURE_NAMES = {
     "ops bimatting": "`bimatting`, G",
     "ops textbook": "`textbook`, G",
     "ops fvcore": "`fvcore`, G",
+    "ops fvcore of": "`fvcore`, % of the other",
+    "ops fvcore under": "`fvcore`, % under the other",
+    "ops textbook of": "`textbook`, % of the other",
+    "ops bimatting under": "`bimatting`, % under the other",
     "ops bimatting decoder": "`bimatting`, `decoder`, G",
+    "ops bimatting decoder.decode0 per backbone": "`bimatting`, `decoder.decode0` / `backbone`, %",
     "share decoder": "share of `decoder`, %",
     "share backbone": "share of `backbone`, %",
+    "storage share decoder": "storage share of `decoder`, %",
+    "storage share backbone": "storage share of `backbone`, %",
     "less ops": "times less in `bimatting`",
     "less storage": "times less storage",
     "parameters": "parameters, M",
+    "parameters of": "parameters, % of the other",
+    "parameters under": "parameters, % under the other",
     "storage": "storage, MiB",
+    "storage beyond": "storage, MiB beyond the other",
 }
 
 
-def _figure(found: Report, figure: str) -> float:
+def _figure(found: Report, figure: str, other: float | None = None) -> float:
     side = found.after or found.before
     assert side is not None
     match figure.split():
+        case [*own, "of" | "under" | "beyond" as relation]:
+            assert other is not None
+            value = _figure(found, " ".join(own))
+            return {"of": 100 * value / other, "under": 100 * (1 - value / other), "beyond": value - other}[relation]
         case ["ops", "fvcore"]:
             return found.cross_checks["fvcore"] / 1e9
         case ["ops", convention]:
             return _ops(found, side, convention) / 1e9
         case ["ops", convention, part]:
             return _part(found, side, convention, part) / 1e9
+        case ["ops", convention, part, "per", base]:
+            return 100 * _part(found, side, convention, part) / _part(found, side, convention, base)
         case ["share", part]:
             return 100 * _part(found, side, "bimatting", part) / side.counts["bimatting"].total.ops
         case ["less", "ops"]:
@@ -218,6 +238,8 @@ def _figure(found: Report, figure: str) -> float:
             return found.before.bytes / side.bytes
         case ["parameters"]:
             return sum(side.bits.values()) / 32 / 1e6
+        case ["storage", "share", part]:
+            return 100 * found.blocks.sums(side.bits, 0)[part] / sum(side.bits.values())
         case ["storage"]:
             return side.bytes / 2**20
     raise ValueError(f"{FIGURES.name} has no figure '{figure}'")

@@ -108,6 +108,8 @@ def matte_clip(
     if show_mask:
         predictions = with_masks(network, predictions, masks)
     if one_frame_delay:
+        if clip.video is None and not clip.path.is_dir():
+            raise InputError(f"one-frame-delay filters a clip, and {clip.path} is one image: leave it out")
         predictions = without_flicker(predictions)
     with atomic_folder(Path(output)) as folder:
         said = [clip.note(), trimaps and trimaps.note(), background and note_on_pages(background)]

@@ -151,6 +151,13 @@ def test_one_frame_delay_takes_a_flicker_out(program, monkeypatch, checkpoint: P
     assert alphas == pytest.approx([0.2] * 4, abs=1e-6)
 
 
+def test_one_frame_delay_of_an_image_is_refused(program, checkpoint: Path, frames: Path, tmp_path: Path) -> None:
+    arguments = ["matte", checkpoint, frames / "f2.png", "-o", tmp_path / "out", "--one-frame-delay"]
+    status, _, errors = program(*arguments)
+    assert (status, "f2.png is one image: leave it out" in " ".join(errors.split())) == (1, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_frames_that_do_not_belong_together(program, checkpoint: Path, frames: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     arguments = ["matte", checkpoint, frames, "-o", tmp_path / "out"]

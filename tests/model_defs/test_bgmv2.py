@@ -13,6 +13,7 @@ from tracing import traced
 from binmat.errors import InputError, SizeError, UnknownNameError
 from binmat.model_defs.bgmv2 import SPECS, BGMv2, without_subject
 from binmat.model_defs.registry import NETWORKS, build
+from binmat.reports import report
 from binmat.transforms.lowering.one_float_type import OneFloatType
 
 VARIANTS = ("mobilenetv2", "resnet50")
@@ -198,14 +199,31 @@ def test_predict_pads_to_multiples_of_4_and_takes_the_networks_settings(net: BGM
     few = net.predict(src, background=bgr, downsample_ratio=0.5, sample_pixels=48)
     assert few.details == {"refined": round(3 / (18 * 25), 4)}
     assert net.predict(src, background=bgr, downsample_ratio=0.5, sample_pixels=6791).notes == (
-        "sample_pixels is 6791 of 6790 pixels: every patch could be refined",
+        "sample_pixels is 6791 of 6790 pixels: every patch could be refined, for about five times the "
+        "refiner's work in mode full: choose refine_mode=full or fewer pixels",
     )
+
+
+def test_sampling_more_than_the_picture_is_noted() -> None:
+    net = BGMv2()
+    (note,) = net.notes_on(net.example(64, 96, 0.5))
+    assert note.startswith("sample_pixels is 80000 of 6144 pixels")
+    assert net.notes_on(net.example(64, 96)) == ()
+    for options in ({"refine_mode": "full"}, {"sample_pixels": 6144}):
+        chosen = net.specialised(**options)
+        assert chosen.notes_on(chosen.example(64, 96, 0.5)) == ()
+    assert note in report(net, size=(64, 96), downsample_ratio=0.5).notes
 
 
 def test_the_background_without_a_subject_differs_in_the_middle_alone() -> None:
     image = torch.rand(1, 3, 40, 60)
     changed = (without_subject(image) != image).any(1)[0]
     assert changed[20, 30] and not changed[0].any() and not changed[:, 0].any()
+
+
+def test_the_official_call_names_a_missing_background(net: BGMv2) -> None:
+    with pytest.raises(InputError, match="the background is missing: bgmv2_mobilenetv2 needs a picture of the same"):
+        net(torch.zeros(1, 3, 64, 96))
 
 
 @pytest.mark.parametrize(
@@ -218,10 +236,10 @@ def test_the_background_without_a_subject_differs_in_the_middle_alone() -> None:
         ({"sample_pixels": 320}, "sample_pixels is for the refiner, which does not run at downsample ratio 1"),
         ({"downsample_ratio": 0.5, "sample_pixels": 0}, "sample_pixels is 0, less than one patch of 16"),
         ({"downsample_ratio": 0.5, "sample_pixels": -16}, "less than one patch"),
-        ({"downsample_ratio": 0.5, "threshold": 1.5}, "threshold is 1.5: give an error from 0 to 1"),
+        ({"downsample_ratio": 0.5, "threshold": 1.5}, "threshold is 1.5: give an expected error from 0 to 1"),
         ({"downsample_ratio": 0.5, "threshold": float("nan")}, "threshold is nan"),
         ({"downsample_ratio": 0.5, "refine_mode": "ful"}, "did you mean 'full'"),
-        ({"downsample_ratio": 0.75}, "a downsample ratio of at most 0.5, not 0.75"),
+        ({"downsample_ratio": 0.75}, "a downsample ratio above 0 and at most 0.5, not 0.75"),
         ({"downsample_ratio": -1.0}, "at most 0.5, not -1.0"),
         ({"downsample_ratio": 0.125}, "leaves 8x12 pixels, too few"),
     ],

@@ -21,21 +21,34 @@ PRINTED = {
     ("BiMatting", "Table 2, D646 and AIM (the same numbers twice), 512x512"): 16,
     ("BiMatting", "Table 3, VM, 1080x1920"): 8,
     ("BiMatting", "Table 3, D646 and AIM (the same numbers twice), 2048x2048"): 8,
-    ("BiMatting", "Figure 3b"): 3,
+    ("BiMatting", "Figure 3b, and the text of section 3.1"): 5,
+    ("BiMatting", "Text of section 3.3"): 2,
+    ("BiMatting", "Text of section 3.3, SAB beside the 0.55 of Table 1"): 1,
     ("BiMatting", "Text of section 4"): 6,
+    ("BiMatting", "Text of section 4.2, beside the 0.57 of RVM-BNN in Table 2"): 1,
     ("LiteMatting", "Table 1"): 2,
     ("LiteMatting", "Table 3"): 4,
     ("LiteMatting", "Table 4"): 4,
     ("LiteMatting", "Table 5"): 6,
+    ("LiteMatting", "Text of section 4.3, beside Table 1's numbers of other networks"): 4,
+    ("LiteMatting", "Text of the abstract, beside Table 1's IndexNet"): 2,
     ("PAM", "Table 1, Flops"): 3,
     ("PAM", "Table 1, Param"): 1,
+    ("PAM", "Text of the experiments, computation beside Table 1's"): 2,
+    ("PAM", "Text of the experiments, parameters beside Table 1's"): 2,
 }
 
 SMALL = Setup("pam", (32, 64), config=(("path", "0000"),))
 
 
-def printed(value: str, figure: str = "parameters", setup: Setup = SMALL, why: str | None = None) -> Printed:
-    return Printed("a paper", "a table", "a row", "a column", value, figure, setup, why)
+def printed(
+    value: str,
+    figure: str = "parameters",
+    setup: Setup = SMALL,
+    why: str | None = None,
+    other: float | None = None,
+) -> Printed:
+    return Printed("a paper", "a table", "a row", "a column", value, figure, setup, why, other)
 
 
 def test_every_printed_number_is_there() -> None:
@@ -60,6 +73,12 @@ def test_agreement_is_in_the_digits_that_are_printed() -> None:
     assert printed("3.4").reason() == ""
 
 
+@pytest.mark.parametrize(("relation", "expected"), [("of", 84.343225), ("under", 15.656775), ("beyond", -0.626271)])
+def test_a_figure_is_set_against_another_printed_number(relation: str, expected: float) -> None:
+    """Path 0000's 3.373729 M beside 4.0 M."""
+    assert printed("0", f"parameters {relation}", other=4.0).counted() == pytest.approx(expected)
+
+
 def test_a_command_gives_the_report() -> None:
     setup = Setup("pam", (32, 64), config=(("path", "0000"),), scheme="threshold", settings=("padding=one",))
     text = 'report(convert(build("pam", path="0000"), "threshold", settings=["padding=one"]), size=(32, 64))'
@@ -74,6 +93,10 @@ def test_a_command_gives_the_report() -> None:
     assert printed("0", "storage", setup).counted() == pytest.approx(made.after.bytes / 2**20)
     parts = [printed("0", f"share {part}", setup).counted() for part in ("level2", "stages")]
     assert all(0 < share < 100 for share in parts)
+    quotient = printed("0", "ops bimatting level2 per stages", setup).counted()
+    assert quotient == pytest.approx(100 * parts[0] / parts[1])
+    kept = sum(bits for name, bits in made.after.bits.items() if name.startswith("level2."))
+    assert printed("0", "storage share level2", setup).counted() == pytest.approx(kept / made.after.bytes / 8 * 100)
     with pytest.raises(ValueError, match=r"paper_figures\.toml has no figure 'latency'"):
         printed("0", "latency", setup).counted()
 
