@@ -25,7 +25,7 @@ def example_inputs(
     if size is None and network.name in NETWORKS:
         size = NETWORKS[network.name].example_size
     if size is None and network.traced_example is not None and not network.takes_an_image:
-        return network.traced_example
+        return network.flattened(network.traced_example)
     if size is None:
         raise SizeError(f"{network.name} has no usual size: pass size=(height, width)")
     check_pixels(size)

@@ -251,10 +251,10 @@ class MODNet(Network):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, img: Tensor, inference: bool = True) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    def forward(self, img: Tensor, inference: bool = True) -> tuple[Tensor | None, ...]:
         """The official call. Raises SizeError where img is not [N, 3, H, W] with H and W multiples of 32.
 
-        With a trimap it is [N, 4, H, W].
+        With a trimap it is [N, 4, H, W]. The coarse alpha of a mask head that a recipe adds follows the three outputs.
         """
         channels = self.example_channels["img"]
         if img.dim() != 4 or img.shape[1] != channels:
@@ -264,9 +264,9 @@ class MODNet(Network):
             )
         self.check_size(img.shape[2], img.shape[3])
         if inference:
-            return None, None, self.run("matting", img)
-        semantic, detail, matte = self.run("training", img)
-        return semantic, detail, matte
+            found = self.run("matting", img)
+            return (None, None, *(found if isinstance(found, tuple) else (found,)))
+        return tuple(self.run("training", img))
 
     def predict_matte(self, img: Tensor) -> Tensor:
         """Mode ``matting``."""
@@ -322,7 +322,7 @@ class MODNet(Network):
             levels = F.interpolate(known.alpha()[None, None], size=(height, width), mode="nearest-exact")
             img = _with_trimap(img, levels)
         padded = pad_to_multiple(img, self.size_multiple)
-        matte: Tensor = self.run("matting", padded)[..., :height, :width]
+        matte = self(padded)[2][..., :height, :width]
         matte = matte if (height, width) == full else enlarge(matte, *full)
         seen = (Window(0, 0, padded.shape[2] * full[0] / height, padded.shape[3] * full[1] / width),)
         if known is None:

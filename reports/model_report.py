@@ -30,7 +30,7 @@ from .count import is_binary, price
 from .layers import list_layers
 from .report_content import ReportContent, Side
 from .save import save_as
-from .sparse import PAPER_DENSITY, ClipDensity, Sparse, measure_density, resized_trimaps
+from .sparse import PAPER_DENSITY, ClipDensity, Sparse, measure_density, resized_frames, resized_trimaps
 from .storage import as_bytes, saved_bytes, stored_bits
 
 
@@ -136,7 +136,7 @@ def report(
         originals, frames = tee(clip)
         return measure_density(
             subject,
-            (resize(frame, height, width) for frame in frames),
+            resized_frames(frames, background, height, width),
             downsample_ratio,
             trimaps=None if trimaps is None else resized_trimaps(trimaps, originals, height, width),
             background=None if background is None else resize(background, height, width),

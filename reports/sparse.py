@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from binmat.data.image import resize
 from binmat.data.inference import matte_frames
 from binmat.errors import InputError
 from binmat.model_defs.network import Network
@@ -101,6 +102,19 @@ def measure_density(
     if not active:
         raise InputError("no trimap of the clip has an unknown pixel, so the network did not run: take another clip")
     return ClipDensity(active, count)
+
+
+def resized_frames(
+    frames: Iterable[Tensor], background: Tensor | None, height: int, width: int
+) -> Iterator[Tensor]:
+    """Frames as [1, 3, height, width]. Raises InputError where the clip's background has another size than a frame."""
+    for frame in frames:
+        if background is not None and background.shape != frame.shape:
+            raise InputError(
+                f"the background has {background.shape[2]}x{background.shape[3]} pixels and the frames of the clip "
+                f"{frame.shape[2]}x{frame.shape[3]}: give the same scene without its subject, taken and cropped alike"
+            )
+        yield resize(frame, height, width)
 
 
 def resized_trimaps(

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from binmat.model_defs.insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from binmat.model_defs.network import Network
@@ -17,6 +24,11 @@ _Channels = Annotated[int, Field(ge=1, le=4096)]
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _given(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what the table leaves to the network: that is refused where it is written out."""
+        return {name: value for name, value in fields(self).items() if name in self.model_fields_set}
 
 
 class BlockTable(_Table):
@@ -60,8 +72,11 @@ class EncoderTable(_Table):
 
     def insertion_point(self, network: Network) -> EncoderInsertionPoint | None:
         """Where the encoder goes; None where neither the table nor the network says."""
+        own = network.encoder_insertion_point
         if not self.replaces:
-            return network.encoder_insertion_point
+            return own
+        if own is not None and not own.parts and self.replaces == (own.name,):
+            return replace(own, normalise=self.normalise)
         if len(self.replaces) == 1:
             return EncoderInsertionPoint(self.replaces[0], self.normalise)
         return EncoderInsertionPoint("sbb_encoder", self.normalise, parts=self.replaces)
@@ -77,7 +92,7 @@ class DecoderTable(_Table):
 
     after: str = ""
     targets: tuple[str, ...] = ()
-    head: str = "mask_head"
+    head: Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")] = "mask_head"
     channels: _Channels = 16
     returned: bool = True
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from binmat.errors import LONGEST_NAME, RecipeError, UnknownNameError
 from binmat.model_defs.network import Network
@@ -26,6 +26,8 @@ from .shortcut import AddShortcuts
 
 #: Characters of a recipe, and dots in a line of it: Python's TOML reader takes the square of a dotted key's length.
 _LARGEST, _MOST_DOTS = 200_000, 300
+#: Field -> the value with which the table of that name counts.
+_TABLES = {"encoder": "sbb", "decoder": "sab"}
 _FOLDER = resources.files("binmat.transforms") / "recipes"
 
 
@@ -39,7 +41,8 @@ class Recipe(BaseModel):
         ``paper`` (always, Eq. 7).
     decoder: ``keep``, or ``sab``: BiMatting's sparse-assisted decoder.
     sbb, sab: where the two go, for networks that do not say so themselves, and how wide they are: see
-        :class:`binmat.transforms.places.EncoderTable` and :class:`binmat.transforms.places.DecoderTable`.
+        :class:`binmat.transforms.places.EncoderTable` and :class:`binmat.transforms.places.DecoderTable`. A table whose
+        half of BiMatting is not chosen is refused.
     keep_activations: layers, by name or pattern, whose activation the scheme does not replace.
     layers: policy rules, pattern -> ``float`` or a scheme (see :func:`binmat.transforms.policy.resolve`).
     padding: what a binary convolution's padding holds: ``zero`` (what the papers train) or ``one`` (what every
@@ -71,6 +74,13 @@ class Recipe(BaseModel):
     sab: DecoderTable = DecoderTable()
     layers: dict[str, str] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        for field, table in _TABLES.items():
+            if getattr(self, table).model_fields_set and getattr(self, field) != table:
+                raise ValueError(f"[{table}] would have no effect: set {field} = '{table}' too, or leave the table out")
+        return self
+
     def build_scheme(self) -> Scheme:
         """The scheme with its options. Raises UnknownNameError or RecipeError."""
         return get_scheme(self.scheme, **self.options)
@@ -96,9 +106,8 @@ class Recipe(BaseModel):
         return sbb_encoder(network, self.block_shortcut, self.sbb.insertion_point(network), plan)
 
     def _fields(self) -> dict[str, Any]:
-        """Everything, without what the tables leave to the network: that is refused where it is written out."""
-        tables = {name: getattr(self, name).model_dump(exclude_unset=True) for name in ("sbb", "sab")}
-        return self.model_dump(exclude={"sbb", "sab"}) | {name: table for name, table in tables.items() if table}
+        """Everything, without empty tables."""
+        return {name: value for name, value in self.model_dump().items() if value or name not in _TABLES.values()}
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self._fields())
@@ -117,9 +126,11 @@ class Recipe(BaseModel):
         """Apply ``KEY=VALUE`` settings.
 
         KEY is a field of the recipe (``padding``), an option of the scheme (``options.estimator``), or else a policy
-        pattern (``decoder.*``, ``kind:depthwise``) whose value is ``float`` or a scheme. Raises RecipeError.
+        pattern (``decoder.*``, ``kind:depthwise``) whose value is ``float`` or a scheme. The recipe's own tables go
+        where the settings keep the encoder or the decoder. Raises RecipeError.
         """
         data = self._fields()
+        given = set()
         for setting in settings:
             key, separator, value = setting.partition("=")
             key, value = key.strip(), value.strip()
@@ -129,10 +140,14 @@ class Recipe(BaseModel):
                 data["options"][key.removeprefix("options.")] = _literal(value)
             elif key in Recipe.model_fields and key not in ("options", "layers"):
                 data[key] = _literal(value)
+                given.add(key)
             else:
                 # Later rules win among equals, so a repeated pattern moves to the end.
                 data["layers"].pop(key, None)
                 data["layers"][key] = value
+        for field, table in _TABLES.items():
+            if data[field] == "keep" and table not in given:
+                data.pop(table, None)
         return _validated(data, "--set")
 
 
@@ -169,7 +184,8 @@ def _validated(data: dict[str, Any], source: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{source}: {where[:LONGEST_NAME]}: {first['msg']}") from error
+        where = f"{where[:LONGEST_NAME]}: " if where else ""
+        raise RecipeError(f"{source}: {where}{first['msg']}") from error
     try:
         recipe.build_scheme()
         for value in recipe.layers.values():

@@ -126,17 +126,22 @@ class TracedModule(Network):
             else value
             for name, value in traced.inputs.items()
         }
-        results = self.program("forward").graph.output_node().args[0]
-        assert isinstance(results, (tuple, list))
-        added = range(len(traced.outputs), len(results))
-        return Example("forward", inputs, (*traced.outputs, *(f"output{index}" for index in added)))
+        return Example("forward", inputs, self._with_side_outputs(traced.outputs))
 
     def flattened(self, example: Example) -> Example:
         """An example whose inputs are the tensors of the module's arguments, by the names of the graph."""
         assert self.traced_example is not None
         flat = set(example.inputs) == set(self.call.names)
         inputs = example.inputs if flat else self.call.by_name(example.inputs)
-        return Example("forward", {**inputs}, example.outputs or self.traced_example.outputs)
+        outputs = self._with_side_outputs(example.outputs or self.traced_example.outputs)
+        return Example("forward", {**inputs}, outputs)
+
+    def _with_side_outputs(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the module's own outputs and behind them those of a sparse decoder, where they are not named yet."""
+        if self.conversion is None or len(outputs) != len(self.results["forward"].names):
+            return outputs
+        taken = {*outputs, *self.call.names}
+        return (*outputs, *(f"{name}_" if name in taken else name for name in self.conversion.side_outputs))
 
     def _adopt(self, module: nn.Module) -> None:
         """Take the module's layers, parameters and buffers; plain tensors become buffers, which move along."""

@@ -96,7 +96,7 @@ def test_a_users_network_is_trained_lowered_and_verified(scheme: str) -> None:
     assert losses[-1] < losses[0]
     network.eval()
     example = network.example(40, 56)
-    assert example.outputs == ("output0", "output1")
+    assert example.outputs == ("output0", "alpha_s")
     x = torch.rand(1, 3, 40, 56, dtype=torch.float64)
     lowered = lower(network, example, torch.float64)
     network.double()

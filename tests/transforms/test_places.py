@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from binmat.data.image import photograph
-from binmat.errors import BinmatError, PolicyError, RecipeError, SizeError
+from binmat.errors import BinmatError, InputError, PolicyError, RecipeError, SizeError
 from binmat.model_defs.bgmv2 import BGMv2
 from binmat.model_defs.deeplabv3 import DeepLabV3
 from binmat.model_defs.modnet import MODNet
-from binmat.model_defs.network import Network
+from binmat.model_defs.network import Example, Network
 from binmat.model_defs.pam import PAM
 from binmat.model_defs.registry import build
 from binmat.model_defs.trimap import one_hot, portrait_trimap
@@ -30,6 +31,7 @@ from binmat.pipeline.deployment import deploy
 from binmat.reports import report
 from binmat.transforms.checkpoint import load, save
 from binmat.transforms.convert import convert, plan_of
+from binmat.transforms.places import DecoderTable, EncoderTable
 from binmat.transforms.recipe import Recipe
 
 #: Network -> what its sparse decoder masks where a recipe names nothing, by the names of the masked paths.
@@ -210,8 +212,10 @@ def test_bgmv2s_refiner_runs_behind_a_sparse_base() -> None:
     assert prediction.alpha.shape == (1, 1, 80, 120)
     with pytest.raises(SizeError, match="leaves 16x24 pixels, too few for bgmv2_mobilenetv2: at least 17"):
         net(torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96))
-    made = report(net, size=(64, 96), clip=[photograph(64, 96)], background=plate)
+    made = report(net, size=(64, 96), clip=[picture], background=plate)
     assert set(made.sparse.measured.paths) == set(PATHS["bgmv2_mobilenetv2"])
+    with pytest.raises(InputError, match="background has 80x120 pixels and the frames of the clip 64x96: give the"):
+        report(net, size=(64, 96), clip=[photograph(64, 96)], background=plate)
 
 
 def test_a_strided_network_keeps_its_strides() -> None:
@@ -254,6 +258,8 @@ def mine(**changes: str) -> Recipe:
 
 
 LINES = {
+    "encoder": 'encoder = "sbb"',
+    "decoder": 'decoder = "sab"',
     "replaces": 'replaces = ["encoder"]',
     "blocks": "blocks = [{channels = 32, stride = 2}, {channels = 32, stride = 2}, {channels = 32}]",
     "features": "features = [0, 1]",
@@ -293,6 +299,46 @@ def test_tables_change_what_a_network_says_itself() -> None:
     net = convert(PAM(path="0000"), recipe=recipe)
     assert halves(net)[0] == ["up1.0.0"]
     assert net.output_names("matting") == ("alpha", "alpha_s")
+
+
+def test_a_strangers_coarse_alpha_has_its_name_in_the_export() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, 4, 1), nn.Upsample(scale_factor=4), nn.Conv2d(4, 1, 3, 1, 1))
+    sab = ["decoder=sab", 'sab={after = "0", targets = ["2"]}']
+    example = Example("forward", {"input": torch.zeros(1, 3, 8, 12)}, ("alpha",))
+    net = convert(module, "bnn", settings=sab, example=example)
+    assert deploy(net).lowered.outputs == ("alpha", "alpha_s")
+    assert deploy(net, example=example).lowered.outputs == ("alpha", "alpha_s")
+    assert net.example(8, 12).outputs == ("alpha", "alpha_s")
+    named = replace(example, outputs=("pha", "pha_s"))
+    assert deploy(net, example=named).lowered.outputs == ("pha", "pha_s")
+    sized = convert(module, "bnn", settings=sab, size=(8, 12))
+    assert deploy(sized).lowered.outputs == ("output0", "alpha_s")
+
+    class Taken(nn.Module):
+        """Has a coarse alpha of its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = module
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"alpha_s": self.own(x)}
+
+    taken = convert(Taken(), "bnn", settings=["decoder=sab", 'sab={after = "own.0", targets = ["own.2"]}'])
+    assert taken.example(8, 12).outputs == ("alpha_s", "alpha_s_")
+
+
+def test_modnet_returns_the_coarse_alpha_of_a_new_mask_head_behind_its_own_outputs() -> None:
+    sab = 'sab={after = "lr_branch.conv_lr8x", targets = ["hr_branch.conv_*", "f_branch.conv_*"]}'
+    net = convert(MODNet(), "bnn", settings=["decoder=sab", sab], size=(32, 64)).eval()
+    img = torch.rand(2, 3, 32, 64)
+    with torch.no_grad():
+        inferred, trained = net(img), net(img, False)
+    assert inferred[:2] == (None, None)
+    assert [x.shape[1:] for x in inferred[2:]] == [(1, 32, 64), (1, 4, 8)]
+    assert [x.shape[1:] for x in trained] == [(1, 2, 4), (1, 32, 64), (1, 32, 64), (1, 4, 8)]
+    assert all(map(torch.equal, inferred[2:], trained[2:]))
+    assert net.predict(torch.rand(1, 3, 40, 50)).alpha.shape == (1, 1, 40, 50)
 
 
 def test_parts_of_an_encoder_may_be_named() -> None:
@@ -366,9 +412,14 @@ def test_plans_that_do_not_follow_from_each_other(changes: dict[str, str], messa
         ({"blocks": "blocks = []"}, "sbb.plan.blocks: .*at least 1 item"),
         ({"blocks": "blocks = [{channels = 100000}]"}, "sbb.plan.blocks.0.channels: .*less than or equal to 4096"),
         ({"channels": "channels = 0"}, "sab.channels: .*greater than or equal to 1"),
+        ({"channels": 'head = ""'}, "sab.head: String should match pattern"),
+        ({"channels": 'head = "a."'}, "sab.head: String should match pattern"),
+        ({"channels": 'head = ".a"'}, "sab.head: String should match pattern"),
         ({"channels": "behind = 1"}, "sab.behind: Extra inputs are not permitted"),
         ({"targets": ""}, "sab: Value error, targets are missing"),
         ({"after": ""}, "sab: Value error, channels without 'after' would have no effect: name the place too"),
+        ({"encoder": ""}, "Value error, \\[sbb\\] would have no effect: set encoder = 'sbb' too, or leave the table"),
+        ({"decoder": 'decoder = "keep"'}, "Value error, \\[sab\\] would have no effect: set decoder = 'sab' too"),
         ({"replaces": "normalise = false"}, "sbb: Value error, normalise without 'replaces' would have no effect"),
     ],
 )
@@ -378,12 +429,29 @@ def test_tables_that_say_too_little_or_too_much(changes: dict[str, str], message
     assert "\n" not in str(error.value)
 
 
+def test_settings_that_keep_a_half_drop_the_recipes_table_of_it() -> None:
+    kept = mine().with_settings(["encoder=keep"])
+    assert (kept.encoder, kept.sbb, kept.sab) == ("keep", EncoderTable(), mine().sab)
+    assert kept.with_settings(["decoder=keep"]).sab == DecoderTable()
+    with pytest.raises(RecipeError, match=r"--set: Value error, \[sbb\] would have no effect"):
+        mine().with_settings(['sbb={replaces = ["encoder"]}', "encoder=keep"])
+
+
 def test_a_plan_ends_in_the_channels_that_the_network_counts_on() -> None:
     plan = 'sbb={plan = {blocks = [{channels = 32, stride = 2}, {channels = 64, stride = 8}], features = [0, 1]}}'
     with pytest.raises(RecipeError, match="a sub-SBB cannot have stride 8"):
         convert(MODNet(), "bnn", settings=["encoder=sbb", plan])
     with pytest.raises(PolicyError, match="the SBB plan ends in 64 channels and modnet counts on 1280: end its tail"):
         convert(MODNet(), "bnn", settings=["encoder=sbb", plan.replace("stride = 8", "stride = 2")])
+
+
+def test_the_networks_own_encoder_may_be_named() -> None:
+    table = 'sbb={replaces = ["backbone"], normalise = false}'
+    net = convert(MODNet(), "bnn", settings=["encoder=sbb", table], size=(32, 32))
+    assert net.get_submodule("backbone").channels[-1] == 1280
+    assert net.get_submodule("backbone").plan == convert(MODNet(), "bnn", settings=["encoder=sbb"]).backbone.plan
+    point = EncoderTable(replaces=("backbone",)).insertion_point(net)
+    assert point == replace(MODNet.encoder_insertion_point, normalise=True)
 
 
 def test_an_encoder_that_reads_more_than_a_frame_cannot_normalise_it() -> None:
