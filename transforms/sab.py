@@ -25,7 +25,7 @@ from .masked_rows import MaskedRows
 from .patterns import called_module, row_of
 from .policy import matching, protected_layers
 from .shapes import probe_inputs, run_graphs
-from .subgraph import add_module, call_module, nodes_inside, outputs_of, splice
+from .subgraph import add_module, call_module, nodes_inside, outputs_of, part_called, splice
 from .swap import swap
 from .trace import graphs, recompile
 from .tracer import trace_method
@@ -137,6 +137,7 @@ class SparseDecoder(GraphPass[Network]):
             run.shape(node)[1] for mode, run in run_graphs(network, inputs) if (node := features[mode]) is not None
         }
         if not counts:
+            part_called(network, point.after)
             raise PolicyError(
                 f"{network.name} has no insertion point for the mask head: no mode runs '{point.after}'; "
                 "name a coarse block of its decoder"
@@ -218,6 +219,11 @@ def _feature(graph: fx.Graph, network: Network, after: str) -> fx.Node | None:
         tail, activation = row_of(inside[0], network)
         return activation or tail
     handed_on = [node for node in outputs_of(inside) if any(user.op != "output" for user in node.users)]
+    if not handed_on:
+        raise PolicyError(
+            f"no layer of {network.name} reads the output of '{after}' as it is: name a part whose output tensor the "
+            "next layer reads"
+        )
     if len(handed_on) != 1:
         raise PolicyError(
             f"'{after}' hands on {len(handed_on)} tensors ({', '.join(node.name for node in handed_on)}): "

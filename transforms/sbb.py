@@ -20,7 +20,7 @@ from .graph_pass import GraphPass
 from .part_calls import hand_over, outputs_held
 from .patterns import called_module
 from .shapes import ShapeInterpreter, probe_inputs, run_graphs
-from .subgraph import add_module, inputs_of, nodes_inside, outputs_of, splice
+from .subgraph import add_module, inputs_of, nodes_inside, outputs_of, part_called, splice
 from .swap import remove, swap
 from .trace import graphs, recompile
 from .tracer import trace_method
@@ -64,7 +64,7 @@ class ReplaceEncoder(GraphPass[Network]):
         twice = [name for name in replaced if list(replaced).count(name) > 1 or _is_inside(name, replaced)]
         if twice:
             raise PolicyError(f"'{twice[0]}' is named twice, or inside another part: name each of them once")
-        old = [_submodule(network, part) for part in replaced]
+        old = [part_called(network, part) for part in replaced]
         like = next((parameter for part in old for parameter in part.parameters()), None)
         if like is not None:
             self.encoder.to(like.device, like.dtype)
@@ -200,7 +200,7 @@ def sbb_encoder(
         )
     replaced = point.parts or (point.name,)
     for name in replaced:
-        _submodule(network, name)
+        part_called(network, name)
     _, run = next(iter(run_graphs(network, probe_inputs(network))))
     inside = nodes_inside(run.graph, *replaced)
     if not inside:
@@ -243,11 +243,3 @@ def _table_4(network: Network, strides: list[int], shortcut: BlockShortcut, chan
 
 def _is_inside(name: str, parts: Sequence[str]) -> bool:
     return any(name.startswith(f"{part}.") for part in parts)
-
-
-def _submodule(network: Network, name: str) -> nn.Module:
-    try:
-        return network.get_submodule(name)
-    except AttributeError as error:
-        children = ", ".join(child for child, _ in network.named_children())
-        raise PolicyError(f"{network.name} has no part called '{name}': it has {children}") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from binmat.errors import PolicyError
+from binmat.errors import PolicyError, suggestion
 from binmat.model_defs.network import Network
 
 from .part_calls import inherit_inputs, rename_parts
@@ -18,6 +18,16 @@ def stack_of(node: fx.Node) -> dict[str, Any]:
     """The modules whose code made this node, outermost first: path -> (path, class)."""
     stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
     return stack
+
+
+def part_called(network: Network, name: str) -> nn.Module:
+    """The submodule of this name. Raises PolicyError, with the most similar name, where there is none."""
+    try:
+        return network.get_submodule(name)
+    except AttributeError as error:
+        near = suggestion(name, (part for part, _ in network.named_modules() if part), cutoff=0.6)
+        children = ", ".join(child for child, _ in network.named_children())
+        raise PolicyError(f"{network.name} has no part called '{name}': {near}it has {children}") from error
 
 
 def nodes_inside(graph: fx.Graph, *names: str) -> list[fx.Node]:

@@ -370,7 +370,8 @@ def test_parts_of_an_encoder_may_be_named() -> None:
     ("changes", "message"),
     [
         ({"replaces": 'replaces = ["backbone"]'}, "no part called 'backbone': it has encoder, bottleneck, up2"),
-        ({"after": 'after = "middle"'}, "no mode runs 'middle'; name a coarse block of its decoder"),
+        ({"after": 'after = "botle"'}, "no part called 'botle': did you mean 'bottleneck'\\? it has encoder, bottleneck"),
+        ({"after": 'after = "middle"'}, "no part called 'middle': it has encoder, bottleneck, up2"),
         ({"targets": 'targets = ["down*"]'}, "sparse target 'down\\*' matches no convolution; the nearest layer is"),
         ({"after": 'after = "up1"'}, "'up2.0' runs before the mask is known, which comes behind 'up1'"),
         ({"targets": 'targets = ["out"]'}, "'out' cannot be masked: its kernel is 1x1"),

@@ -236,6 +236,7 @@ class Chain(nn.Module):
         self.grouped = nn.Conv2d(4, 4, 3, padding=1, groups=2)
         self.strided = nn.Conv2d(4, 4, 3, 2, 1)
         self.point = nn.Conv2d(4, 1, 1)
+        self.unused = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         coarse = self.act(self.coarse(x))
@@ -347,10 +348,13 @@ class Splitting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.block, self.wide = Pair(), nn.Conv2d(4, 4, 3, padding=1)
+        self.unread = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.block(x)
-        return self.wide(a * 2) + self.wide(b * 3)
+        y = self.wide(a * 2) + self.wide(b * 3)
+        self.unread(y)
+        return y
 
 
 class Pair(nn.Module):
@@ -385,9 +389,11 @@ def example(side: int):
         (
             Chain(),
             ["side"],
-            MaskHeadInsertionPoint("bottleneck", "head"),
-            "no insertion point for the mask head: no mode runs 'bottleneck'",
+            MaskHeadInsertionPoint("unused", "head"),
+            "no insertion point for the mask head: no mode runs 'unused'",
         ),
+        (Chain(), ["side"], MaskHeadInsertionPoint("cuarse", "head"), "no part called 'cuarse': did you mean 'coarse'?"),
+        (Splitting(), ["wide"], MaskHeadInsertionPoint("unread", "head"), "no layer of Splitting reads the output of"),
         (Chain(), ["side"], MaskHeadInsertionPoint("coarse", "point"), "has a 'point' already"),
         (Chain(), ["side"], MaskHeadInsertionPoint("coarse", "deep.head"), "no part 'deep' of Chain"),
         (Early(), ["wide"], CHAIN_POINT, "'wide' runs before the mask is known, which comes behind 'coarse'"),
