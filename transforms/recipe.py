@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from binmat.errors import LONGEST_NAME, RecipeError, UnknownNameError
+from binmat.errors import LONGEST_NAME, RecipeError, UnknownNameError, suggestion
 from binmat.model_defs.network import Network
 from binmat.nn import BinaryLayer
 from binmat.quantizers import Scheme, get_scheme
@@ -19,7 +20,7 @@ from binmat.quantizers import Scheme, get_scheme
 from .activation import ReplaceActivations
 from .binarize import Binarize
 from .graph_pass import GraphPass
-from .places import DecoderTable, EncoderTable
+from .places import BlockTable, DecoderTable, EncoderTable, PlanTable
 from .sab import sab_decoder
 from .sbb import sbb_encoder
 from .shortcut import AddShortcuts
@@ -29,6 +30,27 @@ _LARGEST, _MOST_DOTS = 200_000, 300
 #: Field -> the value with which the table of that name counts.
 _TABLES = {"encoder": "sbb", "decoder": "sab"}
 _FOLDER = resources.files("binmat.transforms") / "recipes"
+#: What pydantic's error types mean to the author of a recipe; in braces what they have in their context.
+_FAULTS = {
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "dict_type": "it must be a table",
+    "greater_than_equal": "it must be at least {ge}",
+    "int_from_float": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "less_than_equal": "it must be at most {le}",
+    "literal_error": "it must be {expected}",
+    "missing": "it is missing",
+    "model_type": "it must be a table",
+    "string_pattern_mismatch": "it must be the name of a part, for example 'mask_head' or 'decoder.mask_head'",
+    "string_type": "it must be a string, in quotation marks",
+    "too_long": "it must have at most {max_length} entries",
+    "too_short": "its list must not be empty",
+    "value_error": "{error}",
+}
+#: What the lists hold that do not hold names.
+_LISTS = {"blocks": "tables", "tail": "whole numbers", "features": "whole numbers"}
 
 
 class Recipe(BaseModel):
@@ -182,10 +204,9 @@ def _validated(data: dict[str, Any], source: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        where = f"{where[:LONGEST_NAME]}: " if where else ""
-        raise RecipeError(f"{source}: {where}{first['msg']}") from error
+        # A misspelt field may be missing too.
+        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        raise RecipeError(f"{source}: {_in_words(first)}") from error
     try:
         recipe.build_scheme()
         for value in recipe.layers.values():
@@ -194,6 +215,32 @@ def _validated(data: dict[str, Any], source: str) -> Recipe:
     except RecipeError as error:
         raise RecipeError(f"{source}: {error}") from error
     return recipe
+
+
+def _in_words(fault: ErrorDetails) -> str:
+    """Where a recipe is wrong, and how, in the words of TOML."""
+    place, kind = fault["loc"], fault["type"]
+    text = _FAULTS[kind].format_map(fault.get("ctx", {})) if kind in _FAULTS else fault["msg"]
+    if place[:1] == ("options",) and len(place) > 1:
+        # pydantic complains of each type that an option may have.
+        place, text = place[:2], "it must be a string, a number, true or false"
+    elif kind == "tuple_type":
+        text = f"it must be a list of {_LISTS.get(str(place[-1]), 'names')}"
+    elif kind == "extra_forbidden":
+        fields = _FIELDS[tuple(part for part in place[:-1] if isinstance(part, str))].model_fields
+        text = f"there is no such field: {suggestion(str(place[-1]), fields)}known: {', '.join(fields)}"
+    where = ".".join(str(part) for part in place)
+    return f"{where[:LONGEST_NAME]}: {text}" if where else text
+
+
+#: Table -> the class that has its fields.
+_FIELDS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Recipe,
+    ("sbb",): EncoderTable,
+    ("sbb", "plan"): PlanTable,
+    ("sbb", "plan", "blocks"): BlockTable,
+    ("sab",): DecoderTable,
+}
 
 
 def _literal(value: str) -> Any:

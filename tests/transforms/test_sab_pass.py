@@ -392,7 +392,7 @@ def example(side: int):
             MaskHeadInsertionPoint("unused", "head"),
             "no insertion point for the mask head: no mode runs 'unused'",
         ),
-        (Chain(), ["side"], MaskHeadInsertionPoint("cuarse", "head"), "no part called 'cuarse': did you mean 'coarse'?"),
+        (Chain(), ["side"], MaskHeadInsertionPoint("cuarse", "head"), "no part called 'cuarse': did you mean 'coarse'"),
         (Splitting(), ["wide"], MaskHeadInsertionPoint("unread", "head"), "no layer of Splitting reads the output of"),
         (Chain(), ["side"], MaskHeadInsertionPoint("coarse", "point"), "has a 'point' already"),
         (Chain(), ["side"], MaskHeadInsertionPoint("coarse", "deep.head"), "no part 'deep' of Chain"),
