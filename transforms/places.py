@@ -10,6 +10,8 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    StrictBool,
+    StrictInt,
     model_serializer,
     model_validator,
 )
@@ -19,7 +21,9 @@ from binmat.model_defs.network import Network
 from binmat.nn.sbb import BlockShortcut, SBBPlan, SBBRow
 
 #: A recipe may come with somebody else's checkpoint: a wider layer would be built before its weights are looked at.
-_Channels = Annotated[int, Field(ge=1, le=4096)]
+_Channels = Annotated[int, Field(strict=True, ge=1, le=4096)]
+#: Dotted identifiers; the children of a list have numbers.
+_PART = r"^([^\W\d]\w*|\d+)(\.([^\W\d]\w*|\d+))*$"
 
 
 class _Table(BaseModel):
@@ -35,8 +39,8 @@ class BlockTable(_Table):
     """One block of ``[sbb.plan]``: see :class:`binmat.nn.sbb.SBBRow`."""
 
     channels: _Channels
-    stride: int = 1
-    dilation: Annotated[int, Field(ge=1, le=64)] = 1
+    stride: StrictInt = 1
+    dilation: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
 
 
 class PlanTable(_Table):
@@ -45,7 +49,7 @@ class PlanTable(_Table):
     stem: _Channels = 16
     blocks: Annotated[tuple[BlockTable, ...], Field(min_length=1, max_length=16)]
     tail: Annotated[tuple[_Channels, ...], Field(max_length=8)] = ()
-    features: tuple[int, ...] = ()
+    features: tuple[StrictInt, ...] = ()
 
     def plan(self, shortcut: BlockShortcut) -> SBBPlan:
         """The plan. Raises RecipeError for features that do not exist."""
@@ -62,7 +66,7 @@ class EncoderTable(_Table):
     """
 
     replaces: tuple[str, ...] = ()
-    normalise: bool = True
+    normalise: StrictBool = True
     plan: PlanTable | None = None
 
     @model_validator(mode="after")
@@ -92,9 +96,9 @@ class DecoderTable(_Table):
 
     after: str = ""
     targets: tuple[str, ...] = ()
-    head: Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")] = "mask_head"
+    head: Annotated[str, Field(pattern=_PART)] = "mask_head"
     channels: _Channels = 16
-    returned: bool = True
+    returned: StrictBool = True
 
     @model_validator(mode="after")
     def _check(self) -> DecoderTable:

@@ -32,12 +32,9 @@ _TABLES = {"encoder": "sbb", "decoder": "sab"}
 _FOLDER = resources.files("binmat.transforms") / "recipes"
 #: What pydantic's error types mean to the author of a recipe; in braces what they have in their context.
 _FAULTS = {
-    "bool_parsing": "it must be true or false",
     "bool_type": "it must be true or false",
     "dict_type": "it must be a table",
     "greater_than_equal": "it must be at least {ge}",
-    "int_from_float": "it must be a whole number",
-    "int_parsing": "it must be a whole number",
     "int_type": "it must be a whole number",
     "less_than_equal": "it must be at most {le}",
     "literal_error": "it must be {expected}",

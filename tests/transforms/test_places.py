@@ -416,6 +416,14 @@ def test_plans_that_do_not_follow_from_each_other(changes: dict[str, str], messa
         ({"channels": 'head = ""'}, "sab.head: it must be the name of a part"),
         ({"channels": 'head = "a."'}, "sab.head: it must be the name of a part"),
         ({"channels": 'head = ".a"'}, "sab.head: it must be the name of a part"),
+        ({"channels": 'head = "1 x"'}, "sab.head: it must be the name of a part"),
+        ({"channels": 'head = "up.1x"'}, "sab.head: it must be the name of a part"),
+        ({"channels": "channels = true"}, "sab.channels: it must be a whole number"),
+        ({"channels": "channels = 8.0"}, "sab.channels: it must be a whole number"),
+        ({"channels": "returned = 1"}, "sab.returned: it must be true or false"),
+        ({"replaces": 'replaces = ["encoder"]\nnormalise = "no"'}, "sbb.normalise: it must be true or false"),
+        ({"features": "features = [true]"}, "sbb.plan.features.0: it must be a whole number"),
+        ({"blocks": 'blocks = [{channels = 32, stride = "2"}]'}, "sbb.plan.blocks.0.stride: it must be a whole number"),
         ({"channels": "behind = 1"}, "sab.behind: there is no such field: .*known: after, targets"),
         ({"channels": "chanels = 1"}, "sab.chanels: there is no such field: did you mean 'channels'\\?"),
         ({"blocks": "blocks = [{chanels = 1}]"}, "sbb.plan.blocks.0.chanels: .* did you mean 'channels'"),
@@ -440,6 +448,10 @@ def test_tables_that_say_too_little_or_too_much(changes: dict[str, str], message
     with pytest.raises(RecipeError, match=f"mine.toml: {message}") as error:
         mine(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_a_mask_head_may_be_put_into_a_list() -> None:
+    assert mine(channels='head = "up.0.coarse_2"').sab.head == "up.0.coarse_2"
 
 
 def test_settings_that_keep_a_half_drop_the_recipes_table_of_it() -> None:
