@@ -91,7 +91,8 @@ class DecoderTable(_Table):
 
     after: the part whose output the mask head reads. Empty: what the network says itself. targets: names or patterns of
     convolutions. head: the name that the mask head gets. channels: its width. returned: whether the network returns
-    the coarse alpha, ``alpha_s``, behind its own outputs; it has to be trained, as no gradient passes the mask.
+    the coarse alpha, ``alpha_s``, behind its own outputs, in a dictionary under that name; it has to be trained, as no
+    gradient passes the mask.
     """
 
     after: str = ""

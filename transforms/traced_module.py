@@ -97,8 +97,17 @@ class TracedModule(Network):
         result = self.results[TRAINING if self.training and TRAINING in self.results else "forward"]
         count = len(result.names)
         own, added = result.rebuild(tensors[:count]), tensors[count:]
+        if not added:
+            return own
         # A sparse decoder's side outputs stand behind the module's own.
-        return (*(own if isinstance(own, (tuple, list)) else (own,)), *added) if added else own
+        if isinstance(own, dict):
+            assert self.conversion is not None
+            for name, value in zip(self.conversion.side_outputs, added, strict=True):
+                own[f"{name}_" if name in own else name] = value
+            return own
+        if isinstance(own, list):
+            return [*own, *added]
+        return (*(own if isinstance(own, tuple) else (own,)), *added)
 
     def run(self, mode: str, *args: Any) -> Any:
         if self.training and self.untrainable:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -326,6 +329,38 @@ def test_a_strangers_coarse_alpha_has_its_name_in_the_export() -> None:
 
     taken = convert(Taken(), "bnn", settings=["decoder=sab", 'sab={after = "own.0", targets = ["own.2"]}'])
     assert taken.example(8, 12).outputs == ("alpha_s", "alpha_s_")
+
+
+class Returning(nn.Module):
+    """Returns its alpha as ``wrap`` nests it."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.coarse, self.fine, self.wrap = nn.Conv2d(3, 4, 3, 4, 1), nn.Conv2d(4, 1, 3, 1, 1), wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.fine(F.interpolate(self.coarse(x), scale_factor=4.0)))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "kind", "names"),
+    [
+        (lambda alpha: {"alpha": alpha}, dict, ["alpha", "alpha_s"]),
+        (lambda alpha: OrderedDict(alpha=alpha), OrderedDict, ["alpha", "alpha_s"]),
+        (lambda alpha: {"alpha_s": alpha}, dict, ["alpha_s", "alpha_s_"]),
+        (lambda alpha: [alpha], list, [0, 1]),
+        (lambda alpha: (alpha,), tuple, [0, 1]),
+        (lambda alpha: alpha, tuple, [0, 1]),
+    ],
+)
+def test_the_coarse_alpha_joins_what_the_network_returns(wrap: Any, kind: type, names: list[Any]) -> None:
+    settings = ["decoder=sab", 'sab={after = "coarse", targets = ["fine"]}']
+    net = convert(Returning(wrap), "bnn", settings=settings, size=(8, 12)).eval()
+    for _ in range(2):
+        found = net(torch.rand(1, 3, 8, 12))
+        assert type(found) is kind
+        assert (list(found) if isinstance(found, dict) else [*range(len(found))]) == names
+        assert [found[name].shape[2:] for name in names] == [(8, 12), (2, 3)]
 
 
 def test_modnet_returns_the_coarse_alpha_of_a_new_mask_head_behind_its_own_outputs() -> None:
