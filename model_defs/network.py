@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
-from binmat.errors import SizeError
+from binmat.errors import InputError, SizeError
 from binmat.model_defs.conversion_facts import ConversionFacts
 from binmat.model_defs.insertion_points import EncoderInsertionPoint, MaskHeadInsertionPoint
 from binmat.model_defs.network_option import NetworkOption, check_options
@@ -184,10 +184,14 @@ class Network(nn.Module):
         with any values that :func:`binmat.model_defs.trimap.read_trimap` reads, for example [1, 1, H, W] of 0
         background, 0.5 unknown, 1 foreground. progress: called by the networks that take several steps for one image.
         The network's :attr:`options` are further keyword arguments, and ``background``, [1, 3, H, W] in [0, 1], where
-        it :attr:`takes_background`. Raises InputError where a trimap is missing, does not fit or is not taken,
-        SizeError for a size or a downsample ratio that the network does not take.
+        it :attr:`takes_background`. Raises InputError where a trimap is missing, does not fit or is not taken, and for
+        a network that does not define this method, SizeError for a size or a downsample ratio that the network does not
+        take.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say how it mattes an image")
+        raise InputError(
+            f"binmat does not know how {self.name} mattes an image: call it with tensors, as the module that it was made "
+            "of, or define predict in a subclass of binmat.model_defs.network.Network"
+        )
 
     def specialised(self, size: tuple[int, int] | None = None, **options: Any) -> Network:
         """The part of the network to convert that the options choose, by default the network itself.

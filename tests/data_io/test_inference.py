@@ -12,6 +12,7 @@ from binmat.data.inference import composite, matte, matte_frames, without_flicke
 from binmat.errors import InputError, UnknownNameError
 from binmat.model_defs.network import Network, Prediction
 from binmat.model_defs.network_option import NetworkOption
+from binmat.transforms.trace import trace
 
 
 class Counter(Network):
@@ -129,3 +130,9 @@ def test_composite_by_hand():
     with_foreground = composite(Prediction(torch.ones(1, 1, 1, 1), torch.zeros(1, 3, 1, 1)), image)
     assert with_foreground.abs().sum() == 0
     assert composite(Prediction(torch.zeros(1, 1, 4, 4)), photograph(4, 4))[0, 1].min() == 1.0
+
+
+def test_a_module_that_says_nothing_of_images_is_called_with_tensors():
+    with pytest.raises(InputError, match="binmat does not know how Conv2d mattes an image: call it with tensors") as error:
+        matte(trace(torch.nn.Conv2d(3, 1, 1), (8, 8)), torch.rand(3, 8, 8))
+    assert "\n" not in str(error.value)
