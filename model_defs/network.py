@@ -189,8 +189,8 @@ class Network(nn.Module):
         take.
         """
         raise InputError(
-            f"binmat does not know how {self.name} mattes an image: call it with tensors, as the module that it was made "
-            "of, or define predict in a subclass of binmat.model_defs.network.Network"
+            f"binmat does not know how {self.name} mattes an image: call it with tensors, as the module it was "
+            "made of, or define predict in a subclass of binmat.model_defs.network.Network"
         )
 
     def specialised(self, size: tuple[int, int] | None = None, **options: Any) -> Network:
