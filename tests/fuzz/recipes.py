@@ -41,5 +41,6 @@ class Recipes:
         path = folder / "mine.toml"
         path.write_bytes(content)
         recipe = get_recipe(path)
-        recipe.with_settings([f"options.{key}={value}" for key, value in recipe.options.items()])
+        words = {key: str(value).lower() if isinstance(value, bool) else value for key, value in recipe.options.items()}
+        recipe.with_settings([f"options.{key}={word}" for key, word in words.items()])
         binmat.convert(build(), recipe=recipe, size=SIZE)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -30,6 +30,7 @@ def tails(module, settings=()):
     doubles=st.booleans(),
     dilation=st.sampled_from([1, 2]),
 )
+@settings(max_examples=25)
 def test_all_adds_the_input_pooled_and_doubled(size, stride, doubles, dilation):
     out = 16 if doubles else 8
     module = network_of(nn.Conv2d(8, out, 3, stride, dilation, dilation), nn.BatchNorm2d(out))
