@@ -189,7 +189,7 @@ def verify(
 
     path: the file; its suffix names the format. Without one a fresh LCE export is verified and not written. size,
     downsample_ratio, example: what the file was exported with, as for :func:`deploy`. clips: name -> inputs of
-    consecutive frames; by default a photograph that moves, and noise, two frames each.
+    consecutive frames; by default two of a photograph that moves, or of noise where the network takes no picture.
     Differences are not raised: see :meth:`Verification.check`. Raises the errors of :func:`deploy`, ExportError for a
     file that does not run, MissingExtraError without the interpreter.
     """
