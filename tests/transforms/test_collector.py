@@ -22,3 +22,13 @@ def test_the_collector_waits_and_is_afterwards_what_it_was(enabled: bool) -> Non
         assert gc.isenabled() == enabled
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_the_collector_waits_for_the_last_of_several_threads() -> None:
+    first, second = collector_waits(), collector_waits()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not gc.isenabled()
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
