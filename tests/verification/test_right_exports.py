@@ -27,6 +27,9 @@ CALLS: dict[str, Callable[[Tensor], object]] = {
     "division by what may be 0": lambda y: (y / y.relu()).sigmoid(),
     "the places of the largest": lambda y: (y.argmax(1), y.topk(2, 1).values),
     "a number that float32 rounds": lambda y: y * torch.tensor(0.1) + torch.as_tensor([0.3]),
+    "a sum of many products that are alike": lambda y: (
+        torch.ones(1, 2, 13_440) @ y.flatten(2).repeat(1, 1, 20).view(1, 13_440, 1).abs().add(1) / 13_440
+    ),
     "numbers in the type of a tensor": lambda y: y * y.new_tensor([0.485, 0.456, 0.406, 0.9]).view(4, 1, 1),
 }
 
