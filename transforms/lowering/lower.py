@@ -13,7 +13,7 @@ from binmat.transforms.graph_pass import GraphPass
 from .fold_affine import FoldAffine
 from .fold_constants import FoldConstants
 from .lowered_graph import LoweredGraph
-from .recording import Recording, plain_kernels, record
+from .recording import Recording, record
 from .refuse import refuse_random, refuse_unfixed
 from .remove_noops import RemoveNoOps
 
@@ -41,9 +41,8 @@ def lower_recording(recording: Recording, dtype: torch.dtype = torch.float32) ->
 def _lower(recording: Recording, dtype: torch.dtype) -> LoweredGraph:
     module, example = recording.bound(dtype), recording.example
     refuse_random(recording.name, module.graph)
-    with plain_kernels():
-        for lowering_pass in LOWERING_PASSES:
-            lowering_pass().apply(module)
+    for lowering_pass in LOWERING_PASSES:
+        lowering_pass().apply(module)
     refuse_unfixed(recording.name, module.graph)
     results = module.graph.output_node().args[0]
     assert isinstance(results, (tuple, list))

@@ -109,7 +109,7 @@ def _record(owner: Network, example: Example, dtype: torch.dtype) -> fx.GraphMod
         return _asked_for(owner, example, tuple(result) if isinstance(result, (tuple, list)) else (result,))
 
     try:
-        with torch.no_grad(), quiet_fake_tensors(), plain_kernels():
+        with torch.no_grad(), quiet_fake_tensors(), _plain_kernels():
             functional = dispatch_functionalize(frame, FunctionalTensorMode())
             make = make_fx(functional, decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True)
             return make(*constants.values(), *tensors.values())
@@ -163,7 +163,7 @@ def _asked_for(network: Network, example: Example, results: tuple[Tensor, ...]) 
 
 
 @contextmanager
-def plain_kernels() -> Iterator[None]:
+def _plain_kernels() -> Iterator[None]:
     """Attention and recurrent layers in steps, not in the CPU's fused kernels."""
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     onednn = torch._C._get_mkldnn_enabled()
