@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def main() -> None:
         model(*images)
         seconds["run"] = round(time.perf_counter() - started, 2)
     except Exception as error:
-        outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        text = " ".join(str(error).split()).replace(f"{sysconfig.get_path('purelib')}/", "")
+        outcome["error"] = f"{type(error).__name__}: {text}"
     Path(sys.argv[2]).write_text(json.dumps(outcome))
 
 
